@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['KINDS', 'SPLITS', 'Instance', 'Task', 'ho_split', 'few_samples', 'group_split', 'leakage', 'carve_selection']
 
-# %% ../nbs/00_instances.ipynb #96fe29c1
+# %% ../nbs/00_instances.ipynb #0e9a5841
 """One question with its gold answer, a task as three disjoint splits of them, and the split rules of Ho et al. 2023
 (sec. 4.1: 70:30, template-wise) and this study (a selection split carved from train, scenario-wise). It knows neither prompts nor models."""
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Mapping, Sequence
-import re
 
 import numpy as np
 
