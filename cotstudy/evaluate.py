@@ -21,16 +21,12 @@ from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-# %% ../nbs/10_evaluate.ipynb #fa27cfb7
+# %% ../nbs/10_evaluate.ipynb #bd5ebebd
 def tally(predictions: Sequence[str | None]) -> dict[str, float]:  # answer -> share of the valid votes, most votes first
     "Share of the votes of each answer (self-consistency, Wang et al. 2022; Li et al. 2023, sec. 3.2)."
-    votes = pd.Series([p for p in predictions if not _missing(p)], dtype=object)
+    votes = pd.Series([p for p in predictions if not pd.isna(p)], dtype=object)
     counts = votes.value_counts(sort=False)  # order of first appearance
     return (counts / max(1, len(votes))).sort_values(ascending=False, kind="stable").to_dict()
-
-def _missing(prediction) -> bool:
-    "None, or the NaN that a missing answer becomes on its way through a table."
-    return prediction is None or (isinstance(prediction, float) and np.isnan(prediction))
 
 # %% ../nbs/10_evaluate.ipynb #9b7dc875
 def vote(predictions: Sequence[str | None]) -> dict[str, float]:  # winners -> weight; weights sum to 1; empty if nobody voted

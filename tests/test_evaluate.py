@@ -34,12 +34,13 @@ def test_vote_is_a_fair_choice_among_the_leaders(answers):
 
 @given(predictions, st.randoms())
 def test_vote_ignores_order_and_missing_answers(answers, random):
-    shuffled = answers + [None, float("nan")]
+    shuffled = answers + [None, float("nan"), pd.NA]
     random.shuffle(shuffled)
     assert vote(shuffled) == vote(answers)
 
 
 @given(st.lists(predictions, min_size=1, max_size=5))
+@settings(max_examples=40, deadline=None)
 def test_vote_items_agrees_with_vote(all_answers):
     items = pd.concat([items_of(a, instance=f"q{i}") for i, a in enumerate(all_answers)])
     voted = vote_items(items)
@@ -320,6 +321,7 @@ def test_mean_over_tasks_refuses_unequal_tasks():
 # --- many claims ---
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@settings(max_examples=20, deadline=None)
 def test_holm_by_its_definition(ps):
     names = [f"H{i}" for i in range(len(ps))]
     adjusted = holm(dict(zip(names, ps)))
