@@ -6,7 +6,7 @@
 __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'OPS', 'GAIN', 'LOSS', 'SUM', 'SIGN', 'MONTH_NAMES',
            'ANCHORS', 'SHIFTS', 'SCALES', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'SHARED', 'GOOD', 'BAD', 'PARTS',
            'KINDS_OF_THING', 'QUALITIES', 'FRAMES', 'FAMILIES', 'PLACES', 'Family', 'with_options', 'pick_options',
-           'StepCheck', 'stated_answer', 'compare', 'check_steps', 'draw_arith', 'who_what', 'step_arith',
+           'phrasings', 'StepCheck', 'stated_answer', 'compare', 'check_steps', 'draw_arith', 'who_what', 'step_arith',
            'write_arith', 'steps_arith', 'read_sums', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held',
            'write_shuffle', 'steps_shuffle', 'read_shuffle', 'fact_shuffle', 'move', 'say_date', 'date_steps',
            'draw_dates', 'say_dates', 'write_dates', 'steps_dates', 'read_dates', 'fact_dates', 'draw_letters',
@@ -19,10 +19,11 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'OPS'
            'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'steps_entail', 'read_entail', 'fact_entail',
            'draw_sst', 'write_sst', 'steps_sst', 'read_sst', 'fact_sst', 'bucket', 'instances', 'procedural_task']
 
-# %% ../nbs/01_procedural.ipynb #2685d5f6
+# %% ../nbs/01_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
 laptop: exact gold, options, template and scenario ids, rationales written by a program in several phrasings, and a checker
 that verifies each step of a free-text rationale. Not the papers' data: a little world in which the same questions can be asked."""
+from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from random import Random
@@ -77,6 +78,12 @@ def pick_options(rng: Random, gold: str, others: list[str]) -> tuple[tuple[str, 
     "Shuffle gold among the others: (options, letter of gold)."
     options = [gold, *others]; rng.shuffle(options)
     return tuple(options), "ABCDEFGH"[options.index(gold)]
+
+# %% ../nbs/01_procedural.ipynb #3f1f32b5
+def phrasings(rng: Random, n_styles: int, loyalty: float = 0.7) -> Iterator[int]:
+    "An endless stream of styles: mostly one favourite, sometimes another."
+    favourite = rng.randrange(n_styles)
+    while True: yield favourite if rng.random() < loyalty else rng.randrange(n_styles)
 
 # %% ../nbs/01_procedural.ipynb #ec4dc506
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ def draw_arith(rng: Random, steps: tuple[int, int] = (2, 4)) -> Instance:
     scenario = " ".join(f"{a}{o}{b}" for a, o, b, _ in trace)
     return Instance("", text, str(x), (), "arith:" + "|".join(template + [end]), "arith:" + scenario, tuple(trace))
 
-# %% ../nbs/01_procedural.ipynb #d444d4dc
+# %% ../nbs/01_procedural.ipynb #f9c325c7
 def who_what(instance: Instance) -> tuple[str, str]:
     "The owner and the counted thing of an arithmetic question."
     m = re.search(r"How many (\w+) does (\w+)", instance.question)
@@ -164,8 +171,8 @@ def step_arith(style: int, n: str, i: str, a: int, op: str, b: int, c: int) -> s
 
 def write_arith(instance: Instance, rng: Random) -> str:
     "The operations in order; the last sentence may say the total again."
-    (n, i), style = who_what(instance), rng.randrange(4)
-    parts = [(rng.choice(("", "", "Then ")) if k else rng.choice(("", "", "First "))) + step_arith(style, n, i, *t)
+    (n, i), style = who_what(instance), phrasings(rng, 4)
+    parts = [(rng.choice(("", "", "Then ")) if k else rng.choice(("", "", "First "))) + step_arith(next(style), n, i, *t)
              for k, t in enumerate(instance.trace)]
     return " ".join(parts) + rng.choice(("", f" So {n} has {instance.answer} {i}."))
 
@@ -193,7 +200,7 @@ def fact_arith(rng: Random) -> str:
     if o == "*" or rng.random() < 0.5: return said
     return f"{n} has {a} {i}. " + rng.choice(GAIN if o == "+" else LOSS).format(n=n, b=b, i=i) + " " + said
 
-# %% ../nbs/01_procedural.ipynb #28104842
+# %% ../nbs/01_procedural.ipynb #02d34ecb
 def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 4)) -> Instance:
     "Who holds what after a few swaps."
     people, things = rng.sample(NAMES, 3), rng.sample(THINGS, 3)
@@ -216,10 +223,10 @@ def say_held(style: int, pair: tuple[str, str], people: tuple[str, ...], held: t
     return ", ".join(f"{p}: {t}" for p, t in zip(people, held)) + "."
 
 def write_shuffle(instance: Instance, rng: Random) -> str:
-    (people, who), style = instance.trace[0], rng.randrange(3)
+    (people, who), style = instance.trace[0], phrasings(rng, 3)
     end = instance.trace[-1][1][people.index(who)]
     close = rng.choice((f"So {who} has the {end}.", f"At the end {who} has the {end}."))
-    return " ".join(say_held(style, pair, people, held) for pair, held in instance.trace[1:]) + " " + close
+    return " ".join(say_held(next(style), pair, people, held) for pair, held in instance.trace[1:]) + " " + close
 
 def steps_shuffle(instance: Instance) -> tuple[list[Claim], set]:
     (people, who), *rest = instance.trace
@@ -282,7 +289,7 @@ def draw_dates(rng: Random, shifts: tuple = SHIFTS) -> Instance:
     trace = ([("today", say_date(today))] if off else []) + date_steps(today, days) + [("date", say_date(gold))]
     return Instance("", with_options(stem, options), letter, options, f"dates:{anchor}:{words}", f"dates:{say_date(today)}:{days}", tuple(trace))
 
-# %% ../nbs/01_procedural.ipynb #be8eb48a
+# %% ../nbs/01_procedural.ipynb #a672c4d4
 def say_dates(style: int, key, value) -> str:
     "One step of a date calculation in one of three phrasings."
     if key == "today": return (f"Today is {value}.", f"So today is {value}.", f"It is {value} today.")[style]
@@ -292,7 +299,7 @@ def say_dates(style: int, key, value) -> str:
     return (f"{a} {op} {b} = {c}.", f"{a} {'plus' if op == '+' else 'minus'} {b} is {c}.", f"{a} {op} {b} = {c}.")[style]
 
 def write_dates(instance: Instance, rng: Random) -> str:
-    style = rng.randrange(3); return " ".join(say_dates(style, k, v) for k, v in instance.trace)
+    style = phrasings(rng, 3); return " ".join(say_dates(next(style), k, v) for k, v in instance.trace)
 
 def steps_dates(instance: Instance) -> tuple[list[Claim], set]: return list(instance.trace), set()
 
@@ -312,7 +319,7 @@ def fact_dates(rng: Random) -> str:
         anchor, off = rng.choice(ANCHORS[1:]); return f"{anchor} {say_date(given)}. {say_dates(rng.randrange(3), 'today', say_date(move(given, off)))}"
     i = draw_dates(rng); return say_dates(rng.randrange(3), *rng.choice([s for s in i.trace if isinstance(s[0], tuple)]))
 
-# %% ../nbs/01_procedural.ipynb #fc3c1315
+# %% ../nbs/01_procedural.ipynb #a3b3b75d
 def draw_letters(rng: Random, words: tuple[int, int] = (4, 6)) -> Instance:
     "The last letters of a few words."
     chosen = rng.sample(WORDS, rng.randint(*words)); verb = rng.choice(("Take", "Join"))
@@ -325,8 +332,8 @@ def say_letter(style: int, word: str) -> str:
     return (f"The last letter of {word} is {word[-1]}.", f"{word} ends in {word[-1]}.", f"{word}: {word[-1]}.")[style]
 
 def write_letters(instance: Instance, rng: Random) -> str:
-    style = rng.randrange(3)
-    return " ".join(say_letter(style, w) for w, _ in instance.trace) + rng.choice((" Joined:", " Together:", " This gives")) + f" {instance.answer}."
+    style = phrasings(rng, 3)
+    return " ".join(say_letter(next(style), w) for w, _ in instance.trace) + rng.choice((" Joined:", " Together:", " This gives")) + f" {instance.answer}."
 
 def steps_letters(instance: Instance) -> tuple[list[Claim], set]:
     return [*instance.trace, ("join", instance.answer)], set()
@@ -339,7 +346,7 @@ def read_letters(instance: Instance, text: str) -> list[Claim]:
 
 def fact_letters(rng: Random) -> str: return say_letter(rng.randrange(3), rng.choice(WORDS))
 
-# %% ../nbs/01_procedural.ipynb #c3765502
+# %% ../nbs/01_procedural.ipynb #f4f9d3bb
 def flipped(side: str) -> str: return "tails" if side == "heads" else "heads"
 
 def draw_coin(rng: Random, flips: tuple[int, int] = (5, 8)) -> Instance:
@@ -358,8 +365,8 @@ def say_coin(style: int, person: str, does: bool, side: str) -> str:
     return (f"{person} {'flips' if does else 'does not flip'}, so {side}.", f"After {person} it is {side}.", f"{person}: {side}.")[style]
 
 def write_coin(instance: Instance, rng: Random) -> str:
-    style, side = rng.randrange(3), instance.trace[-1][2]
-    return " ".join(say_coin(style, *t) for t in instance.trace) + rng.choice((f" So it is {side} up.", f" It ends {side} up."))
+    style, side = phrasings(rng, 3), instance.trace[-1][2]
+    return " ".join(say_coin(next(style), *t) for t in instance.trace) + rng.choice((f" So it is {side} up.", f" It ends {side} up."))
 
 def steps_coin(instance: Instance) -> tuple[list[Claim], set]:
     return [(p, s) for p, _, s in instance.trace] + [("end", instance.trace[-1][2])], set()
@@ -375,7 +382,7 @@ def fact_coin(rng: Random) -> str:
     side, does, p = rng.choice(("heads", "tails")), rng.random() < 0.5, rng.choice(NAMES)
     return f"The coin is {side} up. {p} {'flips' if does else 'does not flip'}. " + say_coin(rng.randrange(3), p, does, flipped(side) if does else side)
 
-# %% ../nbs/01_procedural.ipynb #c61b94f0
+# %% ../nbs/01_procedural.ipynb #1e08a2de
 SCALES = (  # (word of comparison, things with most of it first, chain of what it means)
     ("smoother", "ice glass wood grass sand mud".split(), ("less friction", "more speed", "more distance")),
     ("heavier", "rock stove chair book cup feather".split(), ("more force", "more work", "more sweat")),
@@ -398,7 +405,7 @@ def say_relation(style: int, key: str, value) -> str:
     return (f"{key} means {value}.", f"When it is {key} there is {value}." if " " not in key else f"With {key} there is {value}.")[style].capitalize()
 
 def write_relations(instance: Instance, rng: Random) -> str:
-    style = rng.randrange(2); return " ".join(say_relation(style, k, v) for k, v in instance.trace)
+    style = phrasings(rng, 2); return " ".join(say_relation(next(style), k, v) for k, v in instance.trace)
 
 def steps_relations(instance: Instance) -> tuple[list[Claim], set]: return list(instance.trace), set()
 
@@ -415,7 +422,7 @@ def fact_relations(rng: Random) -> str:
     if k == len(chain) or rng.random() < 0.5: return say_relation(0, "compare", (things[i], word, things[j]))
     return say_relation(rng.randrange(2), (word, *chain)[k], chain[k])
 
-# %% ../nbs/01_procedural.ipynb #33cf22ba
+# %% ../nbs/01_procedural.ipynb #b37fa1ab
 CREATURES = "Zib Mop Lun Dax Fep Gor Hib Jot Kem Nal Pim Rud Sot Tev Vam Wex Yol Bim Cug Dro Elk Fiz Gub Hes".split()
 LINKS = ("friend", "rival", "boss")
 TRAITS = dict(home="lake hill cave town forest desert beach swamp".split(), food="nuts figs eggs corn fish rice beans honey".split(),
@@ -453,31 +460,31 @@ def draw_facts(rng: Random, hops: tuple[int, int] = (2, 3)) -> Instance:
     return Instance("", with_options(stem, options), letter, options, f"facts:{trait}:{len(path)}", f"facts:{stem}", tuple(trace))
 
 def write_facts(instance: Instance, rng: Random) -> str:
-    style = rng.randrange(2)
-    return " ".join(say_fact(style, r, w, v) for (r, w), v in instance.trace) + rng.choice(("", f" So it is {instance.trace[-1][1]}."))
+    style = phrasings(rng, 2)
+    return " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace) + rng.choice(("", f" So it is {instance.trace[-1][1]}."))
 
 def steps_facts(instance: Instance) -> tuple[list[Claim], set]:
     return list(instance.trace), {("end", instance.trace[-1][1])}
 
 def read_world(text: str) -> list[tuple[int, Claim]]:
     "Every statement about the invented world, with its place."
-    out, traits = [], {v: t for t, vs in TRAITS.items() for v in vs}
+    out = []
     forms = ((r"[Tt]he (friend|rival|boss) of (\w+) is (\w+)", (1, 2, 3)), (r"(\w+) has (\w+) as (friend|rival|boss)", (3, 1, 2)),
              (r"[Tt]he (home|food|colour) of (\w+) is (?:the )?(\w+)", (1, 2, 3)))
     for form, (r, w, v) in forms: out += [(m.start(), ((m[r], m[w]), m[v])) for m in re.finditer(form, text)]
-    out += [(m.start(), (({"lives": "home", "eats": "food", "is": "colour"}[m[2].split()[0]], m[1]), m[3]))
-            for m in re.finditer(rf"\b({'|'.join(CREATURES)}) (lives in the|eats|is) (\w+)", text) if m[3] in traits]
+    verbs = {"lives in the": "home", "eats": "food", "is": "colour"}
+    out += [(m.start(), ((verbs[m[2]], m[1]), m[3])) for m in re.finditer(rf"(?<! of )\b({'|'.join(CREATURES)}) ({'|'.join(verbs)}) (\w+)", text)
+            if m[2] != "is" or m[3] in TRAITS["colour"]]
     return out
 
 def read_facts(instance: Instance, text: str) -> list[Claim]:
     ends = [(m.start(), ("end", m[1])) for m in re.finditer(r"So it is (\w+)", text)]
-    found = {p: c for p, c in sorted(read_world(text) + ends, key=lambda p: p[0])}
-    return list(found.values())
+    return [c for _, c in sorted(read_world(text) + ends, key=lambda p: p[0])]
 
 def fact_facts(rng: Random) -> str:
     (r, w), v = rng.choice(list(WORLD.items())); return say_fact(rng.randrange(2), r, w, v)
 
-# %% ../nbs/01_procedural.ipynb #56a682c0
+# %% ../nbs/01_procedural.ipynb #915e4993
 SHARED = dict(home="live in the same place", food="eat the same food", colour="have the same colour")
 
 def draw_strategy(rng: Random, hops: tuple[int, int] = (1, 2)) -> Instance:
@@ -493,8 +500,8 @@ def draw_strategy(rng: Random, hops: tuple[int, int] = (1, 2)) -> Instance:
                     (*chains[0], *chains[1], ("verdict", "same" if gold == "yes" else "different")))
 
 def write_strategy(instance: Instance, rng: Random) -> str:
-    style, same = rng.randrange(2), instance.trace[-1][1]
-    return " ".join(say_fact(style, r, w, v) for (r, w), v in instance.trace[:-1]) + rng.choice((f" That is {same}.", f" These are {'the ' if same == 'same' else ''}{same}."))
+    style, same = phrasings(rng, 2), instance.trace[-1][1]
+    return " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace[:-1]) + rng.choice((f" That is {same}.", f" These are {'the ' if same == 'same' else ''}{same}."))
 
 def steps_strategy(instance: Instance) -> tuple[list[Claim], set]: return list(dict.fromkeys(instance.trace)), set()
 
@@ -508,7 +515,7 @@ def fact_strategy(rng: Random) -> str:
     same = "same" if WORLD[trait, a] == WORLD[trait, b] else "different"
     return f"{say_fact(style, trait, a, WORLD[trait, a])} {say_fact(style, trait, b, WORLD[trait, b])} " + rng.choice((f"That is {same}.", f"These are {'the ' if same == 'same' else ''}{same}."))
 
-# %% ../nbs/01_procedural.ipynb #239ad91e
+# %% ../nbs/01_procedural.ipynb #faa0409d
 GOOD = "good great warm bright funny fresh clever sweet".split()
 BAD = "bad dull cold dark weak stale clumsy bitter".split()  # BAD[i] is the opposite of GOOD[i] in tone
 PARTS = "plot cast end song start pace".split()
@@ -541,9 +548,9 @@ def contrast_sentiment(instance: Instance, rng: Random) -> Instance:
     return review(parts, int(instance.template[-1]))
 
 def write_sentiment(instance: Instance, rng: Random) -> str:
-    style = rng.randrange(3); tones = [t for _, t in instance.trace]; n = tones.count("positive")
-    say = ("The {p} is {w}, so {t}.", "{p}: {t}.", "The {p} is {t}.")[style]
-    body = " ".join(say.format(p=p, w=("not " if neg else "") + a, t=t) for (p, a, neg), t in instance.trace)
+    style, tones = phrasings(rng, 3), [t for _, t in instance.trace]; n = tones.count("positive")
+    say = ("The {p} is {w}, so {t}.", "{p}: {t}.", "The {p} is {t}.")
+    body = " ".join(say[next(style)].format(p=p, w=("not " if neg else "") + a, t=t) for (p, a, neg), t in instance.trace)
     return body + rng.choice((f" So {n} positive and {len(tones) - n} negative.", f" That makes {n} positive, {len(tones) - n} negative."))
 
 def steps_sentiment(instance: Instance) -> tuple[list[Claim], set]:
@@ -561,7 +568,7 @@ def fact_sentiment(rng: Random) -> str:
     if style == 0: return f"The {part} is {'not ' if negated else ''}{adjective}, so {t}."
     return say_part(part, adjective, negated) + " " + (f"The {part} is {t}." if style == 1 else f"{part}: {t}.")
 
-# %% ../nbs/01_procedural.ipynb #0d784892
+# %% ../nbs/01_procedural.ipynb #9a7944cc
 KINDS_OF_THING = "gorp blip tock nerk plim sard vont quib".split()
 QUALITIES = "loud calm tall kind quick neat".split()
 
@@ -582,12 +589,12 @@ def draw_entail(rng: Random, depth: tuple[int, int] = (1, 3)) -> Instance:
     return Instance("", text, gold, (), f"entail:{n}:{gold == 'unknown'}", "entail:" + " ".join(sorted(lines)), trace)
 
 def write_entail(instance: Instance, rng: Random) -> str:
-    (name, chain, quality, end), style = instance.trace[0], rng.randrange(2)
+    (name, chain, quality, end), style = instance.trace[0], phrasings(rng, 2)
     out = [f"{name} is a {chain[0]}."]
-    for a, b in zip(chain, chain[1:]): out.append((f"Every {a} is a {b}, so {name} is a {b}.", f"So {name} is a {b}.")[style])
+    for a, b in zip(chain, chain[1:]): out.append((f"Every {a} is a {b}, so {name} is a {b}.", f"So {name} is a {b}.")[next(style)])
     if end == "unknown": return " ".join(out) + f" Nothing says if a {chain[-1]} is {quality}."
     last = rule(chain[-1], quality, not end.startswith("not"))
-    return " ".join(out) + (f" {last[:-1]}, so {name} is {end}.", f" So {name} is {end}.")[style]
+    return " ".join(out) + (f" {last[:-1]}, so {name} is {end}.", f" So {name} is {end}.")[next(style)]
 
 def steps_entail(instance: Instance) -> tuple[list[Claim], set]:
     (name, chain, _, end), *_ = instance.trace
@@ -648,7 +655,7 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (
     Family("sst", "label", "SST-2", 1 / 2, draw_sst, write_sst, steps_sst, read_sst, fact_sst, dict(negated=0.4), ("positive", "negative"), pretrained=False),
 )}
 
-# %% ../nbs/01_procedural.ipynb #df734e03
+# %% ../nbs/01_procedural.ipynb #caa1d483
 def bucket(scenario: str) -> int:
     "A number from 0 to 39 that depends on the scenario alone."
     return int.from_bytes(sha256(scenario.encode()).digest()[:4], "big") % 40
@@ -657,11 +664,12 @@ PLACES = {"text": range(0, 30), "train": range(30, 34), "selection": range(34, 3
 
 def instances(family: Family, place: str, rng: Random, **difficulty) -> Iterator[Instance]:
     "Endless different instances of one family in one part of the world (a key of PLACES)."
-    seen, idle = set(), 0
+    seen, counts, idle = set(), Counter(), 0
     while idle < 20000:
         i = family.draw(rng, **{**family.difficulty, **difficulty}); idle += 1
         if bucket(i.scenario) not in PLACES[place] or i.question in seen: continue
-        seen.add(i.question); idle = 0
+        if counts[i.answer] > len(seen) * family.chance + 3 and family.kind in ("yesno", "label"): continue  # keeps chance what it says
+        seen.add(i.question); counts[i.answer] += 1; idle = 0
         yield i
 
 # %% ../nbs/01_procedural.ipynb #2cf7f3fc
