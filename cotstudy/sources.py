@@ -7,15 +7,15 @@ __all__ = ['RAW', 'PINS', 'LETTERS', 'YESNO', 'SENTIMENT', 'ENTAIL', 'SOURCES', 
            'cache_dir', 'fetch', 'read_rows', 'plain_number', 'read_word_problems', 'read_svamp', 'read_gsm8k',
            'read_aqua', 'read_aqua_flan', 'read_bigbench', 'read_examples', 'read_strategyqa', 'read_arc_style',
            'read_endings', 'read_quarel', 'read_quarel_train', 'read_anli', 'read_sst2', 'read_reviews', 'Part',
-           'Source', 'read_hub', 'source_named', 'load_source', 'read_jsonl', 'recorded']
+           'Source', 'read_hub', 'source_named', 'load_source', 'read_text', 'read_jsonl', 'recorded']
 
-# %% ../nbs/02_sources.ipynb #b9867d85
+# %% ../nbs/02_sources.ipynb #fadabf8a
 """Loaders for the datasets of Ho et al. 2023 (their sec. 4.1) and Li et al. 2023 (their sec. 3), each from upstream files pinned by commit
 and SHA-256, and readers for recorded teachers. It is not a table of tasks (see `tasks`) and knows neither prompts nor models."""
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Iterable, Mapping, Sequence
-import gzip, hashlib, http.client, json, os, random, re, tempfile, urllib.error, urllib.request
+import gzip, hashlib, http.client, json, os, random, re, tempfile, urllib.error, urllib.request, zlib
 
 import numpy as np
 import pandas as pd
@@ -353,7 +353,7 @@ def read_hub(rows: list[dict], prefix: str, first: int, style: str) -> list[Inst
     if "sentence" in rows[0]: return read_sst2([[r["sentence"].strip(), r["label"]] for r in rows], prefix, first, style)
     return read_reviews([dict(Text=r["text"], Sentiment=SENTIMENT[r["label"]]) for r in rows], prefix, first, style)
 
-# %% ../nbs/02_sources.ipynb #666d0b47
+# %% ../nbs/02_sources.ipynb #3bb6851b
 def _cut(kind: str, local: str, how: str, read: Callable, **kw) -> Source: return Source(kind, (Part(local, how, read),), **kw)
 
 _BIG = dict(licence="Apache-2.0 (BIG-bench)")
@@ -383,7 +383,7 @@ SOURCES = {
                                         Part("CommonsenseQA/dev_rand_split.jsonl", "json", read_arc_style, "validation", "", 9741)),
                              tuple("ABCDE"), variants=("ho", "scotd"), test="validation"),
     "openbookqa": Source("choice", (Part("OpenBookQA/train.jsonl", "json", read_arc_style, "train", "openbookqa-train"),
-                                    Part("OpenBookQA/dev.json", "object", read_endings, "validation", "openbookqa-validation"),
+                                    Part("OpenBookQA/dev.json", "json", read_endings, "validation", "openbookqa-validation"),
                                     Part("OpenBookQA/test.jsonl", "json", read_arc_style, "test", "openbookqa-test")),
                          tuple("ABCD"), licence="Apache-2.0", variants=("scotd", "official_test"), test="validation"),
     "quarel": Source("choice", (Part("QuaRel/train_gpt3_responses.jsonl", "object", read_quarel_train, "train", "quarel-train"),
@@ -473,16 +473,26 @@ def _chance(source: Source, test: list[Instance]) -> float:
     if source.kind == "choice": return sum(1 / len(i.options) for i in test) / len(test) if test else 0.0
     return 1 / len(source.labels) if source.labels else 0.0
 
-# %% ../nbs/02_sources.ipynb #8016bc33
+# %% ../nbs/02_sources.ipynb #51706c30
 RECORDED = ("instance", "draw_index", "rationale", "answer_text", "prediction", "gold", "finish_reason", "question")
+
+def read_text(path: str | Path) -> str:
+    "A UTF-8 text file, gzipped if it ends in .gz."
+    path = Path(path)
+    if not path.is_file(): raise FileNotFoundError(f"no file {str(path)!r}; give the path of a .jsonl or .jsonl.gz file")
+    try: return _bytes(path).decode("utf-8-sig")
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as e:
+        raise ValueError(f"{path.name} cannot be read as UTF-8 text ({type(e).__name__}); save it as UTF-8, and gzip it only under a name that ends in .gz") from None
 
 def read_jsonl(path: str | Path) -> list[dict]:
     "The records of a JSON-lines file, gzipped or not."
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"no file {str(path)!r}; give the path of a .jsonl or .jsonl.gz file")
-    text = _bytes(path).decode("utf-8-sig")
-    try: return [json.loads(line) for line in text.split("\n") if line.strip()]
-    except json.JSONDecodeError as e: raise ValueError(f"{path.name} is not JSON lines: {e}") from e
+    out = []
+    for n, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip(): continue
+        try: out.append(json.loads(line))
+        except ValueError as e: raise ValueError(f"{Path(path).name}, line {n}: not JSON ({e})") from None
+        if not isinstance(out[-1], dict): raise ValueError(f"{Path(path).name}, line {n}: a {type(out[-1]).__name__}, expected an object")
+    return out
 
 def recorded(name_or_path: str | Path) -> pd.DataFrame:
     "Recorded completions, one row each; `instance` is the id in the task, .attrs hold name, path and sha256."
