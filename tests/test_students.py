@@ -1,0 +1,401 @@
+"The seams of students: exact losses, exact resume, nothing cut in silence, memory that runs out."
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings, strategies as st
+from tokenizers import Tokenizer, models as tokenizer_models, pre_tokenizers
+from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM,
+                          PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration)
+
+from cotstudy.models import LM, load
+from cotstudy.students import (SCOTD, Example, Recipe, Row, backward, batch_at, choose_nll, encoded_nll, epoch_order, fingerprint, ho_recipe, lr_at,
+                               out_of_memory, padded_nll, parts_of, read_record, shared_nll, step_rows, tokenise, train)
+
+V = 60
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
+def words():
+    "A tokenizer of the words w3 ... w59."
+    t = Tokenizer(tokenizer_models.WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2} | {f"w{i}": i for i in range(3, V)}, unk_token="<unk>"))
+    t.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=t, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+
+
+def net_of(kind, seed=0, dropout=0.0):
+    torch.manual_seed(seed)
+    if kind == "llama":
+        return LlamaForCausalLM(LlamaConfig(vocab_size=V, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                                            num_key_value_heads=2, max_position_embeddings=128, attention_dropout=dropout)).eval()
+    if kind == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(vocab_size=V, n_embd=32, n_layer=2, n_head=4, n_positions=128, attn_pdrop=dropout, resid_pdrop=dropout,
+                                          embd_pdrop=dropout, eos_token_id=1, bos_token_id=1)).eval()
+    if kind == "opt":
+        return OPTForCausalLM(OPTConfig(vocab_size=V, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128,
+                                        word_embed_proj_dim=16, dropout=dropout, pad_token_id=0, eos_token_id=1, bos_token_id=1)).eval()
+    if kind == "window":
+        return MistralForCausalLM(MistralConfig(vocab_size=V, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                                                num_key_value_heads=2, sliding_window=4, max_position_embeddings=128)).eval()
+    return T5ForConditionalGeneration(T5Config(vocab_size=V, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=dropout, pad_token_id=0,
+                                               eos_token_id=1, decoder_start_token_id=0)).eval()
+
+
+def model(kind="llama", seed=0, dropout=0.0): return LM(net_of(kind, seed, dropout), words(), kind, f"{kind}{seed}")
+
+
+def random_rows(seed=0, n=4, most=6):
+    r = random.Random(seed)
+    ids = lambda low, high: tuple(r.randint(3, V - 1) for _ in range(r.randint(low, high)))
+    return [Row(f"i{k}", ids(1, 20), tuple(ids(1, 15) for _ in range(m)), tuple(r.choice([1, 1, 2]) for _ in range(m)))
+            for k, m in enumerate(r.randint(1, most) for _ in range(n))]
+
+
+def text(ids): return " ".join(f"w{i}" for i in ids)
+
+
+def examples(seed=0, n=5, most=4):
+    return [Example(r.instance, text(r.prompt), tuple(text(c) for c in r.completions)) for r in random_rows(seed, n, most)]
+
+
+def library_nll(lm, rows):
+    "One completion at a time, through the model's own labels: nothing of ours."
+    total = 0.0
+    for r in rows:
+        for c, w in zip(r.completions, r.weights):
+            if lm.kind == "decoder":
+                ids = torch.tensor([r.prompt + c])
+                labels = ids.clone()
+                labels[:, : len(r.prompt)] = -100
+                loss = lm.net(input_ids=ids, labels=labels).loss
+            else: loss = lm.net(input_ids=torch.tensor([r.prompt]), labels=torch.tensor([c])).loss
+            total = total + loss * len(c) * w
+    return total
+
+
+def gradient(value, net):
+    net.zero_grad()
+    value.backward()
+    return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+
+
+def distance(a, b): return ((a - b).norm() / b.norm()).item()
+
+
+# ---- the loss
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "t5"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_shared_rows_give_the_loss_and_gradient_of_single_completions(kind, seed):
+    lm, rows = model(kind, seed), random_rows(seed)
+    reference = library_nll(lm, rows)
+    value = (encoded_nll if kind == "t5" else shared_nll)(lm.net, rows)
+    assert value.item() == pytest.approx(reference.item(), rel=1e-5)
+    assert distance(gradient(value, lm.net), gradient(library_nll(lm, rows), lm.net)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "window"])
+def test_padded_is_the_same_loss(kind):
+    lm, rows = model(kind), random_rows(3)
+    assert padded_nll(lm.net, rows).item() == pytest.approx(library_nll(lm, rows).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("n_completions", [1, 2])
+def test_rows_without_branches(n_completions):
+    lm = model()
+    rows = [Row(r.instance, r.prompt, r.completions[:n_completions], r.weights[:n_completions]) for r in random_rows(4)]
+    assert distance(gradient(shared_nll(lm.net, rows), lm.net), gradient(library_nll(lm, rows), lm.net)) < 1e-5
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 9), min_size=1, max_size=5)), min_size=1, max_size=4), st.integers(0, 99))
+def test_shared_equals_padded_for_any_lengths(shape, seed):
+    r = random.Random(seed)
+    ids = lambda n: tuple(r.randint(3, V - 1) for _ in range(n))
+    rows = [Row(str(i), ids(p), tuple(map(ids, cs)), (1,) * len(cs)) for i, (p, cs) in enumerate(shape)]
+    lm = model()
+    with torch.no_grad(): assert shared_nll(lm.net, rows).item() == pytest.approx(padded_nll(lm.net, rows).item(), rel=1e-5)
+
+
+def test_a_completion_does_not_see_its_neighbours():
+    lm, (r,) = model(), [Row("i", (5, 6, 7), ((8, 9), (10, 11, 12)), (1, 1))]
+    alone = [shared_nll(lm.net, [Row("i", r.prompt, (c,), (1,))]).item() for c in r.completions]
+    assert shared_nll(lm.net, [r]).item() == pytest.approx(sum(alone), rel=1e-6)
+
+
+def test_models_that_cannot_share_are_trained_the_plain_way():
+    rows = [Row("i", tuple(range(3, 15)), ((20, 21, 22), (23, 24)), (1, 1))]
+    assert choose_nll(model("window"), rows) is padded_nll
+    assert [choose_nll(model(k), rows) for k in ("llama", "gpt2", "opt", "t5")] == [shared_nll] * 3 + [encoded_nll]
+
+
+def test_the_models_own_attention_comes_back():
+    lm = model()
+    before = lm.net.config._attn_implementation
+    with torch.no_grad(): shared_nll(lm.net, random_rows())
+    assert lm.net.config._attn_implementation == before
+
+
+# ---- the order
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 4), st.sampled_from(["instance", "chain"]), st.integers(0, 5))
+def test_steps_are_one_endless_stream_of_epochs(counts, batch, visit, balancing, seed):
+    recipe = Recipe(batch=batch, chains_per_visit=visit, balancing=balancing, seed=seed)
+    stream = [p for s in range(12) for p in batch_at(counts, recipe, s)]
+    epochs = [p for e in range(12 * batch) for p in epoch_order(counts, recipe, e)]
+    assert stream == epochs[: len(stream)]
+    first = epoch_order(counts, recipe, 0)
+    if balancing == "chain": assert sorted(first) == [(i, j) for i, n in enumerate(counts) for j in range(n)]
+    else: assert sorted(i for i, _ in first) == [i for i, n in enumerate(counts) for _ in range(min(n, visit))] and len(set(first)) == len(first)
+
+
+def test_chains_of_an_instance_are_drawn_evenly():
+    pairs = [p for e in range(3000) for p in epoch_order([1, 3], Recipe(), e)]
+    share = [sum(p == (1, j) for p in pairs) / 3000 for j in range(3)]
+    assert max(abs(s - 1 / 3) for s in share) < 0.04
+
+
+@pytest.mark.parametrize("schedule", ["linear", "constant", "cosine"])
+def test_schedules_are_those_of_transformers(schedule):
+    recipe = Recipe(steps=20, warmup=5, lr=0.5, schedule=schedule)
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    name = {"constant": "constant_with_warmup"}.get(schedule, schedule)
+    theirs = transformers.get_scheduler(name, optimiser, num_warmup_steps=5, num_training_steps=20)
+    for step in range(20):
+        assert lr_at(recipe, step) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimiser.step(); theirs.step()
+
+
+def test_presets():
+    assert (SCOTD.steps, SCOTD.batch, SCOTD.lr, SCOTD.eps, SCOTD.warmup, SCOTD.weight_decay) == (20_000, 32, 2e-5, 1e-5, 500, 0.0)
+    assert ho_recipe(100, epochs=3, seed=2) == Recipe(steps=38, batch=8, lr=3e-4, weight_decay=0.01, schedule="constant", clip=0.0, max_prompt_tok=512,
+                                                      max_completion_tok=512, truncate="cut", balancing="chain", seed=2)
+    with pytest.raises(ValueError, match="learning_rate"): Recipe(learning_rate=1.0)
+    with pytest.raises(ValueError, match="frozen"): Recipe().steps = 3
+
+
+# ---- one step is the recipe's step
+
+def test_a_step_is_a_plain_adamw_step_on_the_mean_over_the_global_batch(tmp_path):
+    data, recipe = examples(n=3), Recipe(steps=3, batch=5, lr=1e-2, weight_decay=0.1, warmup=1, clip=0.5, chains_per_visit=2)
+    train(model(), data, recipe, tmp_path, eos=True, budget_tok=30)
+    lm = model()
+    rows = tokenise(lm, data, recipe, True)[0]
+    optimiser = torch.optim.AdamW(lm.net.parameters(), lr=1.0, weight_decay=0.1)
+    losses = []
+    for step in range(3):
+        chosen = step_rows(rows, batch_at([len(r.completions) for r in rows], recipe, step))
+        loss = library_nll(lm, chosen) / sum(len(c) * w for r in chosen for c, w in zip(r.completions, r.weights))
+        optimiser.zero_grad(); loss.backward()
+        torch.nn.utils.clip_grad_norm_(lm.net.parameters(), 0.5)
+        for g in optimiser.param_groups: g["lr"] = lr_at(recipe, step)
+        optimiser.step()
+        losses.append(loss.item())
+    assert read_record(tmp_path)["losses"] == pytest.approx(losses, rel=1e-5)
+    ours = load(tmp_path).net.state_dict()
+    for k, v in lm.net.state_dict().items(): torch.testing.assert_close(ours[k], v, rtol=1e-3, atol=1e-5)
+
+
+def test_record_counts(tmp_path):
+    data = [Example("a", "w3 w4", ("w5 w6 w7",)), Example("b", "w8", ("w9", "w10 w11"))]
+    train(model(), data, Recipe(steps=4, batch=2), tmp_path, eos=True)
+    r = read_record(tmp_path)
+    assert (r["n_instances"], r["n_completions"], r["n_cut"], r["n_completions_seen"], r["chosen_step"], r["form"]) == (2, 3, 0, 8, 4, "shared_nll")
+    assert len(r["losses"]) == 4 and r["n_label_tok"] <= r["n_computed_tok"]
+    assert 4 * (4 + 2) <= r["n_label_tok"] <= 4 * (4 + 3)  # each step: a's 3 + EOS, and one of b's with EOS
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "t5", "window"])
+def test_other_classes_train_and_load(kind, tmp_path):
+    train(model(kind), examples(), Recipe(steps=6, batch=4, lr=1e-2), tmp_path, eos=True)
+    losses = read_record(tmp_path)["losses"]
+    assert losses[-1] < losses[0]
+    assert load(tmp_path).kind == ("encoder_decoder" if kind == "t5" else "decoder")
+
+
+# ---- limits
+
+def test_prompts_are_never_cut():
+    with pytest.raises(ValueError, match=r"'long' has 5 tokens, the limit is 4"):
+        tokenise(model(), [Example("long", "w3 w4 w5 w6 w7", ("w8",))], Recipe(max_prompt_tok=4, truncate="cut"), eos=True)
+    with pytest.raises(ValueError, match=r"130 tokens, 'llama' has 128 positions"):
+        tokenise(model(), [Example("long", text([5] * 100), (text([6] * 30),))], Recipe(), eos=False)
+
+
+def test_completions_over_the_limit_follow_the_recipe():
+    data, lm = [Example("a", "w3", ("w4 w5 w6", "w7")), Example("b", "w3", ("w4 w5 w6 w7",))], model()
+    with pytest.raises(ValueError, match=r"'a' has 4 tokens, the limit is 3"): tokenise(lm, data, Recipe(max_completion_tok=3), True)
+    rows, n = tokenise(lm, data, Recipe(max_completion_tok=3, truncate="cut"), True)
+    assert rows[0].completions == ((4, 5, 6), (7, 1)) and (n["n_cut"], n["n_dropped"], n["n_completions"]) == (2, 0, 3)
+    rows, n = tokenise(lm, data, Recipe(max_completion_tok=3, truncate="drop"), True)
+    assert [r.completions for r in rows] == [((7, 1),)] and (n["n_dropped"], n["n_instances_dropped"], n["n_instances"]) == (2, 1, 1)
+    with pytest.raises(ValueError, match="no completion to train on"): tokenise(lm, data[1:], Recipe(max_completion_tok=2, truncate="drop"), True)
+
+
+# ---- memory
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 50), st.integers(1, 200))
+def test_parts_keep_every_completion_once_and_the_budget(seed, budget):
+    rows = random_rows(seed)
+    parts = parts_of(rows, budget)
+    whole = sorted((r.instance, c, w) for r in rows for c, w in zip(r.completions, r.weights))
+    assert sorted((r.instance, c, w) for part in parts for r in part for c, w in zip(r.completions, r.weights)) == whole
+    for part in parts: assert sum(r.n_tok for r in part) <= budget or len(part) == 1 and len(part[0].completions) == 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), MemoryError()])
+def test_memory_running_out_only_costs_time(error, tmp_path):
+    lm, rows = model(), random_rows(most=8)
+    calls = []
+    def fails_when_large(net, part):
+        calls.append(sum(r.n_tok for r in part))
+        if calls[-1] > 70: raise error
+        return shared_nll(net, part)
+    n = sum(len(c) * w for r in rows for c, w in zip(r.completions, r.weights))
+    reference = gradient(padded_nll(lm.net, rows) / n, lm.net)
+    loss, budget = backward(lm, fails_when_large, rows, 1000)
+    assert 35 <= budget <= 70 and max(calls) > 70
+    assert distance(torch.cat([p.grad.flatten() for p in lm.net.parameters()]), reference) < 1e-5
+    assert loss.item() == pytest.approx((padded_nll(lm.net, rows) / n).item(), rel=1e-5)
+
+
+def test_memory_that_holds_no_single_completion_is_said_so():
+    def never(net, part): raise RuntimeError("out of memory")
+    with pytest.raises(RuntimeError, match=r"single completion of 'i\d' \(prompt \d+, completion \d+ tokens\)"): backward(model(), never, random_rows(), 1000)
+
+
+def test_other_errors_are_not_swallowed():
+    def broken(net, part): raise RuntimeError("shapes do not match")
+    with pytest.raises(RuntimeError, match="shapes"): backward(model(), broken, random_rows(), 1000)
+    assert not out_of_memory(ValueError("out of memory"))
+
+
+def test_memory_failing_inside_a_training_changes_nothing_else(tmp_path, monkeypatch):
+    recipe = Recipe(steps=4, batch=8, lr=1e-3, chains_per_visit=4)
+    train(model(), examples(), recipe, tmp_path / "calm", eos=True)
+    real = torch.nn.functional.cross_entropy
+    def tight(logits, *a, **k):
+        if len(logits) > 40 and torch.is_grad_enabled(): raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(logits, *a, **k)
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", tight)
+    train(model(), examples(), recipe, tmp_path / "tight", eos=True)
+    a, b = read_record(tmp_path / "calm"), read_record(tmp_path / "tight")
+    assert b["losses"] == pytest.approx(a["losses"], rel=1e-5) and b["budget_tok"] < a["budget_tok"]
+
+
+# ---- which weights are kept
+
+def test_the_best_score_counts_and_ties_go_to_the_earliest(tmp_path):
+    scores, weights = {2: 0.1, 4: 0.7, 6: 0.7, 7: 0.2}, {}
+    def score(lm, step):
+        weights[step] = {k: v.clone() for k, v in lm.net.state_dict().items()}
+        return scores[step]
+    train(model(), examples(), Recipe(steps=7, batch=2, checkpoint="vote", score_every=2), tmp_path, eos=True, score=score)
+    r = read_record(tmp_path)
+    assert r["scores"] == [[s, v] for s, v in scores.items()] and r["chosen_step"] == 4
+    kept = load(tmp_path).net.state_dict()
+    assert all(torch.equal(kept[k], v) for k, v in weights[4].items()) and not torch.equal(kept["lm_head.weight"], weights[6]["lm_head.weight"])
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith((".", "best", "checkpoint"))) == []
+
+
+def test_last_ignores_the_score_and_gold_needs_one(tmp_path):
+    def never(lm, step): raise AssertionError("asked for a score")
+    train(model(), examples(), Recipe(steps=2, batch=2, score_every=1), tmp_path, eos=True, score=never)
+    with pytest.raises(ValueError, match="needs score"): train(model(), examples(), Recipe(checkpoint="gold"), tmp_path / "x", eos=True)
+    with pytest.raises(ValueError, match="finite"):
+        train(model(), examples(), Recipe(steps=1, checkpoint="gold"), tmp_path / "y", eos=True, score=lambda lm, step: float("nan"))
+
+
+# ---- interruptions
+
+class Stop(Exception): pass
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_resume_is_exact_at_every_step(tmp_path, dropout):
+    recipe = Recipe(steps=6, batch=3, lr=1e-2, warmup=2, dropout=dropout, checkpoint="gold", score_every=2)
+    score = lambda lm, step: -abs(step - 4)
+    make = lambda: model("gpt2", dropout=0.3)
+    train(make(), examples(), recipe, tmp_path / "whole", eos=True, score=score)
+    for stop in range(1, 7):
+        def progress(step, steps, loss):
+            if step == stop: raise Stop
+        with pytest.raises(Stop): train(make(), examples(), recipe, tmp_path / str(stop), eos=True, score=score, progress=progress, checkpoint_s=0)
+        train(make(), examples(), recipe, tmp_path / str(stop), eos=True, score=score)
+        assert (tmp_path / str(stop) / "model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+        a, b = read_record(tmp_path / "whole"), read_record(tmp_path / str(stop))
+        assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
+
+
+def test_dropout_only_when_asked(tmp_path):
+    losses = []
+    for i, recipe in enumerate([Recipe(steps=2, batch=3), Recipe(steps=2, batch=3, dropout=True), Recipe(steps=2, batch=3)]):
+        train(model("gpt2", dropout=0.4), examples(), recipe, tmp_path / str(i), eos=True)
+        losses.append(read_record(tmp_path / str(i))["losses"])
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_a_finished_student_is_not_trained_again_and_a_foreign_folder_is_refused(tmp_path):
+    recipe = Recipe(steps=2, batch=2)
+    train(model(), examples(), recipe, tmp_path, eos=True)
+    before = (tmp_path / "train.json").stat().st_mtime_ns
+    def never(step, steps, loss): raise AssertionError("trained again")
+    assert train(model(), examples(), recipe, tmp_path, eos=True, progress=never) == tmp_path
+    assert (tmp_path / "train.json").stat().st_mtime_ns == before
+    for other in (lambda: (model(seed=1), examples(), recipe), lambda: (model(), examples(1), recipe), lambda: (model(), examples(), Recipe(steps=3, batch=2))):
+        with pytest.raises(ValueError, match="finished training of other"): train(*other(), tmp_path, eos=True)
+    train(model(seed=1), examples(), recipe, tmp_path, eos=True, resume=False)
+    with pytest.raises(FileNotFoundError, match="no finished student"): read_record(tmp_path / "nothing")
+
+
+def test_fingerprint_sees_tokens_weights_and_recipe():
+    lm, recipe = model(), Recipe()
+    rows = tokenise(lm, examples(), recipe, True)[0]
+    names = {fingerprint(lm, rows, recipe), fingerprint(model(seed=1), rows, recipe), fingerprint(lm, rows[1:], recipe), fingerprint(lm, rows, Recipe(seed=1)),
+             fingerprint(lm, tokenise(lm, examples(), recipe, False)[0], recipe)}
+    assert len(names) == 5 and fingerprint(model(), rows, recipe) in names
+
+
+def kill_recipe(): return Recipe(steps=60, batch=8, lr=1e-2, warmup=5, chains_per_visit=2, checkpoint="gold", score_every=10)
+
+
+def kill_score(lm, step): return -abs(step - 40)
+
+
+def forever_killed(folder):
+    torch.set_num_threads(1)
+    train(model(), examples(n=8), kill_recipe(), folder, eos=True, score=kill_score, checkpoint_s=0.0)
+
+
+def test_kill_nine_at_random_moments_ends_in_the_same_weights(tmp_path):
+    train(model(), examples(n=8), kill_recipe(), tmp_path / "whole", eos=True, score=kill_score)
+    r, killed = random.Random(os.getpid()), 0
+    for attempt in range(25):
+        child = multiprocessing.get_context("fork").Process(target=forever_killed, args=(tmp_path / "torn",))
+        child.start()
+        time.sleep(r.uniform(0.02, 0.3))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        killed += child.exitcode == -signal.SIGKILL
+        if (tmp_path / "torn/train.json").exists(): break
+    assert killed
+    train(model(), examples(n=8), kill_recipe(), tmp_path / "torn", eos=True, score=kill_score)
+    assert (tmp_path / "torn/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+    a, b = (json.loads((tmp_path / d / "train.json").read_text()) for d in ("whole", "torn"))
+    assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
+    assert sorted(p.name for p in (tmp_path / "torn").iterdir()) == sorted(p.name for p in (tmp_path / "whole").iterdir())
