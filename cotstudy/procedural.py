@@ -484,7 +484,7 @@ def read_facts(instance: Instance, text: str) -> list[Claim]:
 def fact_facts(rng: Random) -> str:
     (r, w), v = rng.choice(list(WORLD.items())); return say_fact(rng.randrange(2), r, w, v)
 
-# %% ../nbs/01_procedural.ipynb #915e4993
+# %% ../nbs/01_procedural.ipynb #b4e741a1
 SHARED = dict(home="live in the same place", food="eat the same food", colour="have the same colour")
 
 def draw_strategy(rng: Random, hops: tuple[int, int] = (1, 2)) -> Instance:
@@ -500,8 +500,8 @@ def draw_strategy(rng: Random, hops: tuple[int, int] = (1, 2)) -> Instance:
                     (*chains[0], *chains[1], ("verdict", "same" if gold == "yes" else "different")))
 
 def write_strategy(instance: Instance, rng: Random) -> str:
-    style, same = phrasings(rng, 2), instance.trace[-1][1]
-    return " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace[:-1]) + rng.choice((f" That is {same}.", f" These are {'the ' if same == 'same' else ''}{same}."))
+    style, same = phrasings(rng, 2), instance.trace[-1][1].replace("same", "the same")
+    return " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace[:-1]) + rng.choice((" That is", " These are")) + f" {same}."
 
 def steps_strategy(instance: Instance) -> tuple[list[Claim], set]: return list(dict.fromkeys(instance.trace)), set()
 
@@ -512,8 +512,8 @@ def read_strategy(instance: Instance, text: str) -> list[Claim]:
 def fact_strategy(rng: Random) -> str:
     "One comparison of two known values."
     trait = rng.choice(list(TRAITS)); a, b = rng.sample(CREATURES, 2); style = rng.randrange(2)
-    same = "same" if WORLD[trait, a] == WORLD[trait, b] else "different"
-    return f"{say_fact(style, trait, a, WORLD[trait, a])} {say_fact(style, trait, b, WORLD[trait, b])} " + rng.choice((f"That is {same}.", f"These are {'the ' if same == 'same' else ''}{same}."))
+    same = "the same" if WORLD[trait, a] == WORLD[trait, b] else "different"
+    return f"{say_fact(style, trait, a, WORLD[trait, a])} {say_fact(style, trait, b, WORLD[trait, b])} " + rng.choice(("That is", "These are")) + f" {same}."
 
 # %% ../nbs/01_procedural.ipynb #faa0409d
 GOOD = "good great warm bright funny fresh clever sweet".split()
