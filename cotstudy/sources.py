@@ -492,7 +492,7 @@ def origin_of(name: str, revision: str | None = None) -> dict[str, str]:
     commits = [p.commit for p in pins] + ([revision] if revision else [])
     return dict(source=("" if source.verified else "unverified: ") + " ".join(dict.fromkeys(urls)), revision=" ".join(dict.fromkeys(commits)), licence=source.licence)
 
-# %% ../nbs/02_sources.ipynb #51706c30
+# %% ../nbs/02_sources.ipynb #c703daad
 RECORDED = ("instance", "draw_index", "rationale", "answer_text", "prediction", "gold", "finish_reason", "question")
 
 def read_text(path: str | Path) -> str:
@@ -523,7 +523,9 @@ def recorded(name_or_path: str | Path) -> pd.DataFrame:
     frame = pd.DataFrame(read_jsonl(path)).rename(columns=dict(id="instance"))
     if "instance" not in frame: raise ValueError(f"{path.name} has the fields {sorted(frame)}, expected `id` (or `instance`) and `rationale` or `answer_text`")
     index = next((c for c in ("draw_index", "completion_index", "sample") if c in frame), None)
-    frame["draw_index"] = frame[index] if index else frame.groupby("instance").cumcount()
+    if index is None or (index == "sample" and frame.duplicated(["instance", index]).any()):  # one upstream file numbers two samples 0
+        frame["draw_index"] = frame.groupby("instance").cumcount()
+    else: frame["draw_index"] = frame[index]
     if (twice := frame.duplicated(["instance", "draw_index"])).any():
         raise ValueError(f"{path.name} has draw {frame[twice].iloc[0].draw_index} of {frame[twice].iloc[0].instance!r} twice; number the draws of a question")
     frame = frame.reindex(columns=RECORDED)

@@ -22,18 +22,20 @@ from .instances import Instance, Task, carve_selection, few_samples, group_split
 from .procedural import FAMILIES, procedural_task
 from .sources import LETTERS, PINS, SOURCES, YESNO, at_hand, chance_of, load_source, origin_of, plain_number, read_text, source_named
 
-# %% ../nbs/03_tasks.ipynb #89e3acf4
+# %% ../nbs/03_tasks.ipynb #7ee1cbe8
 FIELDS = {"question": str, "answer": (str, int, float), "options": list, "id": (str, int), "template": str, "rationale": str}
 
-def _complain(where: str, why: str) -> ValueError: return ValueError(f"{where}: {why}")
+def _complain(where: str, why: str) -> ValueError: return ValueError(" ".join(f"{where}: {why}".split()))
+
+def _short(x: object) -> str: return text if len(text := repr(x)) <= 80 else text[:77] + "..."
 
 def _record(line: str, where: str) -> dict:
     "One line as a checked record."
     try: r = json.loads(line, object_pairs_hook=_once)
-    except _Twice as e: raise _complain(where, f"field {e.args[0]!r} occurs twice; remove one") from None
+    except _Twice as e: raise _complain(where, f"field {_short(e.args[0])} occurs twice; remove one") from None
     except (ValueError, RecursionError) as e: raise _complain(where, f"not a JSON object ({str(e)[:80]}); write one object a line") from None
     if not isinstance(r, dict): raise _complain(where, f"a {type(r).__name__}, expected an object with `question` and `answer`")
-    if unknown := sorted(set(r) - set(FIELDS)): raise _complain(where, f"unknown field {unknown[0]!r}; the fields are {', '.join(FIELDS)}")
+    if unknown := sorted(set(r) - set(FIELDS)): raise _complain(where, f"unknown field {_short(unknown[0])}; the fields are {', '.join(FIELDS)}")
     r = {k: v for k, v in r.items() if v is not None}
     for k in ("question", "answer"):
         if k not in r: raise _complain(where, f"no `{k}`; add it")
@@ -58,22 +60,22 @@ def _types(t: type | tuple[type, ...]) -> str:
     names = {str: "text", list: "a list of texts", int: "a whole number", float: "a number"}
     return " or ".join(names[x] for x in (t if isinstance(t, tuple) else (t,)))
 
-# %% ../nbs/03_tasks.ipynb #d2d25225
+# %% ../nbs/03_tasks.ipynb #3eb2c612
 def _options(r: dict, where: str) -> tuple[tuple[str, ...], str]:
     "The options of a record and its gold as it will be compared."
     answer = plain_number(r["answer"]) if not isinstance(r["answer"], str) else r["answer"].strip()
     if "options" not in r: return (), answer
     options = r["options"]
     if not 2 <= len(options) <= len(LETTERS): raise _complain(where, f"{len(options)} options, expected 2 to {len(LETTERS)}")
-    if bad := [o for o in options if isinstance(o, bool) or not isinstance(o, (str, int, float)) or not str(o).strip()]:
-        raise _complain(where, f"option {bad[0]!r} is not a text; write options as a list of texts")
+    if bad := [o for o in options if isinstance(o, bool) or not isinstance(o, (str, int, float)) or not str(o).strip() or o != o]:
+        raise _complain(where, f"option {_short(bad[0])} is not a text; write options as a list of texts")
     options = tuple(str(o).strip() for o in options)
-    if len(set(options)) < len(options): raise _complain(where, f"an option occurs twice in {list(options)}")
+    if len(set(options)) < len(options): raise _complain(where, f"an option occurs twice in {_short(options)}")
     letters = LETTERS[: len(options)]
     bare = answer.strip("().").upper()
     if answer in options: return options, letters[options.index(answer)]
     if len(bare) == 1 and bare in letters: return options, bare
-    raise _complain(where, f"answer {answer!r} is not among the options {list(options)} and not a letter {letters[0]}-{letters[-1]}")
+    raise _complain(where, f"answer {_short(answer)} is not among the options {_short(options)} and not a letter {letters[0]}-{letters[-1]}")
 
 # %% ../nbs/03_tasks.ipynb #11a55c51
 def _show(question: str, options: tuple[str, ...]) -> str:
@@ -81,7 +83,7 @@ def _show(question: str, options: tuple[str, ...]) -> str:
     if all(f"({k})" in question for k, _ in zip(LETTERS, options)): return question
     return f"{question} Answer Choices: " + " ".join(f"({k}) {o}" for k, o in zip(LETTERS, options))
 
-# %% ../nbs/03_tasks.ipynb #bc3fd4be
+# %% ../nbs/03_tasks.ipynb #05b18f6d
 def _is_number(s: str) -> bool:
     try: return math.isfinite(float(s.replace(",", "").replace("$", "")))
     except ValueError: return False
@@ -108,7 +110,7 @@ def read_own(path: str | Path) -> tuple[str, list[Instance], list[str]]:
         name = str(r.get("id", f"{path.name.split('.')[0]}-{n}")).strip()
         i = Instance(name, _show(r["question"].strip(), options), gold, options, r.get("template", "").strip())
         for what, key in (("id", ("id", i.id)), ("question", ("question", i.question))):
-            if key in lines: raise _complain(where, f"{what} {key[1][:60]!r} is also on line {lines[key]}; remove one of them")
+            if key in lines: raise _complain(where, f"{what} {_short(key[1])} is also on line {lines[key]}; remove one of them")
             lines[key] = n
         if items and bool(options) != bool(items[0].options): raise _complain(where, f"{'has' if options else 'has no'} options, unlike the lines before; give options on every line or on none")
         items.append(i); rationales.append(r.get("rationale", "").strip())

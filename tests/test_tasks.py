@@ -1,0 +1,184 @@
+"""The table of names, and a user's own file with everything that can be wrong with it."""
+import gzip, json
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from cotstudy.instances import SPLITS, Instance, Task
+from cotstudy.tasks import FAMILIES, TASKS, exemplars_for, load, outline, read_own, task_table
+
+OK = '{"question": "Ann has 3 pens. How many?", "answer": "3"}\n{"question": "Bob has 4 pens. How many?", "answer": "4"}\n{"question": "Cy has 5 pens. How many?", "answer": "5"}\n'
+
+
+def own(tmp_path, text, name="mine.jsonl"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+    return path
+
+
+def line(**kw): return json.dumps(dict(question="Who?", answer="x") | kw)
+
+
+def choice(answer="A", options=("red", "blue"), **kw): return line(answer=answer, options=options if not isinstance(options, tuple) else list(options), **kw)
+
+
+BAD = [  # (line that stands third in the file, what the error must say)
+    ("Ann has 3 pens.", "not a JSON object"), ("{", "not a JSON object"), ("}", "not a JSON object"), ('{"question": "a"', "not a JSON object"),
+    ("{'question': 'a', 'answer': 'b'}", "not a JSON object"), ('{"question": "a", "answer": "b",}', "not a JSON object"),
+    ('{"question": "a", "answer": "b"} x', "not a JSON object"), (line() + line(), "not a JSON object"), (line() + "," , "not a JSON object"),
+    ("question,answer", "not a JSON object"), ("undefined", "not a JSON object"), ("{question: 1}", "not a JSON object"), ("\x00", "not a JSON object"),
+    ('{"question": "a\tb", "answer": "c"}', "not a JSON object"), ('{"question": "a", "answer": 0x10}', "not a JSON object"), ('{"question": "a", "answer": 01}', "not a JSON object"),
+    ('{"question": "a", "answer": .5}', "not a JSON object"), ('{"question": "a", "answer": +5}', "not a JSON object"), ('{"question": "a", "answer": ' + "9" * 5000 + "}", "not a JSON object"),
+    ('{"question": "\\x", "answer": "b"}', "not a JSON object"), ('{"question": "\\u12", "answer": "b"}', "not a JSON object"), ("[" * 100_000, "not a JSON object"),
+    ("[]", "a list"), ("[1, 2]", "a list"), ('"text"', "a str"), ("3", "a int"), ("3.5", "a float"), ("true", "a bool"), ("null", "a NoneType"), ("NaN", "a float"), ('[{"question": "a"}]', "a list"),
+    ("{}", "no `question`"), ('{"answer": "b"}', "no `question`"), ('{"question": "a"}', "no `answer`"), ('{"question": null, "answer": "b"}', "no `question`"),
+    ('{"question": "a", "answer": null}', "no `answer`"), (line(question=None), "no `question`"),
+    ('{"Question": "a", "answer": "b"}', "unknown field 'Question'"), ('{"prompt": "a", "answer": "b"}', "unknown field 'prompt'"), (line(gold="x"), "unknown field 'gold'"),
+    (line(label=1), "unknown field 'label'"), (line(choices=["a", "b"]), "unknown field 'choices'"), (line(**{"": 1}), "unknown field ''"), (line(**{"question ": "x"}), "unknown field 'question '"),
+    ('{"question": "a", "question": "b", "answer": "c"}', "occurs twice"), ('{"question": "a", "answer": "b", "answer": "b"}', "occurs twice"), (line().replace("}", ', "id": 1, "id": 2}'), "occurs twice"),
+    (line(question=3), "`question` is a int"), (line(question=["a"]), "`question` is a list"), (line(question={"text": "a"}), "`question` is a dict"), (line(question=True), "`question` is a bool"),
+    (line(question=""), "`question` is empty"), (line(question="   "), "`question` is empty"), (line(question="\n\t"), "`question` is empty"),
+    (line(answer=""), "`answer` is empty"), (line(answer="  "), "`answer` is empty"), (line(answer=True), "`answer` is a bool"), (line(answer=False), "`answer` is a bool"),
+    (line(answer=["3"]), "`answer` is a list"), (line(answer={"value": 3}), "`answer` is a dict"), (line(answer=[]), "`answer` is a list"),
+    ('{"question": "a", "answer": NaN}', "is nan"), ('{"question": "a", "answer": Infinity}', "`answer` is"), ('{"question": "a", "answer": -Infinity}', "`answer` is"), ('{"question": "a", "answer": 1e999}', "`answer` is inf"),
+    (line(id=""), "`id` is empty"), (line(id=" "), "`id` is empty"), (line(id=1.5), "`id` is a float"), (line(id=True), "`id` is a bool"), (line(id=["a"]), "`id` is a list"), (line(id={}), "`id` is a dict"),
+    (line(template=3), "`template` is a int"), (line(template=["a"]), "`template` is a list"), (line(rationale=3), "`rationale` is a int"), (line(rationale=["step"]), "`rationale` is a list"),
+    (choice(options="red"), "`options` is a str"), (choice(options={"A": "red"}), "`options` is a dict"), (choice(options=2), "`options` is a int"), (choice(options=True), "`options` is a bool"),
+    (choice(options=()), "0 options"), (choice(options=("red",)), "1 options"), (choice(options=tuple("abcdefghi")), "9 options"),
+    (choice(options=("red", "red")), "occurs twice"), (choice(options=("red", " red ")), "occurs twice"), (choice(options=("red", 1, "1")), "occurs twice"),
+    (choice(options=("red", "")), "option '' is not a text"), (choice(options=("red", None)), "option None is not a text"), (choice(options=("red", ["blue"])), "is not a text"),
+    (choice(options=("red", {"text": "blue"})), "is not a text"), (choice(options=("red", True)), "is not a text"), ('{"question": "a", "answer": "A", "options": ["red", NaN]}', "is not a text"),
+    (choice("C"), "not among the options"), (choice("green"), "not among the options"), (choice("redd"), "not among the options"), (choice(2), "not among the options"), (choice("A, B"), "not among the options"),
+    (choice("AB"), "not among the options"), (choice("Z"), "not among the options"), (choice("()"), "not among the options"), (choice(0), "not among the options"),
+    (line(question="Ann has 3 pens. How many?"), "also on line 1"), (line(question=" Bob has 4 pens. How many? "), "also on line 2"),
+    (choice("x" * 1000), "not among the options"), (choice(), "unlike the lines before"), (line(question="a\ud800b"), "not text"), (line(answer="\udfff"), "not text"), (line(question="a\0b"), "not text"),
+]
+
+
+def test_there_are_about_a_hundred(): assert len(BAD) >= 100 and len({b for b, _ in BAD}) == len(BAD)
+
+
+@pytest.mark.parametrize("k", range(len(BAD)))
+def test_malformed_lines_give_one_clear_line(k, tmp_path):
+    bad, says = BAD[k]
+    two = OK.split("\n")[:2]
+    with pytest.raises(ValueError) as e: load(own(tmp_path, "\n".join([*two, bad, ""])))
+    text = str(e.value)
+    assert text.startswith("mine.jsonl, line 3: ") and says in text and "\n" not in text and len(text) < 400
+
+
+@pytest.mark.parametrize("text, says", [
+    ("", "0 questions"), ("\n\n", "0 questions"), (OK.split("\n")[0], "1 questions"), (b"\xff\xfe" + OK.encode("utf-16-le"), "UTF-8"), (OK.encode() + b'{"question": "\xe9", "answer": "x"}', "UTF-8"),
+    (OK.replace("}\n", ', "id": "a"}\n'), "line 2: id 'a' is also on line 1"), (OK.replace("}\n", ', "template": "one"}\n'), "nothing is left"),
+])
+def test_malformed_files(text, says, tmp_path):
+    with pytest.raises(ValueError, match=says) as e: load(own(tmp_path, text))
+    assert "\n" not in str(e.value) and "mine.jsonl" in str(e.value)
+
+
+def test_not_gzip_and_not_there(tmp_path):
+    with pytest.raises(ValueError, match="gzip"): load(own(tmp_path, OK, "mine.jsonl.gz"))
+    with pytest.raises(FileNotFoundError, match="no file"): load(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("change", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n"), lambda t: "\n\n" + t.replace("\n", "\n\n"), lambda t: t.rstrip("\n"), lambda t: "  " + t.replace("\n", "  \n  ")])
+def test_harmless_differences(change, tmp_path):
+    assert [i.question for i in read_own(own(tmp_path, change(OK)))[1]] == [i.question for i in read_own(own(tmp_path, OK))[1]]
+
+
+def test_gzipped(tmp_path):
+    assert read_own(own(tmp_path, gzip.compress(OK.encode()), "mine.jsonl.gz"))[0] == "number"
+
+
+def many(tmp_path, answers, n=20, **kw):
+    return own(tmp_path, "".join(json.dumps(dict(question=f"Question {k}?", answer=answers[k % len(answers)], **{a: b(k) for a, b in kw.items()})) + "\n" for k in range(n)))
+
+
+@pytest.mark.parametrize("answers, options, kind, labels, chance", [
+    ((5, "1,000", 2.5, "$3"), None, "number", (), 0.0), (("Yes", "no"), None, "yesno", ("yes", "no"), 0.5), (("red", "blue", "green"), None, "label", ("blue", "green", "red"), 1 / 3),
+    (("B", "red"), ["red", "blue"], "choice", ("A", "B"), 0.5), (("(b)", "a"), ["red", "blue", "green", "black"], "choice", tuple("ABCD"), 0.25), ([f"word {k}" for k in range(20)], None, "text", (), 0.0)])
+def test_kind_labels_and_chance_are_derived(answers, options, kind, labels, chance, tmp_path):
+    task = load(many(tmp_path, answers, **({"options": lambda k: options} if options else {})))
+    assert (task.kind, task.labels, task.chance) == (kind, labels, pytest.approx(chance))
+    assert [len(task.split(s)) for s in SPLITS] == [13, 1, 6]
+    if kind in ("choice", "label", "yesno"): assert {i.answer for s in SPLITS for i in task.split(s)} <= set(labels)
+
+
+def test_options_are_shown_once(tmp_path):
+    lines = [json.dumps(dict(question=q, options=["red", "blue"], answer="blue")) for q in ("Which?", "Which one (A) red (B) blue?", "What?")]
+    shown = [i.question for i in read_own(own(tmp_path, "\n".join(lines)))[1]]
+    assert shown == ["Which? Answer Choices: (A) red (B) blue", "Which one (A) red (B) blue?", "What? Answer Choices: (A) red (B) blue"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(8, 60), groups=st.integers(4, 9), seed=st.integers(0, 99))
+def test_own_splits_are_disjoint_and_templates_stay_together(n, groups, seed, tmp_path_factory):
+    path = many(tmp_path_factory.mktemp("own"), (1, 2, 3), n, template=lambda k: f"t{k % groups}", id=lambda k: f"q{k}")
+    task = load(path, seed=seed)
+    ids = [{i.id for i in task.split(s)} for s in SPLITS]
+    assert len(set().union(*ids)) == sum(map(len, ids)) == n and all(ids)
+    seen = {i.template for s in ("train", "selection") for i in task.split(s)}
+    assert not seen & {i.template for i in task.split("test")}
+    again = load(path, seed=seed)
+    assert all(task.split(s) == again.split(s) for s in SPLITS)
+
+
+def test_sizes_of_an_own_task(tmp_path):
+    path = many(tmp_path, (1, 2, 3))
+    assert [len(load(path, n_train=4, n_selection=2, n_test=3).split(s)) for s in SPLITS] == [4, 2, 3]
+    for kw in (dict(n_train=14), dict(n_test=7), dict(n_selection=14), dict(n_train=-1)):
+        with pytest.raises(ValueError, match="ask for fewer|nothing is left"): load(path, **kw)
+
+
+def test_unknown_names_come_with_close_ones():
+    with pytest.raises(KeyError, match="multiarith"): load("multarith")
+    with pytest.raises(KeyError, match="strategy_qa"): load("strategyqa")
+    with pytest.raises(KeyError, match="there are"): load("zzzzzz")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_loads(name):
+    task = load(name, n_train=5, n_selection=2, n_test=3, seed=1)
+    assert [len(task.split(s)) for s in SPLITS] == [5, 2, 3] and task.kind == outline(name).kind and task.labels == outline(name).labels
+
+
+def test_difficulty_reaches_the_family():
+    with pytest.raises(ValueError, match="no difficulty"): load("arith", n_train=1, n_selection=1, n_test=1, difficulty=dict(nonsense=3))
+    assert load("arith", n_train=2, n_selection=1, n_test=1, difficulty=dict(FAMILIES["arith"].difficulty)).split("train")
+
+
+def test_outlines_need_no_data(monkeypatch, tmp_path):
+    monkeypatch.delenv("COTSTUDY_DATA", raising=False)
+    monkeypatch.setenv("COTSTUDY_CACHE", str(tmp_path))
+    for name in TASKS:
+        task = outline(name)
+        assert isinstance(task, Task) and not any(task.split(s) for s in SPLITS)
+    assert outline("date_understanding:ho").rule_key == "date_understanding" and outline("sst2_sentences").rule_key == "sst2"
+
+
+def test_table_without_data(monkeypatch, tmp_path):
+    monkeypatch.delenv("COTSTUDY_DATA", raising=False)
+    monkeypatch.setenv("COTSTUDY_CACHE", str(tmp_path))
+    table = task_table(["coin", "multiarith", "aqua"]).set_index("name")
+    assert list(table) == ["kind", "n_train", "n_selection", "n_test", "chance", "source", "revision", "licence", "verified"]
+    assert table.n_test["coin"] == 500 and table.n_test.isna()["multiarith"] and table.verified.tolist() == [True, True, False]
+    assert "5ef330fcdeec0cd26aee27943504f91f8ec1c33c" in table.source["multiarith"] and table.revision["multiarith"]
+
+
+def test_table_with_data(data_dir):
+    table = task_table(["multiarith", "multiarith:template", "quarel"]).set_index("name")
+    assert table.n_test.tolist() == [180, 187, 278] and table.verified.all()
+
+
+def test_exemplars(tmp_path):
+    task = load("coin", n_train=6, n_selection=1, n_test=1)
+    shown = exemplars_for(task, 3)
+    assert len(shown) == 3 and {s.question for s in shown} <= {i.question for i in task.split("train")} and all(s.rationale for s in shown)
+    assert exemplars_for(task, 3) == shown and exemplars_for(task, 0) == ()
+    mine = load(many(tmp_path, (1, 2), rationale=lambda k: f"because {k}"))
+    assert {s.question.split()[1][:-1]: s.rationale.split()[1] for s in exemplars_for(mine, 5)} == {s.question.split()[1][:-1]: s.question.split()[1][:-1] for s in exemplars_for(mine, 5)}
+    with pytest.raises(ValueError, match="with a rationale"): exemplars_for(load(many(tmp_path, (1, 2))), 2)
+
+
+def test_instances_are_instances(tmp_path):
+    assert all(isinstance(i, Instance) for s in SPLITS for i in load(many(tmp_path, (1, 2, 3))).split(s))
