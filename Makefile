@@ -1,0 +1,41 @@
+# `make` alone lists the targets. `make study` and `make test` need only Python 3.11+, pip, make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/.installed
+export TOKENIZERS_PARALLELISM = false
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(SETUP): settings.ini setup.py constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cotstudy needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(SETUP)  ## install everything into .venv
+
+study: $(SETUP)  ## run the quick study: outputs/quick/report.html
+	$(BIN)/cotstudy run quick
+
+test: $(SETUP)  ## export, clean and README must change nothing; then all notebooks, then pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py
+
+lab: $(SETUP)  ## open JupyterLab on the book
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+readme: $(SETUP)  ## make README.md from nbs/index.ipynb
+	$(BIN)/cotstudy readme
+
+export: $(SETUP)  ## notebooks to modules
+	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
+
+lint: $(SETUP)  ## ruff and mypy
+	$(BIN)/ruff check cotstudy tests && $(BIN)/mypy cotstudy
+
+clean:  ## forget the quick study and the store (draws, students)
+	rm -rf outputs/quick outputs/store
+
+.PHONY: help setup study test lab readme export lint clean
+.DEFAULT_GOAL := help
