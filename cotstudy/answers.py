@@ -5,15 +5,13 @@
 # %% auto #0
 __all__ = ['RULES', 'extract', 'is_correct', 'rescore']
 
-# %% ../nbs/05_answers.ipynb #e37f7d30
+# %% ../nbs/05_answers.ipynb #8ebaa44b
 """Four rules that read an answer out of text and compare it with gold: those of Kojima et al. 2022, Ho et al. 2023 (their sec. 4.1) and
 Li et al. 2023 with their defects, and this study's own. It does not take completions apart (see `prompts`) and generates nothing."""
 from decimal import Decimal
 from pathlib import Path
 from typing import Sequence
 import re
-
-import pandas as pd
 
 from .instances import Task
 from .sources import LETTERS, read_jsonl
@@ -27,8 +25,8 @@ def _after_cue(text: str) -> tuple[str, bool]:
     cues = [m for m in _CUE.finditer(text) if text[m.end():].strip(" .:\n")]
     return (text[cues[-1].end():], True) if cues else (text, False)
 
-# %% ../nbs/05_answers.ipynb #dba785b2
-_NUMBER = re.compile(r"(?<![\w.])(?P<sign>[-\u2212]?)\s?[$\u20ac\u00a3]?(?P<sign2>[-\u2212]?)"
+# %% ../nbs/05_answers.ipynb #d7ce216c
+_NUMBER = re.compile(r"(?<![A-Za-z0-9.])(?P<sign>[-\u2212]?)\s?[$\u20ac\u00a3]?(?P<sign2>[-\u2212]?)"
                      r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)?(?P<part>\.[0-9]+)?(?P<over>/[0-9]+(?![0-9/]))?")
 
 def _numbers(text: str) -> list[str]:
@@ -50,22 +48,21 @@ def _read_number(text: str, last: bool) -> str | None:
     found = _numbers(text)
     return found[-1 if last and not cued else 0] if found else None
 
-# %% ../nbs/05_answers.ipynb #c7edc175
+# %% ../nbs/05_answers.ipynb #2403fd55
 def _plain(text: str) -> str: return re.sub(r"\W+", " ", text.casefold()).strip()
 
 def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) -> str | None:
     text, cued = _after_cue(text)
     at = -1 if last and not cued else 0
-    if marks := re.findall(rf"\(([{letters}{letters.lower()}])\)", text): return marks[at].upper()
-    if m := re.match(rf"[\s\"'*]*([{letters}])(?:[.):;*\"'\n]|\s+[-\u2013=]|,\s|\s*$)", text): return m[1]
-    if m := re.fullmatch(rf"\s*([{letters.lower()}])[\s.)]*", text): return m[1].upper()
+    if m := re.match(rf"[\s\"'*:]*(?:([{letters}])(?:[.):;*\"'\n]|\s+[-\u2013=]|,\s|\s*$)|([{letters.lower()}])[\s.)]*$)", text): return (m[1] or m[2]).upper()
+    if marks := re.findall(rf"(?<!\w)\(([{letters}{letters.lower()}])\)", text): return marks[at].upper()
     if found := re.findall(rf"(?i:option|choice|answer|answer is)\s+([{letters}])(?=[.):,;!?\"'\n]|\s*$)", text): return found[at]
     said = _plain(text)
     named = [k for k, o in zip(LETTERS, options) if _plain(o) and re.search(rf"(?<!\w){re.escape(_plain(o))}(?!\w)", said)]
     same = [k for k, o in zip(LETTERS, options) if _plain(o) and _plain(o) == said]
     return same[0] if len(same) == 1 else named[0] if len(named) == 1 else None
 
-# %% ../nbs/05_answers.ipynb #356d2aa2
+# %% ../nbs/05_answers.ipynb #236449ef
 def _read_label(text: str, last: bool, labels: Sequence[str]) -> str | None:
     text = _after_cue(text)[0]
     words = {_plain(k): k for k in labels}
@@ -78,14 +75,16 @@ def _read_label(text: str, last: bool, labels: Sequence[str]) -> str | None:
 
 def _read_yesno(text: str, last: bool) -> str | None:
     text, cued = _after_cue(text)
-    if m := re.match(r"\W*(yes|no)\b", text, re.I): return m[1].lower()
-    found = re.findall(r"\b(yes|no)\b(?=\s*[.,;:!?\"')]|\s*$)", text, re.I)
+    if re.search(r"\byes\s+(?:and|or)\s+no\b", text, re.I): return None
+    if m := re.match(r"\W*(?:(?:probably|most|likely|definitely|clearly|simply|almost|certainly)\s+)*(yes|no)\b", text, re.I): return m[1].lower()
+    found = re.findall(r"\b(yes|no)\b(?=\s*[.,;:!?\"')]|\s+[-\u2013\u2014]|\s*$)", text, re.I)
     return found[-1 if last and not cued else 0].lower() if found else None
 
-# %% ../nbs/05_answers.ipynb #9c79503e
+# %% ../nbs/05_answers.ipynb #3fa42b45
 def _read_letters(text: str, last: bool) -> str | None:
     text = _after_cue(text)[0]
-    if quoted := re.findall(r"[\"'\u201c\u2018]\s*([^\W\d_](?:[\s,-]*[^\W\d_])*)\s*[.,]?\s*[\"'\u201d\u2019]", text): text = quoted[-1 if last else 0]
+    if quoted := re.findall(r"[\"'\u201c\u2018]\s*([^\W\d_](?:[\s,-]*[^\W\d_])*)\s*[.,]?\s*[\"'\u201d\u2019]", text):
+        return " ".join(re.findall(r"[^\W\d_]+", quoted[-1 if last else 0])).lower()
     if run := re.findall(r"(?<![^\W_])[^\W\d_](?:[\s,-]+[^\W\d_](?![^\W_]))+", text): return " ".join(re.findall(r"[^\W\d_]", run[-1 if last else 0])).lower()
     word = text.strip(" \t\r\n\"'.,:;!?*-()")
     if re.fullmatch(r"[^\W\d_]+", word): return word.lower()

@@ -1,0 +1,212 @@
+"""Extraction and comparison: published numbers, hand-written cases, properties."""
+import gzip, json
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from cotstudy.answers import RULES, extract, is_correct, rescore
+from cotstudy.instances import KINDS, Task
+from cotstudy.sources import read_jsonl
+from cotstudy.tasks import TASKS, load, outline
+
+EMPTY = dict(train=(), selection=(), test=())
+LABELS = dict(choice=tuple("ABCDE"), yesno=("yes", "no"), label=("positive", "negative"))
+TOY = {kind: Task("toy", kind, EMPTY, LABELS.get(kind, ())) for kind in KINDS}
+ANLI = outline("anli_heldout")
+
+KOJIMA = dict(  # accuracies printed in Kojima et al.'s own logs, percent
+    addsub__zero_shot_cot=69.62, aqua__zero_shot=22.44, aqua__zero_shot_cot=33.46, coin_flip__zero_shot=12.80, coin_flip__zero_shot_cot=91.40,
+    commonsense_qa__zero_shot=68.80, commonsense_qa__zero_shot_cot=64.62, date_understanding__zero_shot=49.32, date_understanding__zero_shot_cot=67.48,
+    gsm8k__zero_shot=10.39, gsm8k__zero_shot_cot=40.71, last_letter_concatenation__zero_shot=0.20, last_letter_concatenation__zero_shot_cot=57.60,
+    multiarith__zero_shot=17.67, multiarith__zero_shot_cot=78.67, tracking_shuffled_objects__zero_shot=31.33, tracking_shuffled_objects__zero_shot_cot=52.40,
+    single_eq__zero_shot=74.61, single_eq__zero_shot_cot=77.95, strategy_qa__zero_shot=12.66, strategy_qa__zero_shot_cot=54.76,
+    svamp__zero_shot=58.80, svamp__zero_shot_cot=62.10, addsub__zero_shot=72.15)
+HO = dict(single_eq=81.50, addsub=76.71, multiarith=78.79, svamp=64.20, date_understanding=67.58, tracking_shuffled_objects=53.20,
+          last_letter_concatenation=57.71, coin_flip=90.04, strategy_qa=53.45)  # Ho et al. 2023, main table, teacher row
+
+
+@pytest.mark.parametrize("name", KOJIMA)
+def test_kojima_logs(name, data_dir):
+    path = data_dir / "recorded" / f"{name}.jsonl.gz"
+    if not path.is_file(): pytest.skip(f"the folder has no {path.name}")
+    task = outline(name.split("__")[0])
+    assert round(rescore(path, task, "kojima")["accuracy"], 2) == KOJIMA[name]
+    rows = read_jsonl(path)
+    other = [r for r in rows if (extract(r["answer_text"], task, "kojima") or "") != r["prediction"]]
+    assert all(":" in r["answer_text"] for r in other) and len(other) <= len(rows) // 100  # the older code dropped colons
+
+
+@pytest.mark.parametrize("name", HO)
+def test_ho_teacher_row(name, data_dir):
+    path = data_dir / "recorded" / f"{name}__ho_zero_shot_cot.jsonl.gz"
+    if not path.is_file(): pytest.skip(f"the folder has no {path.name}")
+    assert round(rescore(path, name, "ho")["accuracy"], 2) == HO[name]
+
+
+def test_our_rule_loses_little_on_real_text(data_dir):
+    for path in sorted((data_dir / "recorded").glob("*zero_shot*.jsonl.gz")):
+        name, theirs = path.name.split("__")[0], "ho" if "__ho_" in path.name else "kojima"
+        assert rescore(path, name)["accuracy"] > rescore(path, name, theirs)["accuracy"] - 0.25, path.name
+
+
+NUMBERS = [("5", "5"), (" 5.", "5"), ("$5.00", "5"), ("1,234 pens", "1234"), ("-3", "-3"), ("\u22123 degrees", "-3"), ("-$4.50", "-4.5"), ("$-4.50", "-4.5"), (".5", "0.5"), ("05", "5"), ("3-2", "3"),
+           ("Ann has 5 pens.", "5"), ("3 + 2 = 5", "5"), ("3 + 2 = 5 pens. 5 * 2 = 10.", "10"), ("10, since 3 + 7 = 10", "10"), ("The answer is 7 because 3 + 4 = 7 > 6.", "7"), ("#### 1,000", "1000"),
+           ("1/2", "0.5"), ("50%", "50"), ("7.0", "7"), ("1000000", "1000000"), ("I do not know.", None), ("", None), ("   ", None), ("five", None), ("mp3", None), ("Answer: 12", "12"), ("x --> 9", "9"), ("0.6666666666666666", "0.6666666666666666"),
+           ("_____8142_____", "8142"), ("-0", "0"), ("8.00.", "8"), ("12 dollars and 5 cents", "12"), ("\u20ac3", "3"), ("3 / 0", "3")]
+CHOICES = [("B", "B"), ("(B)", "B"), ("B.", "B"), (" B) red", "B"), ("B: 09/08/2021.", "B"), ("(b)", "B"), ("b", "B"), ("b.", "B"), ("The answer is (C).", "C"), ("The answer is B", "B"), ("the answer is D.\n", "D"),
+           ("A", "A"), ("A.", "A"), ("(A) a bird", "A"), ("A bird", None), ("A bird is (B)", "B"), ("Alice", None), ("Bob and Claire", None), ("Because it is so", None), ("December", None), ("Dec. 5", None), ("E.T. phone home", "E"),
+           ("option C", "C"), ("choice D.", "D"), ("Plan B", None), ("vitamin C", None), ("F", None), ("(Z)", None), ("", None), ("red", "A"), ("It is BLUE!", "B"), ("red or blue", None), ("reddish", None), ("f(A)=2", None),
+           ("D. P(B) = P(A or B)", "D"), ("**C**", "C"), ("I am not sure", None), ("A man", None), ("a", "A"), ("\"E\"", "E")]
+YESNOS = [("yes", "yes"), (" No.", "no"), ("Yes, the coin is heads up.", "yes"), ('"Yes, it is."', "yes"), ("YES!", "yes"), ("the answer is no", "no"), ("There is no coin.", None), ("Nobody knows", None), ("Yesterday", None),
+          ("probably yes - it is", "yes"), ("yes and no", None), ("yes or no", None), ("", None), ("I think not", None), ("It is: yes.", "yes"), ("no;", "no"), ("yes(heads)", "yes"), ("know", None), ("notes", None)]
+LETTERS = [("yajo", "yajo"), (' "yajo".', "yajo"), ("YAJO", "yajo"), ("y a j o", "y a j o"), ("Y-A-J-O", "y a j o"), ("y, a, j, o.", "y a j o"), ("The answer is yajo.", "yajo"), ("So it is: yajo", "yajo"), ('"n doa".', "n doa"), ("", None), ("...", None), ("123", None)]
+MOODS = [("positive", "positive"), ("Negative.", "negative"), (" positive, since it shines", "positive"), ("The review is negative", "negative"), ("not positive", None), ("both positive and negative?", None), ("", None), ("neutral", None), ("positively", None), ("The answer is negative, not positive", "negative")]
+TRUTHS = [("yes", "yes"), ("No.", "no"), ("it is not possible to tell.", "it is not possible to tell"), ("It is not possible to tell", "it is not possible to tell"), ("nothing", None), ("The answer is no.", "no")]
+
+
+@pytest.mark.parametrize("task, text, want", [(TOY[k], t, w) for k, cases in dict(number=NUMBERS, choice=CHOICES, yesno=YESNOS, letters=LETTERS, label=MOODS).items() for t, w in cases] + [(ANLI, t, w) for t, w in TRUTHS])
+def test_our_rule(task, text, want):
+    assert extract(text, task, options=("red", "blue") if text and task.kind == "choice" else ()) == want
+
+
+PAPERS = [  # task, rule, text, prefix, what the paper's code reads
+    ("multiarith", "kojima", " 8.00.", None, "8.00"), ("multiarith", "kojima", "3:46", None, "3"), ("multiarith", "kojima", "12.", None, "12"), ("multiarith", "kojima", "none", None, None), ("gsm8k", "kojima", "1,234", None, "1234"),
+    ("multiarith", "kojima", "3 pens. The answer is 5. 7", "The answer is", "5"), ("multiarith", "kojima", "The answer is 5. The answer is 6", "The answer is", "6"), ("multiarith", "kojima", "3 and 7", "The answer is", "7"),
+    ("date_understanding", "kojima", "April 1", None, "A"), ("aqua", "kojima", "F", None, None), ("date_understanding", "kojima", "F", None, "F"), ("tracking_shuffled_objects", "kojima", "D, no: C", None, "C"),
+    ("coin_flip", "kojima", "Yes.", None, "yes"), ("coin_flip", "kojima", "yes; it is", None, None), ("coin_flip", "kojima", "yes! no", None, "no"), ("last_letter_concatenation", "kojima", ' "y a\njo".', None, "yajo"),
+    ("multiarith", "ho", "12.", None, "12"), ("multiarith", "ho", "3-2", None, "3"), ("multiarith", "ho", ".5", None, "5"), ("addsub", "ho", "5.00", None, "5.00"),
+    ("multiarith", "ho", "3 --> 5 --> 7", "-->", "5"), ("multiarith", "ho", "3 and 7", "-->", "7"), ("multiarith", "ho", "3 and 7", None, "3"), ("multiarith", "ho", "--> none", "-->", None),
+    ("tracking_shuffled_objects", "ho", "Bob has (C)", None, "B"), ("tracking_shuffled_objects", "ho", "Alice and Bob --> C", "-->", "C"), ("date_understanding", "ho", "Dec 1", None, "D"), ("commonsense_qa", "ho", "Because", None, "B"),
+    ("strategy_qa", "ho", "Yes!", None, None), ("strategy_qa", "ho", "No: it", None, "no"), ("last_letter_concatenation", "ho", "Yes --> 'nkeo'", "-->", "nkeo"), ("last_letter_concatenation", "ho", " . ", None, None),
+    ("commonsense_qa", "scotd", "Ink. So the answer is: (b)\n\nQ: next", None, "(b)"), ("commonsense_qa", "scotd", "(b)", None, "(b)"), ("commonsense_qa", "scotd", "It must be (b).", None, "It must be (b)."), ("quarel", "scotd", "\n\n(B)", None, "(B)"),
+    ("commonsense_qa", "scotd", "x So the answer is: (a) So the answer is: (c)", None, "(c)"), ("commonsense_qa", "scotd", "x So the answer is: ", None, None), ("anli_heldout", "scotd", "x So the answer is: yes.", None, "yes."),
+]
+
+
+@pytest.mark.parametrize("name, rule, text, prefix, want", PAPERS)
+def test_the_papers_rules(name, rule, text, prefix, want): assert extract(text, outline(name), rule, prefix) == want
+
+
+@pytest.mark.parametrize("name, rule, prediction, gold, want", [
+    ("multiarith", "kojima", "8.00", "8", False), ("gsm8k", "kojima", "1000", "1,000", False), ("gsm8k", "ho", "1000", "1,000", True), ("multiarith", "ho", "5.0", "5", False), ("addsub", "ho", "5.0", "5", True), ("svamp", "ho", "51", "51.0", True),
+    ("single_eq", "ho", "0.666667", "0.6666666666666666", True), ("strategy_qa", "ho", "no", "No", True), ("strategy_qa", "kojima", "no", "No", False), ("last_letter_concatenation", "ho", "NKEO", "nkeo", False), ("last_letter_concatenation", "cotstudy", "nkeo", "n k e o", True),
+    ("commonsense_qa", "scotd", "(b)", "B", True), ("commonsense_qa", "scotd", "(b).", "B", False), ("commonsense_qa", "scotd", "blue", "B", False), ("anli_heldout", "scotd", "yes.", "yes", True), ("sst2_sentences", "scotd", "Positive", "positive", True), ("sst2_sentences", "scotd", "positive.", "positive", False),
+    ("quarel", "cotstudy", "B", "(b)", True), ("multiarith", "cotstudy", "1000", "1,000", True), ("multiarith", "cotstudy", "5", "5.0", True), ("strategy_qa", "cotstudy", "no", "No", True), ("date_understanding", "cotstudy", "A", "B", False)])
+def test_comparison(name, rule, prediction, gold, want): assert is_correct(prediction, gold, outline(name), rule) is want
+
+
+def test_nothing_is_never_right():
+    for kind in KINDS:
+        for rule in RULES:
+            assert extract(None, TOY[kind], rule) is None and is_correct(None, "5", TOY[kind], rule) is False
+
+
+def test_unknown_rule():
+    with pytest.raises(ValueError, match="rule is 'lenient', expected one of"): extract("5", TOY["number"], "lenient")
+    with pytest.raises(ValueError, match="expected one of"): is_correct("5", "5", TOY["number"], "lenient")
+
+
+def test_prefix_under_our_rule():
+    assert extract("2 and 3. The answer is 5, not 6.", TOY["number"], prefix="The answer is") == "5"
+    assert extract("First 2, then 3, at last 7", TOY["number"], prefix="-->") == "7"
+    assert extract("Not (A), rather (B)", TOY["choice"], prefix="-->") == "B"
+
+
+# --- properties ---
+
+words = st.lists(st.sampled_from("so it must be then we know".split()), max_size=6).map(" ".join)
+golds = dict(
+    number=st.one_of(st.integers(-10**6, 10**9).map(str), st.decimals(-1000, 10**6, places=2, allow_nan=False).map(lambda d: f"{d.normalize():f}").filter(lambda s: s != "-0")),
+    choice=st.sampled_from("ABCDE"), yesno=st.sampled_from(["yes", "no"]), label=st.sampled_from(["positive", "negative"]),
+    letters=st.text("abcdefghijklmnopqrstuvwxyz", min_size=2, max_size=9), text=st.text("abcxyz", min_size=1, max_size=9))
+frames = ["{}", " {}", "{}.", "{}\n", "So the answer is: {}", "The answer is {}.", "--> {}", "#### {}", "the answer is: {}"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_a_rendered_gold_is_read_back(kind, data):
+    gold, task = data.draw(golds[kind]), TOY[kind]
+    frame = data.draw(st.sampled_from(frames[:4] if kind == "text" else frames))
+    lead = data.draw(words) + ". " if len(frame) > 4 else ""
+    if kind == "choice": gold_shown = data.draw(st.sampled_from([gold, f"({gold})"]))
+    elif kind == "number" and "." not in gold: gold_shown = data.draw(st.sampled_from([gold, f"{int(gold):,}"]))
+    else: gold_shown = gold
+    found = extract(lead + frame.format(gold_shown), task)
+    assert found == gold and is_correct(found, gold, task)
+
+
+@settings(max_examples=60, deadline=None)
+@given(letters=st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=8), sep=st.sampled_from([" ", ", ", "-"]))
+def test_spelled_letters(letters, sep):
+    gold = " ".join(letters)
+    assert extract(sep.join(letters), TOY["letters"]) == gold and is_correct("".join(letters), gold, TOY["letters"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.one_of(st.text(max_size=80), st.text("AB(). yesno-12,.=$/\"'\n", max_size=60)), gold=st.text(max_size=10), prefix=st.sampled_from([None, "-->", "The answer is"]))
+def test_never_raises_and_never_invents(text, gold, prefix):
+    for task in (*TOY.values(), *map(outline, ("multiarith", "addsub", "gsm8k", "aqua", "date_understanding", "coin_flip", "last_letter_concatenation", "anli_heldout"))):
+        for rule in RULES:
+            found = extract(text, task, rule, prefix)
+            assert found is None or (isinstance(found, str) and found)
+            assert is_correct(found, gold, task, rule) in (True, False)
+            if rule == "cotstudy" and task.labels: assert found is None or found in task.labels
+
+
+@settings(max_examples=60, deadline=None)
+@given(word=st.text("abcdefghijklmnop", min_size=2, max_size=8), letter=st.sampled_from("ABCDE"))
+def test_a_letter_inside_or_before_a_word_is_no_choice(word, letter):
+    assert extract(letter + word, TOY["choice"]) is None
+    assert extract(f"A {word}", TOY["choice"]) is None
+
+
+@pytest.mark.parametrize("text", ["a " * 5000, "\"a" * 5000, "1," * 5000, "9" * 5000, "(" * 5000, "= " * 5000, "answer is " * 2000, "yes and " * 2000])
+def test_long_texts_are_quick(text):
+    import time
+    began = time.perf_counter()
+    for task in TOY.values():
+        for rule in RULES: extract(text, task, rule)
+    assert time.perf_counter() - began < 5
+
+
+# --- files ---
+
+def write(tmp_path, rows, name="r.jsonl"):
+    text = "".join(json.dumps(r) + "\n" for r in rows)
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return tmp_path / name
+
+
+def test_rescore_counts_everything(tmp_path):
+    rows = [dict(id="q", answer_text=t, gold="5") for t in (" 5.", "5.0 pens", "no idea", None)] + [dict(id="q", rationale="2 + 3, so 5", gold="5")]
+    for name in ("r.jsonl", "r.jsonl.gz"):
+        assert rescore(write(tmp_path, rows, name), TOY["number"]) == dict(n=5, accuracy=60.0, unparsed=2)
+    assert rescore(write(tmp_path, rows), "multiarith", "ho") == dict(n=5, accuracy=20.0, unparsed=2)
+
+
+def test_rescore_prefers_the_answer_to_the_rationale(tmp_path):
+    assert rescore(write(tmp_path, [dict(id="q", answer_text="5", rationale="The answer is 9", gold="5")]), TOY["number"])["accuracy"] == 100
+
+
+def test_rescore_refuses(tmp_path):
+    with pytest.raises(ValueError, match="expected `answer_text` or `rationale`"): rescore(write(tmp_path, [dict(id="q", prediction="5", gold="5")]), "multiarith")
+    with pytest.raises(ValueError, match="expected `answer_text` or `rationale`"): rescore(write(tmp_path, []), "multiarith")
+    with pytest.raises(ValueError, match="no `gold`"): rescore(write(tmp_path, [dict(id="q", answer_text="5")]), "multiarith")
+    with pytest.raises(FileNotFoundError): rescore(tmp_path / "none.jsonl", "multiarith")
+    with pytest.raises(KeyError): rescore(write(tmp_path, [dict(id="q", answer_text="5", gold="5")]), "multarith")
+
+
+def test_rescore_takes_gold_and_options_from_the_task(tmp_path):
+    task = load("facts", n_train=1, n_selection=1, n_test=2)
+    rows = [dict(id=i.id, answer_text=i.options["ABCDE".index(i.answer)]) for i in task.split("test")]
+    assert rescore(write(tmp_path, rows), task) == dict(n=2, accuracy=100.0, unparsed=0)
+
+
+@pytest.mark.parametrize("name", [n for n in TASKS if ":" not in n])
+def test_every_task_reads_its_own_gold(name, data_dir):
+    from cotstudy.sources import SOURCES
+    if name in SOURCES and not SOURCES[name].verified: pytest.skip(f"{name} is not in the folder")
+    task = load(name, n_test=100)
+    for i in task.split("test"):
+        assert is_correct(extract(i.answer, task, options=i.options), i.answer, task), i.id
