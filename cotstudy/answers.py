@@ -25,7 +25,7 @@ def _after_cue(text: str) -> tuple[str, bool]:
     cues = [m for m in _CUE.finditer(text) if text[m.end():].strip(" .:\n")]
     return (text[cues[-1].end():], True) if cues else (text, False)
 
-# %% ../nbs/05_answers.ipynb #d7ce216c
+# %% ../nbs/05_answers.ipynb #d58c7739
 _NUMBER = re.compile(r"(?<![A-Za-z0-9.])(?P<sign>[-\u2212]?)\s?[$\u20ac\u00a3]?(?P<sign2>[-\u2212]?)"
                      r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)?(?P<part>\.[0-9]+)?(?P<over>/[0-9]+(?![0-9/]))?")
 
@@ -43,18 +43,19 @@ def _numbers(text: str) -> list[str]:
 def _read_number(text: str, last: bool) -> str | None:
     text, cued = _after_cue(text)
     if not cued:
-        results = [n[0] for piece in text.split("=")[1:] if (n := _numbers(piece)) and not re.match(r"\s*[$]?[\d.,]+\s*[-+*/x\u00d7]\s*[$]?\d", piece)]
-        if results: return results[-1]
+        results = [p for p in text.split("=")[1:] if _numbers(p) and not re.match(r"\s*[$]?[\d.,]+\s*[-+*/x\u00d7]\s*[$]?\d", p)]
+        if results: return _numbers(results[-1])[0]
     found = _numbers(text)
     return found[-1 if last and not cued else 0] if found else None
 
-# %% ../nbs/05_answers.ipynb #2403fd55
+# %% ../nbs/05_answers.ipynb #237b26ef
 def _plain(text: str) -> str: return re.sub(r"\W+", " ", text.casefold()).strip()
 
 def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) -> str | None:
     text, cued = _after_cue(text)
     at = -1 if last and not cued else 0
-    if m := re.match(rf"[\s\"'*:]*(?:([{letters}])(?:[.):;*\"'\n]|\s+[-\u2013=]|,\s|\s*$)|([{letters.lower()}])[\s.)]*$)", text): return (m[1] or m[2]).upper()
+    opening = rf"[\s\"'*:]*(?:([{letters}])(?:[.):;*\"'\n]|\s+[-\u2013=]|,\s|\s*$)|([{letters.lower()}])[\s.)]*$)"
+    if m := re.match(opening, text): return (m[1] or m[2]).upper()
     if marks := re.findall(rf"(?<!\w)\(([{letters}{letters.lower()}])\)", text): return marks[at].upper()
     if found := re.findall(rf"(?i:option|choice|answer|answer is)\s+([{letters}])(?=[.):,;!?\"'\n]|\s*$)", text): return found[at]
     said = _plain(text)
@@ -62,7 +63,7 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
     same = [k for k, o in zip(LETTERS, options) if _plain(o) and _plain(o) == said]
     return same[0] if len(same) == 1 else named[0] if len(named) == 1 else None
 
-# %% ../nbs/05_answers.ipynb #236449ef
+# %% ../nbs/05_answers.ipynb #8dcc5a75
 def _read_label(text: str, last: bool, labels: Sequence[str]) -> str | None:
     text = _after_cue(text)[0]
     words = {_plain(k): k for k in labels}
@@ -70,7 +71,7 @@ def _read_label(text: str, last: bool, labels: Sequence[str]) -> str | None:
     first = [w for w in words if said == w or said.startswith(w + " ")]
     if first: return words[max(first, key=len)]
     found = {w for w in words if re.search(rf"(?<!\w)(?<!not ){re.escape(w)}(?!\w)", said)}
-    found = {w for w in found if not any(w != v and w in v.split() for v in found)}
+    found = {w for w in found if not any(w != v and w in v.split() for v in found)}  # "no" inside a longer label
     return words[found.pop()] if len(found) == 1 else None
 
 def _read_yesno(text: str, last: bool) -> str | None:
@@ -80,12 +81,13 @@ def _read_yesno(text: str, last: bool) -> str | None:
     found = re.findall(r"\b(yes|no)\b(?=\s*[.,;:!?\"')]|\s+[-\u2013\u2014]|\s*$)", text, re.I)
     return found[-1 if last and not cued else 0].lower() if found else None
 
-# %% ../nbs/05_answers.ipynb #3fa42b45
+# %% ../nbs/05_answers.ipynb #2d3dfc26
 def _read_letters(text: str, last: bool) -> str | None:
     text = _after_cue(text)[0]
     if quoted := re.findall(r"[\"'\u201c\u2018]\s*([^\W\d_](?:[\s,-]*[^\W\d_])*)\s*[.,]?\s*[\"'\u201d\u2019]", text):
         return " ".join(re.findall(r"[^\W\d_]+", quoted[-1 if last else 0])).lower()
-    if run := re.findall(r"(?<![^\W_])[^\W\d_](?:[\s,-]+[^\W\d_](?![^\W_]))+", text): return " ".join(re.findall(r"[^\W\d_]", run[-1 if last else 0])).lower()
+    if run := re.findall(r"(?<![^\W_])[^\W\d_](?:[\s,-]+[^\W\d_](?![^\W_]))+", text):
+        return " ".join(re.findall(r"[^\W\d_]", run[-1 if last else 0])).lower()
     word = text.strip(" \t\r\n\"'.,:;!?*-()")
     if re.fullmatch(r"[^\W\d_]+", word): return word.lower()
     found = re.findall(r"(?:\bis|\bare|[:=])\s*\"?([^\W\d_]+)\W*(?:\n|$)", text)
@@ -124,7 +126,7 @@ def _scotd(text: str) -> str | None:
     text = text.lstrip("\n").split("\n\n")[0].split(" So the answer is: ")[-1].strip("\n")
     return text.removeprefix(" ") or None
 
-# %% ../nbs/05_answers.ipynb #f2bf3c90
+# %% ../nbs/05_answers.ipynb #670e8db6
 RULES = ("cotstudy", "kojima", "ho", "scotd")
 
 def _rule(rule: str) -> None:
@@ -140,11 +142,12 @@ def extract(
     "The answer that a text gives, by one of four rules."
     _rule(rule)
     if text is None: return None
+    prefix = prefix or None
     if rule == "kojima": return _kojima(text, task, prefix)
     if rule == "ho": return _ho(text, task, prefix)
     if rule == "scotd": return _scotd(text)
-    last = bool(prefix) and prefix not in text
-    if prefix and not last: text = text.rpartition(prefix)[2]
+    last = prefix is not None and prefix not in text
+    if prefix is not None and not last: text = text.rpartition(prefix)[2]
     letters = "".join(task.labels) or LETTERS
     match task.kind:
         case "number": return _read_number(text, last)
@@ -182,7 +185,7 @@ def is_correct(
     if task.kind == "letters": return re.sub(r"[\s,-]", "", prediction).casefold() == re.sub(r"[\s,-]", "", gold).casefold()
     return prediction.casefold() == gold.casefold() or _plain(prediction) == _plain(gold) != ""
 
-# %% ../nbs/05_answers.ipynb #7c1f0292
+# %% ../nbs/05_answers.ipynb #02eee008
 def rescore(
     path: str | Path,  # .jsonl or .jsonl.gz with `answer_text` or `rationale`, and `gold` or the `id` of a task's question
     task: Task | str,  # a task, or the name of one
@@ -197,11 +200,13 @@ def rescore(
         raise ValueError(f"{Path(path).name} has the fields {sorted({k for r in rows for k in r})}, expected `answer_text` or `rationale`")
     right = unparsed = 0
     for n, r in enumerate(rows, 1):
-        i = known.get(r.get("id", r.get("instance")))
+        i = known.get(str(r.get("id", r.get("instance"))))
         gold = r["gold"] if r.get("gold") is not None else i.answer if i else None
-        if gold is None: raise ValueError(f"{Path(path).name}, record {n}: no `gold`, and no question of task {task.name!r} has the id {r.get('id')!r}")
-        options = i.options if i and r.get("question") in (None, i.question) else ()
-        told, where = (r["answer_text"], prefix) if r.get("answer_text") is not None else (r.get("rationale"), prefix or ("answer is" if rule == "cotstudy" else None))
+        if gold is None:
+            raise ValueError(f"{Path(path).name}, record {n}: no `gold`, and no question of task {task.name!r} has the id {r.get('id')!r}")
+        options = i.options if i and r.get("question") in (None, i.question) else ()  # another rendering may order them otherwise
+        told, where = r.get("answer_text"), prefix
+        if told is None: told, where = r.get("rationale"), prefix or ("answer is" if rule == "cotstudy" else None)
         answer = extract(told, task, rule, where, options)
         unparsed += answer is None
         right += is_correct(answer, str(gold), task, rule)

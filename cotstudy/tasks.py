@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIELDS', 'TASKS', 'kind_of', 'read_own', 'load_own', 'load', 'outline', 'Solved', 'exemplars_for', 'task_table']
 
-# %% ../nbs/03_tasks.ipynb #8f8b5b90
+# %% ../nbs/03_tasks.ipynb #b4d8b095
 """One door to every task: procedural families, the papers' datasets and a user's own JSON-lines file, all as a `Task` with the
 splits train, selection and test (Ho et al. 2023, sec. 4.1; Li et al. 2023, sec. 3). It knows neither prompts nor models."""
 from dataclasses import replace
@@ -13,17 +13,17 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Callable, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 import hashlib, json, math
 
 import pandas as pd
 
-from .instances import Instance, Task, carve_selection, few_samples, group_split, ho_split
+from .instances import Instance, Task, carve_selection, few_samples, group_split
 from .procedural import FAMILIES, procedural_task
 from .sources import LETTERS, PINS, SOURCES, YESNO, at_hand, chance_of, load_source, origin_of, plain_number, read_text, source_named
 
-# %% ../nbs/03_tasks.ipynb #7ee1cbe8
-FIELDS = {"question": str, "answer": (str, int, float), "options": list, "id": (str, int), "template": str, "rationale": str}
+# %% ../nbs/03_tasks.ipynb #93df3e38
+FIELDS: dict[str, Any] = {"question": str, "answer": (str, int, float), "options": list, "id": (str, int), "template": str, "rationale": str}
 
 def _complain(where: str, why: str) -> ValueError: return ValueError(" ".join(f"{where}: {why}".split()))
 
@@ -56,7 +56,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict:
         if keys.count(k) > 1: raise _Twice(k)
     return dict(pairs)
 
-def _types(t: type | tuple[type, ...]) -> str:
+def _types(t: Any) -> str:
     names = {str: "text", list: "a list of texts", int: "a whole number", float: "a number"}
     return " or ".join(names[x] for x in (t if isinstance(t, tuple) else (t,)))
 
@@ -83,7 +83,7 @@ def _show(question: str, options: tuple[str, ...]) -> str:
     if all(f"({k})" in question for k, _ in zip(LETTERS, options)): return question
     return f"{question} Answer Choices: " + " ".join(f"({k}) {o}" for k, o in zip(LETTERS, options))
 
-# %% ../nbs/03_tasks.ipynb #05b18f6d
+# %% ../nbs/03_tasks.ipynb #494b3a3f
 def _is_number(s: str) -> bool:
     try: return math.isfinite(float(s.replace(",", "").replace("$", "")))
     except ValueError: return False
@@ -112,14 +112,15 @@ def read_own(path: str | Path) -> tuple[str, list[Instance], list[str]]:
         for what, key in (("id", ("id", i.id)), ("question", ("question", i.question))):
             if key in lines: raise _complain(where, f"{what} {_short(key[1])} is also on line {lines[key]}; remove one of them")
             lines[key] = n
-        if items and bool(options) != bool(items[0].options): raise _complain(where, f"{'has' if options else 'has no'} options, unlike the lines before; give options on every line or on none")
+        if items and bool(options) != bool(items[0].options):
+            raise _complain(where, f"{'has' if options else 'has no'} options, unlike the lines before; give options on every line or on none")
         items.append(i); rationales.append(r.get("rationale", "").strip())
     if len(items) < 3: raise _complain(path.name, f"{len(items)} questions, expected at least 3; a task needs train, selection and test")
     kind = kind_of([i.answer for i in items], [i.options for i in items])
     if kind in ("yesno", "number"): items = [replace(i, answer=i.answer.lower().replace(",", "").lstrip("$")) for i in items]
     return kind, items, rationales
 
-# %% ../nbs/03_tasks.ipynb #ac7c8ac1
+# %% ../nbs/03_tasks.ipynb #98d151f9
 def load_own(
     path: str | Path,
     n_train: int | None = None,
@@ -147,11 +148,13 @@ def load_own(
 
 def _labels(kind: str, items: Sequence[Instance], test: Sequence[Instance]) -> tuple[tuple[str, ...], float]:
     "The closed set of answers and the accuracy of uniform guessing."
-    if kind == "choice": return tuple(LETTERS[: max(len(i.options) for i in items)]), sum(1 / len(i.options) for i in test) / max(1, len(test))
+    if kind == "choice":
+        most = max(len(i.options) for i in items)
+        return tuple(LETTERS[:most]), sum(1 / len(i.options) for i in test) / max(1, len(test))
     labels = YESNO if kind == "yesno" else tuple(sorted({i.answer for i in items})) if kind == "label" else ()
     return labels, 1 / len(labels) if labels else 0.0
 
-# %% ../nbs/03_tasks.ipynb #e2ef4415
+# %% ../nbs/03_tasks.ipynb #b125c977
 TASKS: dict[str, Callable[..., Task]] = {
     **{name: partial(procedural_task, name) for name in FAMILIES},
     **{f"{name}:{v}" if v else name: partial(load_source, f"{name}:{v}" if v else name) for name, s in SOURCES.items() for v in ("", *s.variants)},
@@ -167,7 +170,8 @@ def load(
     if name.split(":")[0] in SOURCES: return load_source(name, **kw)
     if name.endswith((".jsonl", ".jsonl.gz")) or Path(name).is_file(): return load_own(name, **kw)
     near = get_close_matches(name, TASKS, 3, 0.5)
-    raise KeyError(f"no task {name!r}; did you mean {' or '.join(near)}?" if near else f"no task {name!r}; there are {', '.join(TASKS)}, or give the path of a .jsonl file")
+    if near: raise KeyError(f"no task {name!r}; did you mean {' or '.join(near)}?")
+    raise KeyError(f"no task {name!r}; there are {', '.join(TASKS)}, or give the path of a .jsonl file")
 
 # %% ../nbs/03_tasks.ipynb #243c60d6
 def outline(name: str) -> Task:
@@ -178,7 +182,7 @@ def outline(name: str) -> Task:
     source, base, _ = source_named(name)
     return Task(name, source.kind, empty, source.labels, chance_of(source, ()), source.rule_key or base, **origin_of(name))
 
-# %% ../nbs/03_tasks.ipynb #f2152633
+# %% ../nbs/03_tasks.ipynb #43b0c0b4
 class Solved(NamedTuple):
     "A question with a worked rationale, to be shown in a prompt."
     question: str
@@ -199,10 +203,12 @@ def exemplars_for(
         written = {i.id: r for i, r in zip(items, rationales) if r}
     else: written = {}
     have = [i for i in train if i.id in written]
-    if len(have) < n: raise ValueError(f"task {task.name!r} has {len(have)} training questions with a rationale, asked for {n}; use a task that has them, or a JSON-lines file with `rationale`")
+    if len(have) < n:
+        raise ValueError(f"task {task.name!r} has {len(have)} training questions with a rationale, asked for {n}; "
+                         "use an invented task, or a JSON-lines file with `rationale`")
     return tuple(Solved(i.question, written[i.id], i.answer) for i in (have[k] for k in few_samples(range(len(have)), n, seed)))
 
-# %% ../nbs/03_tasks.ipynb #5868f596
+# %% ../nbs/03_tasks.ipynb #8044e449
 def task_table(names: Sequence[str] | None = None) -> pd.DataFrame:  # one row per task
     "Every task: kind, sizes, chance, source, revision, licence, and whether its bytes are verified."
     rows = []
@@ -211,5 +217,6 @@ def task_table(names: Sequence[str] | None = None) -> pd.DataFrame:  # one row p
         here = origin is None or all(p.local in PINS and at_hand(PINS[p.local]) for p in origin.parts)
         task = load(name) if here else outline(name)
         n = {f"n_{s}": len(task.split(s)) if here else None for s in ("train", "selection", "test")}
-        rows.append(dict(name=name, kind=task.kind, **n, chance=task.chance, source=task.source, revision=task.revision, licence=task.licence, verified=origin is None or origin.verified))
+        rows.append(dict(name=name, kind=task.kind, **n, chance=task.chance, source=task.source, revision=task.revision,
+                         licence=task.licence, verified=origin is None or origin.verified))
     return pd.DataFrame(rows).astype({f"n_{s}": "Int64" for s in ("train", "selection", "test")})

@@ -144,7 +144,7 @@ def test_spelled_letters(letters, sep):
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.one_of(st.text(max_size=80), st.text("AB(). yesno-12,.=$/\"'\n", max_size=60)), gold=st.text(max_size=10), prefix=st.sampled_from([None, "-->", "The answer is"]))
+@given(text=st.one_of(st.text(max_size=80), st.text("AB(). yesno-12,.=$/\"'\n", max_size=60)), gold=st.text(max_size=10), prefix=st.sampled_from([None, "", "-->", "The answer is"]))
 def test_never_raises_and_never_invents(text, gold, prefix):
     for task in (*TOY.values(), *map(outline, ("multiarith", "addsub", "gsm8k", "aqua", "date_understanding", "coin_flip", "last_letter_concatenation", "anli_heldout"))):
         for rule in RULES:
