@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'PRETRAINED', 'EASIER', 'WEIGHTS', 'WINDOW', 'ROWS', 'PAGE_WINDOW', 'PAGE_ROWS', 'PAGE_EVERY', 'PAD', 'EOS',
-           'BOS', 'PIECES', 'LETTERS', 'SIZES', 'told', 'solved', 'facts_page', 'shots_page', 'document', 'batch_texts',
-           'train_tokenizer', 'pocket_tokenizer', 'Size', 'network', 'optimisers', 'rate', 'batch', 'loss_of',
-           'answers', 'accuracy', 'stage', 'build']
+           'BOS', 'PIECES', 'LETTERS', 'SIZES', 'LIMITS', 'told', 'solved', 'facts_page', 'shots_page', 'document',
+           'batch_texts', 'stem', 'overlap', 'train_tokenizer', 'pocket_tokenizer', 'Size', 'network', 'optimisers',
+           'rate', 'batch', 'loss_of', 'answers', 'accuracy', 'stage', 'build', 'shots', 'measure', 'measure_sampling',
+           'card', 'ship', 'row', 'build_family']
 
-# %% ../nbs/12_pocket.ipynb #7f4a8064
+# %% ../nbs/12_pocket.ipynb #de85775e
 """The pre-training text of the pocket world, its tokenizer, and the recipe that turns both into the shipped models
-(0.1 to 3 million parameters, one Llama class). Not in the papers: they begin with GPT-3 and OPT. The text is made by the
+(0.1 to 2 million parameters, one Llama class). Not in the papers: they begin with GPT-3 and OPT. The text is made by the
 programs of `procedural` and is never the questions that tasks ask."""
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Callable, Iterator, Mapping, Sequence
-import json, math, os, re, shutil, time
+from typing import Callable, Iterator, Sequence
+import json, os, re, time
 
 from tokenizers import Regex, Tokenizer, decoders, models as tokenizer_models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -26,7 +27,7 @@ import torch
 import torch.nn.functional as F
 
 from .instances import Instance
-from .models import LM, Decoding, Request
+from .models import LM, Decoding, Request, load
 from .procedural import FAMILIES, PLACES, Family, bucket, procedural_task
 from .prompts import FORMATS, Exemplar, parse_completion, render_completion, render_prompt
 
@@ -72,9 +73,21 @@ def batch_texts(seed: int, step: int) -> tuple[int, int, Iterator[str]]:
     rng, pages = Random(f"pocket:{seed}:{step}"), step % PAGE_EVERY == PAGE_EVERY - 1
     return (PAGE_ROWS, PAGE_WINDOW, (document(rng, True) for _ in count())) if pages else (ROWS, WINDOW, (document(rng) for _ in count()))
 
-# %% ../nbs/12_pocket.ipynb #3df8e4c1
+# %% ../nbs/12_pocket.ipynb #21cf2ce8
+def stem(question: str) -> str:
+    "A question without its lettered options."
+    return question.split(" (A) ")[0]
+
+def overlap(tasks, texts: Sequence[str]) -> dict[str, dict[str, int]]:
+    "Test questions, and their stems, that occur in pre-training texts (counts per task)."
+    read = [q for t in texts for q in re.findall(r"Q: (.*)\nA:", t)]; whole, stems = set(read), {stem(q) for q in read}
+    return {t.name: dict(n=len(t.split("test")), question=sum(i.question in whole for i in t.split("test")),
+                         stem=sum(stem(i.question) in stems for i in t.split("test"))) for t in tasks}
+
+# %% ../nbs/12_pocket.ipynb #b41482aa
 PAD, EOS, BOS = "<pad>", "<eos>", "<bos>"
 PIECES = r" ?\d| ?[A-Za-z]+| ?[^\sA-Za-z\d]|\s"  # one digit, one word, one mark, one space or newline
+LETTERS = [f" {c}" for c in "abcdefghijklmnopqrstuvwxyz"] * 300  # each letter after a space is a token of its own
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
     "A byte-fallback BPE tokenizer: no text is unrepresentable, each digit is one token."
@@ -89,13 +102,11 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 1024) -> PreTrainedT
     return PreTrainedTokenizerFast(tokenizer_object=t, pad_token=PAD, eos_token=EOS, bos_token=BOS, model_max_length=2048,
                                    clean_up_tokenization_spaces=False)
 
-LETTERS = [f" {c}" for c in "abcdefghijklmnopqrstuvwxyz"] * 300  # each letter after a space is a token of its own
-
 def pocket_tokenizer(seed: int = 0, n_docs: int = 6000) -> PreTrainedTokenizerFast:
     "The tokenizer of the pocket world, trained on the start of its text."
     rng = Random(f"tokenizer:{seed}"); return train_tokenizer([document(rng) for _ in range(n_docs)] + LETTERS)
 
-# %% ../nbs/12_pocket.ipynb #f01f2d8f
+# %% ../nbs/12_pocket.ipynb #3aa00152
 @dataclass(frozen=True)
 class Size:
     "Shape and reading time of one pocket model."
@@ -106,17 +117,18 @@ class Size:
     steps: int  # batches of about 4,000 tokens
     lr: float  # peak learning rate
 
-SIZES = dict(xs=Size(48, 2, 4, 128, 700, 2e-2), s=Size(80, 3, 4, 224, 700, 1.6e-2), m=Size(112, 4, 4, 320, 700, 1.2e-2),
+SIZES = dict(xs=Size(48, 2, 4, 128, 500, 2e-2), s=Size(80, 3, 4, 224, 500, 1.6e-2), m=Size(112, 4, 4, 320, 600, 1.2e-2),
              l=Size(144, 4, 4, 400, 700, 1e-2), teacher=Size(160, 5, 4, 448, 2400, 1e-2))
 
 def network(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
     "An untrained Llama of one size."
     torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(attn_implementation="eager",  # a third faster to train than sdpa in bfloat16 on a CPU
+    return LlamaForCausalLM(LlamaConfig(attn_implementation="eager",  # faster to train than sdpa in bfloat16 on a CPU
         vocab_size=len(tokenizer), hidden_size=size.width, intermediate_size=size.inner, num_hidden_layers=size.layers,
         num_attention_heads=size.heads, max_position_embeddings=2048, tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id))
 
+# %% ../nbs/12_pocket.ipynb #4ddc0d01
 def optimisers(net, lr: float) -> list[torch.optim.Optimizer]:
     "Muon for the matrices inside the layers, AdamW for embeddings and norms."
     inside = [p for n, p in net.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -128,6 +140,7 @@ def rate(step: int, steps: int, warmup: int = 40, decay: float = 0.35) -> float:
     "Share of the peak learning rate: up, flat, and linearly to zero over the last part."
     return min(1.0, (step + 1) / warmup, (steps - step) / (decay * steps))
 
+# %% ../nbs/12_pocket.ipynb #a72b3809
 def batch(tokenizer, seed: int, step: int) -> torch.Tensor:  # [rows, window]
     "Rows of whole documents, each ended by EOS; the last document of a row is cut."
     rows, window, texts = batch_texts(seed, step); out = []
@@ -142,9 +155,9 @@ def loss_of(net, ids: torch.Tensor, bf16: bool) -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16): logits = net(input_ids=ids, use_cache=False).logits
     return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten())
 
-# %% ../nbs/12_pocket.ipynb #35e21166
+# %% ../nbs/12_pocket.ipynb #003a822a
 def answers(lm: LM, instances: Sequence[Instance], mode: str = "cot", exemplars: Sequence[Exemplar] = (), decoding: Decoding | None = None) -> list:
-    "Greedy completion of each instance, parsed."
+    "First completion of each instance, parsed."
     decoding = decoding or Decoding(max_tok=160, stop=FORMAT.stop)
     asked = [Request(render_prompt(FORMAT, i.question, mode, exemplars), (0,), i.id) for i in instances]
     found = {c.instance: c.text for part in lm.complete(asked, decoding) for c in part}
@@ -155,54 +168,137 @@ def accuracy(lm: LM, name: str, n: int = 100, seed: int = 1000, mode: str = "cot
     test = procedural_task(name, 0, 0, n, seed).split("test")
     return sum(p.answer_text == i.answer for p, i in zip(answers(lm, test, mode, **kw), test)) / n
 
-# %% ../nbs/12_pocket.ipynb #8cce3edf
 def stage(net, tokenizer, families: Sequence[str], n: int) -> dict:
     "What a model can do at one moment of its training: accuracies and three samples."
     lm = LM(net, tokenizer, "pocket", "in training")
-    shown = [FAMILIES[f].draw(Random(7)) for f in ("arith", "shuffle", "dates")]
-    shown = [Instance(f"s{k}", i.question, i.answer) for k, i in enumerate(shown)]
-    texts = [Request(render_prompt(FORMAT, i.question), (0,), i.id) for i in shown]
-    found = {c.instance: c.text for part in lm.complete(texts, Decoding(max_tok=120, stop=FORMAT.stop)) for c in part}
-    net.train()
-    return dict(accuracy={f: accuracy(lm, f, n) for f in families} if n else {}, samples=[(i.question, found[i.id], i.answer) for i in shown])
+    drawn = [FAMILIES[f].draw(Random(7)) for f in ("arith", "shuffle", "dates")]
+    asked = [Request(render_prompt(FORMAT, i.question), (0,), f"s{k}") for k, i in enumerate(drawn)]
+    found = {c.instance: c.text for part in lm.complete(asked, Decoding(max_tok=120, stop=FORMAT.stop)) for c in part}
+    out = dict(accuracy={f: accuracy(lm, f, n) for f in families} if n else {},
+               samples=[(i.question, found[f"s{k}"], i.answer) for k, i in enumerate(drawn)])
+    net.train(); return out
 
+# %% ../nbs/12_pocket.ipynb #12f5b425
+def _save(state: Path, net, opts, step: int, n_tok: int, history: list):
+    "Write the resumable state, whole or not at all."
+    part = state.with_suffix(".tmp")
+    torch.save(dict(net=net.state_dict(), opts=[o.state_dict() for o in opts], step=step, n_tok=n_tok, history=json.dumps(history)), part)
+    os.replace(part, state)
+
+def _resume(state: Path, net, opts) -> tuple[int, int, list]:
+    "Step, tokens and history of an interrupted run; zeros for a new one."
+    if not state.exists(): return 0, 0, []
+    s = torch.load(state, weights_only=True); net.load_state_dict(s["net"])
+    for o, x in zip(opts, s["opts"]): o.load_state_dict(x)
+    return s["step"], s["n_tok"], json.loads(s["history"])
+
+def _step(net, opts, lr: float, ids: torch.Tensor, bf16: bool) -> float:
+    "One optimiser step; the loss before it."
+    for o, peak in zip(opts, (lr, lr / 2)):
+        for g in o.param_groups: g["lr"] = peak
+    loss = loss_of(net, ids, bf16); loss.backward()
+    torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    for o in opts: o.step(); o.zero_grad()
+    return loss.item()
+
+# %% ../nbs/12_pocket.ipynb #087cdbaf
 def build(
     size: str,  # a key of SIZES
     out: str | Path,  # folder that receives the model
     seed: int = 0,
     steps: int | None = None,  # None: as in SIZES
-    stages: int = 5,  # how often to look at the model on the way
-    n_items: int = 60,  # questions per family at each look
+    stages: int = 6,  # how often to look at the model on the way
+    n_items: int = 30,  # questions per family at each look; 0: samples only
     bf16: bool = True,  # matrix products in bfloat16, weights in float32
     progress: Callable[[str], None] | None = print,
     save_every: int = 100,  # steps between two resumable states
+    until: int | None = None,  # stop early, resumably, after this step
 ) -> Path:
     "Pre-train one pocket model, or finish it if it was interrupted."
     if size not in SIZES: raise KeyError(f"no pocket size {size!r}; there are {sorted(SIZES)}")
-    shape, out = SIZES[size], Path(out); steps = steps or shape.steps; out.mkdir(parents=True, exist_ok=True)
+    shape, out, say = SIZES[size], Path(out), progress or (lambda text: None)
+    steps, state = steps or shape.steps, out / "state.pt"; out.mkdir(parents=True, exist_ok=True)
     tokenizer = pocket_tokenizer(); net = network(shape, tokenizer, seed); opts = optimisers(net, shape.lr)
-    history, first, n_tok, state = [], 0, 0, out / "state.pt"
-    if state.exists():
-        s = torch.load(state, weights_only=True); net.load_state_dict(s["net"]); [o.load_state_dict(x) for o, x in zip(opts, s["opts"])]
-        history, first, n_tok = json.loads(s["history"]), s["step"], s["n_tok"]
+    first, n_tok, history = _resume(state, net, opts); net.train()
     looks, start, losses = {round(steps * k / stages) for k in range(1, stages)}, time.time(), []
-    net.train()
     for step in range(first, steps):
-        for o, peak in zip(opts, (shape.lr, shape.lr / 2)):
-            for g in o.param_groups: g["lr"] = peak * rate(step, steps)
-        ids = batch(tokenizer, seed, step); loss = loss_of(net, ids, bf16); loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for o in opts: o.step(); o.zero_grad()
-        n_tok += ids.numel(); losses.append(loss.item()); done = step + 1
-        if progress and done % 25 == 0: progress(f"{size} step {done}/{steps} loss {sum(losses[-40:]) / len(losses[-40:]):.3f} {n_tok / 1e6:.2f} M tokens {time.time() - start:.0f} s")
+        ids = batch(tokenizer, seed, step); losses = losses[-39:] + [_step(net, opts, shape.lr * rate(step, steps), ids, bf16)]
+        n_tok += ids.numel(); done = step + 1; loss = sum(losses) / len(losses)
+        if done % 25 == 0: say(f"{size} step {done}/{steps} loss {loss:.3f} {n_tok / 1e6:.2f} M tokens {time.time() - start:.0f} s")
         if done in looks:
-            history.append(dict(step=done, n_tok=n_tok, loss=sum(losses[-40:]) / len(losses[-40:]), **stage(net, tokenizer, [f.name for f in PRETRAINED], n_items)))
-            if progress: progress(f"{size} stage {history[-1]['accuracy']}")
-        if done % save_every == 0 or done in looks:
-            torch.save(dict(net=net.state_dict(), opts=[o.state_dict() for o in opts], step=done, n_tok=n_tok, history=json.dumps(history)), state.with_suffix(".tmp"))
-            os.replace(state.with_suffix(".tmp"), state)
-    history.append(dict(step=steps, n_tok=n_tok, loss=sum(losses[-40:]) / max(1, len(losses[-40:])), **stage(net, tokenizer, list(FAMILIES), n_items)))
+            history.append(dict(step=done, n_tok=n_tok, loss=loss, **stage(net, tokenizer, [f.name for f in PRETRAINED], n_items)))
+            say(f"{size} {history[-1]['accuracy']}")
+        if done % save_every == 0 or done in looks or done == until: _save(state, net, opts, done, n_tok, history)
+        if done == until and done < steps: return out
+    _save(state, net, opts, steps, n_tok, history)
+    history.append(dict(step=steps, n_tok=n_tok, loss=sum(losses) / max(1, len(losses)), **stage(net, tokenizer, list(FAMILIES), n_items)))
     net.to(torch.bfloat16).save_pretrained(out); tokenizer.save_pretrained(out)
-    (out / "train.json").write_text(json.dumps(dict(size=size, seed=seed, steps=steps, n_tok=n_tok, n_params=net.num_parameters(), bf16=bf16, shape=asdict(shape), history=history), indent=1))
-    if progress: progress(f"{size} final {history[-1]['accuracy']}")
+    (out / "train.json").write_text(json.dumps(dict(size=size, seed=seed, steps=steps, n_tok=n_tok, n_params=net.num_parameters(),
+                                                    bf16=bf16, shape=asdict(shape), history=history), indent=1))
+    say(f"{size} final {history[-1]['accuracy']}"); return out
+
+# %% ../nbs/12_pocket.ipynb #2fee747c
+def shots(name: str, n: int = 2) -> list[Exemplar]:
+    "Solved exemplars from the train split."
+    f = FAMILIES[name]; train = procedural_task(name, n, 0, 0, seed=77).split("train")
+    return [Exemplar(i.question, f.rationale(i, Random(k)), i.answer) for k, i in enumerate(train)]
+
+def measure(lm: LM, name: str, n: int = 200, seed: int = 2000) -> dict[str, float]:
+    "Greedy accuracy of one family under three promptings, of all and of sound rationales."
+    test = procedural_task(name, 0, 0, n, seed).split("test"); f = FAMILIES[name]
+    cot = answers(lm, test); right = [p.answer_text == i.answer for p, i in zip(cot, test)]
+    sound = [f.check(i, p.rationale or "").sound for p, i in zip(cot, test)]
+    return dict(n=n, cot=sum(right) / n, few_shot=accuracy(lm, name, n, seed, exemplars=shots(name)), label=accuracy(lm, name, n, seed, "label"),
+                lucky=sum(r and not s for r, s in zip(right, sound)) / n, unparsed=sum(p.answer_text is None for p in cot) / n)
+
+def measure_sampling(lm: LM, name: str, n: int = 200, n_draws: int = 30, n_deep: int = 10, seed: int = 2000) -> dict[str, float]:
+    "Accuracy at temperature 1, right answers on wrong steps, different rationales in many draws."
+    test = procedural_task(name, 0, 0, n, seed).split("test"); f = FAMILIES[name]; hot = Decoding(temperature=1.0, max_tok=160, stop=FORMAT.stop)
+    got = answers(lm, test, decoding=hot); right = [p.answer_text == i.answer for p, i in zip(got, test)]
+    sound = [f.check(i, p.rationale or "").sound for p, i in zip(got, test)]
+    deep = [Request(render_prompt(FORMAT, i.question), tuple(range(n_draws)), i.id) for i in test[:n_deep]]; texts: dict[str, set] = {}
+    for part in lm.complete(deep, hot):
+        for c in part: texts.setdefault(c.instance, set()).add(c.text)
+    return dict(n=n, sampled=sum(right) / n, lucky=sum(r and not s for r, s in zip(right, sound)) / n, distinct=sum(map(len, texts.values())) / max(1, len(texts)))
+
+# %% ../nbs/12_pocket.ipynb #937b50e7
+LIMITS = ("It knows a closed little world of about 400 words and ten kinds of problems; everything else is noise to it. "
+          "It was made to study distillation on a laptop, and for nothing else.")
+
+def card(folder: Path, measured: dict, sampled: dict) -> str:
+    "The model card as Markdown."
+    t = json.loads((folder / "train.json").read_text()); last = t["history"][-1]
+    rows = [f"| {n} | " + " | ".join(f"{100 * m[k]:.1f}" for k in ("cot", "few_shot", "label", "lucky", "unparsed")) + " | "
+            + (f"{100 * sampled[n]['sampled']:.1f} | {sampled[n]['distinct']:.1f} |" if n in sampled else "- | - |") for n, m in measured.items()]
+    items = next(iter(measured.values()))["n"]
+    return "\n".join([f"# pocket/{t['size']}", "", f"A Llama of {t['n_params']:,} parameters, pre-trained from nothing on {t['n_tok'] / 1e6:.1f} M tokens "
+        f"({t['steps']} steps, seed {t['seed']}) of the procedural text of `cotstudy.pocket`; final loss {last['loss']:.3f} nats a token. Weights in bfloat16.", "",
+        f"Accuracy in % on {items} fresh test questions per family, exact match, greedy (cot: zero-shot chain of thought; few_shot: after two solved examples; "
+        "label: no rationale; lucky: right answer, unsound steps; T=1: sampled; distinct: different completions in 30 draws):", "",
+        "| family | cot | few_shot | label | lucky | unparsed | T=1 | distinct |", "|---|---|---|---|---|---|---|---|", *rows, "",
+        "`sst` never occurs in the text. " + LIMITS, "", f"Made again by `cotstudy pocket build --size {t['size']}`.", ""])
+
+def ship(folder: Path, n: int = 200, sampling: bool = False, progress: Callable[[str], None] = print) -> dict:
+    "Measure a built model, write its card, drop its training state; its row of the table of models."
+    lm = load(folder); measured, sampled = {}, {}
+    for name in FAMILIES:
+        measured[name] = measure(lm, name, n)
+        if sampling: sampled[name] = measure_sampling(lm, name, n)
+        progress(f"{folder.name} {name} {measured[name]} {sampled.get(name, '')}")
+    (folder / "card.json").write_text(json.dumps(dict(measured=measured, sampled=sampled, limits=LIMITS), indent=1))
+    (folder / "README.md").write_text(card(folder, measured, sampled)); (folder / "state.pt").unlink(missing_ok=True)
+    return row(folder)
+
+def row(folder: Path) -> dict:
+    "Folder, checksum and number of parameters."
+    weights = (folder / "model.safetensors").read_bytes()
+    return dict(folder=folder.name, sha256=sha256(weights).hexdigest(), params=json.loads((folder / "train.json").read_text())["n_params"])
+
+def build_family(out: str | Path, sizes: Sequence[str] = tuple(SIZES), progress: Callable[[str], None] = print, **kw) -> Path:
+    "Build and ship several sizes, and the table `models.json` that names them."
+    out, table = Path(out), Path(out) / "models.json"; out.mkdir(parents=True, exist_ok=True)
+    for size in sizes:
+        build(size, out / size, progress=progress, **kw); entry = ship(out / size, sampling=size == "teacher", progress=progress)
+        known = json.loads(table.read_text()) if table.exists() else {}
+        table.write_text(json.dumps(known | {size: entry}, indent=1))
     return out
