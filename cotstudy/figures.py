@@ -440,13 +440,14 @@ def fig_vote(df: pd.DataFrame, ax: Axes | None = None, labels: bool = True) -> A
     "One greedy answer against a vote over many, at one supervision (Li et al. 2023, Table 3a)."
     return _pair_bars(df, ax, "decoding", labels)
 
-# %% ../nbs/14_figures.ipynb #5a2f67c3
+# %% ../nbs/14_figures.ipynb #547b39ea
 VERDICT_COLOURS = {"reproduced": "#009E73", "direction only": "#0072B2", "contradicted": "#D55E00", "inconclusive": "#808080",
                    "proxy only": "#CC79A7", "not testable here": "#BBBBBB"}
 
 def fig_claims(
     table: pd.DataFrame,  # columns id, title, effect, lo, hi, published_effect, smallest, verdict (see claims.verdict_table)
     ax: Axes | None = None,
+    title: str = "",
 ) -> Axes:
     "A forest plot of claims: effect, interval, published effect, verdict."
     table = table.iloc[::-1].reset_index(drop=True)
@@ -466,6 +467,7 @@ def fig_claims(
         ax.grid(axis="x"); ax.grid(False, axis="y")
         ax.xaxis.set_major_formatter(lambda v, _: f"{100 * v:+.0f}" if round(100 * v) else "0")
         ax.set_xlabel("effect in points of accuracy; hollow: published")
+        ax.set_title(title)
         ax.points = table
     return ax
 
