@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TYPES', 'Grid', 'Study', 'Cell', 'studies_folder', 'load_study', 'expand', 'check_parameters', 'template_key',
-           'record_path', 'read_record', 'write_record', 'execute', 'is_done', 'run_cells', 'read_progress',
-           'run_study', 'status', 'conditions_of', 'dry_run']
+           'record_path', 'read_record', 'write_record', 'start_and_execute', 'execute', 'is_done', 'run_cells',
+           'read_progress', 'run_study', 'status', 'conditions_of', 'n_params_of', 'matmul_rate', 'dry_run']
 
-# %% ../nbs/17_batch.ipynb #3ae8e5ba
+# %% ../nbs/17_batch.ipynb #173498bb
 """Study files (which templates, for which tasks and sizes) and the batch that executes them with papermill: parameters are checked
 before anything runs, every cell leaves a record of its own, failures do not stop the others, and the next run repeats only what
 is not done. It knows notebooks and nothing about methods."""
@@ -21,13 +21,16 @@ import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from pathlib import Path
 
 import papermill
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from . import models
 from .analyses import ANALYSES, base_condition, cost
 from .pages import to_html
 from .runs import cell_name, collect, study_folder, write_text
@@ -126,7 +129,18 @@ def write_record(study: str, cell: str, **facts) -> dict:
     write_text(record_path(study, cell), json.dumps(facts | dict(cell=cell), indent=1, default=str))
     return facts
 
-# %% ../nbs/17_batch.ipynb #3e97f66e
+# %% ../nbs/17_batch.ipynb #355a1617
+def start_and_execute(template: Path, out: Path, given: dict, timeout_s: int, tries: int = 3) -> None:
+    "papermill's execution; a kernel that dies before its first word lost a race for a port and is started again."
+    for left in reversed(range(tries)):
+        try:
+            papermill.execute_notebook(str(template), str(out), given, kernel_name="python3", progress_bar=False, log_output=False,
+                                       execution_timeout=timeout_s, start_timeout=120, extra_arguments=["--log-level=50"])
+            return
+        except RuntimeError as e:
+            if not left or "before replying to kernel_info" not in str(e): raise
+
+# %% ../nbs/17_batch.ipynb #ebdfc72f
 def execute(study: str, cell: Cell, folder: Path, timeout_s: int, summary: bool = False) -> dict:
     "Execute one cell with papermill and record what happened, from the exception and not from the notebook."
     template, began = folder / f"{cell.template}.ipynb", time.time()
@@ -138,8 +152,7 @@ def execute(study: str, cell: Cell, folder: Path, timeout_s: int, summary: bool 
         check_parameters(template, given)
         facts["key"] = template_key(template, cell.parameters)
         write_record(study, cell.name, status="running", pid=os.getpid(), **facts)
-        papermill.execute_notebook(str(template), str(out), given, kernel_name="python3", progress_bar=False, log_output=False,
-                                   execution_timeout=timeout_s, start_timeout=120)
+        start_and_execute(template, out, given, timeout_s)
     except BaseException as e:  # noqa: BLE001  every way to fail is recorded; Ctrl-C and exit go on up
         said = re.sub(r"\x1b\[[0-9;]*m", "", str(e)).strip().splitlines() or [""]
         error = f"{type(e).__name__}: {said[-1] if isinstance(e, papermill.PapermillExecutionError) else said[0]}"
@@ -213,7 +226,7 @@ def run_study(
         else: say(f"FAILED {template}  {records[-1]['error'][:300]}")
     return records
 
-# %% ../nbs/17_batch.ipynb #fcc1fbed
+# %% ../nbs/17_batch.ipynb #38e97891
 def status(study: Study) -> dict:
     "How far a study is: counts, and each cell's status with its error."
     folder, cells = studies_folder(), []
@@ -231,18 +244,31 @@ def conditions_of(cell: Cell, folder: Path) -> list:
     base = base_condition(**{k: v for k, v in values.items() if k in inspect.signature(base_condition).parameters})
     return analysis(base, **{k: v for k, v in values.items() if k in inspect.signature(analysis).parameters and k != "base"})
 
-def dry_run(study: Study) -> dict:
-    "What a study would take: cells, teacher tokens, student steps; shared parts counted once."
-    folder, sizes = studies_folder(), {}
+def n_params_of(name: str) -> int | None:
+    "Parameters of a model that is at hand; recorded completions cost nothing, a hub model is not fetched to be priced."
+    if name.startswith("recorded:"): return 0
+    if name.startswith("scratch/"): d, layers, _ = models.SIZES[name.removeprefix("scratch/")]; return 16 * layers * d * d
+    return models.load(name).n_params if name.startswith("pocket/") or Path(name).is_dir() else None
 
-    def size(split):
-        def n(c):
-            key = (c.task, str(c.task_args))
-            if key not in sizes: sizes[key] = {s: len(load_task(c.task, **c.task_args).split(s)) for s in ("train", "test")}
-            return sizes[key][split]
-        return n
-    cells = expand(study)
+def matmul_rate(n: int = 768) -> float:
+    "Floating-point operations per second of one thread, measured with a matrix product."
+    x, threads = torch.randn(n, n), torch.get_num_threads()
+    torch.set_num_threads(1)
+    began = [time.perf_counter() for _ in range(8) if (x @ x) is not None]
+    torch.set_num_threads(threads)
+    return 2 * n**3 / min(b - a for a, b in zip(began, began[1:]))
+
+def dry_run(study: Study, workers: int = 0) -> dict:
+    "What a study would take: cells, teacher tokens, student steps, seconds and money; shared parts counted once, nothing run."
+    folder = studies_folder()
+    size = cache(lambda task, args, split: len(load_task(task, **json.loads(args)).split(split)))
+    cells, n = expand(study), workers or os.cpu_count() or 1
     conditions = [x for c in cells for x in conditions_of(c, folder)]
-    past = [read_record(study.study, c.name).get("wall_s") for c in cells]
-    return dict(study=study.study, cells=len(cells), conditions=len(conditions), **cost(conditions, size("train"), size("test")),
-                wall_s_last_time=round(sum(t for t in past if t), 1) if any(past) else None)
+    work = cost(conditions, lambda c, split: size(c.task, json.dumps(c.task_args), split), cache(n_params_of))
+    past = [t for c in cells if (t := read_record(study.study, c.name).get("wall_s"))]
+    known = work["train_flop"] is not None and work["sample_flop"] is not None
+    # small models reach about a quarter of a matrix product's rate in training and a twentieth in sampling; a kernel starts in about 8 s
+    seconds = (work["train_flop"] / 0.25 + work["sample_flop"] / 0.05) / matmul_rate() + 8 * len(cells) if known else None
+    return dict(study=study.study, cells=len(cells), conditions=len(conditions)) | work | dict(
+        estimated_s=round(seconds / n) if known else None, seconds_last_time=round(sum(past) / n) if len(past) == len(cells) else None,
+        money=0.0 if known else None)

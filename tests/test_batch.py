@@ -101,8 +101,8 @@ def test_timeout_is_a_failure(house):
 def test_a_killed_driver_leaves_nothing_that_looks_done(house, tmp_path):
     house("slow", "import time; time.sleep(30)", ROWS)
     (house.folder / "k.yaml").write_text(json.dumps(dict(study="k", title="K", cells=[grid("slow", task=["a"])], summaries=[])))
-    driver = subprocess.Popen([sys.executable, "-m", "cotstudy.cli", "run", "k"], cwd=tmp_path, env=os.environ, stdout=subprocess.DEVNULL)
-    for _ in range(300):
+    driver = subprocess.Popen([str(Path(sys.executable).parent / "cotstudy"), "run", "k"], cwd=tmp_path, env=os.environ, stdout=subprocess.DEVNULL)
+    for _ in range(900):
         if read_record("k", "slow-a")["status"] == "running":
             break
         time.sleep(0.1)
