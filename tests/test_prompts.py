@@ -2,7 +2,8 @@
 import pytest
 from hypothesis import assume, given, strategies as st
 
-from cotstudy.prompts import FORMATS, Exemplar, check_same_prompt, format_named, parse_completion, render_completion, render_prompt
+from cotstudy.prompts import (FORMATS, Exemplar, check_same_prompt, format_named, parse_completion, render_completion, render_prompt,
+                              split_thinking)
 
 text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=80).map(str.strip).filter(bool)
 
@@ -49,3 +50,40 @@ def test_prompt_mismatch_is_refused_unless_equal():
     check_same_prompt(format_named("ho"), format_named("ho"), "label")
     with pytest.raises(ValueError, match="trained on"):
         check_same_prompt(format_named("ho_gpt3"), format_named("ho_gpt3_as_inferred"), "label")
+
+
+@given(thought=text, said=text)
+def test_thinking_is_separated_from_what_is_said(thought, said):
+    assume("<think>" not in thought + said and "</think>" not in thought + said)
+    for opening in ("<think>\n", ""):  # some templates open the block themselves
+        assert split_thinking(f"{opening}{thought}\n</think>\n\n{said}") == (thought, said)
+    assert split_thinking(f"<think>{thought}") == (thought, "")
+    assert split_thinking(said) == (None, said)
+
+
+@given(thought=text, rationale=text, answer=text)
+def test_what_was_thought_is_no_part_of_what_a_chat_format_reads(thought, rationale, answer):
+    fmt = format_named("chat")
+    assume("</think>" not in thought)
+    for given_rationale, mode in ((rationale, "cot"), (None, "label")):
+        try:
+            completion = render_completion(fmt, given_rationale, answer)
+        except ValueError:
+            assume(False)
+        assume("think>" not in completion)
+        for f in (fmt, format_named("chat_think"))[: 1 if mode == "cot" else 2]:
+            assert parse_completion(f, f"<think>{thought}</think>\n\n{completion}", mode) == parse_completion(f, completion, mode)
+
+
+def test_a_thinking_student_is_taught_its_thoughts():
+    fmt = format_named("chat_think")
+    completion = render_completion(fmt, "3 + 2 = 5", "5")
+    assert completion == "<think>\n3 + 2 = 5\n</think>\n\n5"
+    # a template that opens the block leaves the opening tag out of the completion
+    assert parse_completion(fmt, completion) == parse_completion(fmt, completion.removeprefix("<think>\n")) == ("3 + 2 = 5", "5")
+    assert parse_completion(fmt, "<think>\n3 + 2 = 5, but wait") == ("3 + 2 = 5, but wait", None)
+
+
+def test_a_solved_chat_block_does_not_run_into_its_instruction():
+    page = render_prompt(format_named("chat"), "Q2", exemplars=[Exemplar("Q1", "R1.", "1")])
+    assert "<answer>\n\nR1.\nSo the answer is: 1\n\nQ2\n\n" in page
