@@ -365,7 +365,7 @@ def as_frame(model, decoding: Decoding, requests: Sequence[tuple[str, str]], n: 
         truncated=found["finish"] == "length", limit_tok=found["limit_tok"], **constant,
         **{k: pd.Categorical(found[k]) for k in LABELS[1:]}, written_ns=found["written_ns"]))
 
-# %% ../nbs/07_draws.ipynb #42b8f66e
+# %% ../nbs/07_draws.ipynb #70f597c8
 STATS = ["shelf", "model", "model_id", "engine", "temperature", "top_p", "top_k", "stop", "n_prompts", "n_draws", "n_tok", "n_cut", "n_parts", "n_bytes"]
 
 class Ledger:
@@ -410,9 +410,11 @@ class Ledger:
             at = locate(stored, rows, list(asked), n, first, decoding.max_tok)
             return at[0] < 0, None if (at < 0).any() else read_view(parts, *at[:, order].reshape(2, -1), decoding.max_tok, tokens)
 
-        while (found := shelf.reading(look))[1] is None: make(shelf, model, decoding, asked, found[0],
-                                                                flush_every, flush_s, progress)
-        return as_frame(model, decoding, requests, n, first, ids, cut(found[1], model, decoding.max_tok, tokens))
+        for _ in range(4):  # once, and again should parts prove damaged meanwhile; never on and on, for draws may cost money
+            missing, found = shelf.reading(look)
+            if found is not None: return as_frame(model, decoding, requests, n, first, ids, cut(found, model, decoding.max_tok, tokens))
+            make(shelf, model, decoding, asked, missing, flush_every, flush_s, progress)
+        raise OSError(f"draws were written to {shelf.folder} four times and could not be read back; check that disk, what is whole there is kept")
 
     def _prompt_id(self, shelf: Shelf, model, prompt: str, decoding: Decoding) -> str:
         key = hashlib.sha256(f"{shelf.folder.name} {prompt}".encode()).digest()

@@ -303,6 +303,14 @@ def test_damage_is_never_read(tmp_path, seed, opened_before):
         assert m.asked == []
 
 
+def test_a_disk_that_forgets_is_not_paid_for_on_and_on(tmp_path, monkeypatch):
+    def rots(part): raise draws.Damaged(part, "gone")
+    monkeypatch.setattr(draws, "check", rots)
+    m = Model()
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(OSError, match="could not be read back"): Ledger(tmp_path).draw(m, ask(1), 1, at())
+    assert len(m.asked) == 4
+
+
 def test_an_error_that_is_no_damage_leaves_the_part_alone(tmp_path, monkeypatch):
     L = Ledger(tmp_path)
     L.draw(Model(), ask(1), 1, at())
@@ -334,6 +342,15 @@ def test_compaction_rewrites_a_draw_only_a_few_times(tmp_path, monkeypatch):
     monkeypatch.setattr(draws, "write_part", lambda shelf, table: written.append(len(table)) or real(shelf, table))
     Ledger(tmp_path).draw(Model(), ask(50), 10, at(), flush_every=5)
     assert len(parts(tmp_path)) <= 9 and sum(written) <= 500 * 5  # written once, and rewritten less often than log2 of the 100 batches
+
+
+def test_while_another_process_compacts_draws_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(draws, "COMPACT_OVER", 4)
+    m, L = Model(), Ledger(tmp_path)
+    with lease(L.shelf(m, at()).folder / "compaction"): check(L.draw(m, ask(4), 10, at(), flush_every=5), m, ask(4), 10, at())
+    assert len(parts(tmp_path)) == 8
+    L.draw(m, ask(5), 10, at())
+    assert len(parts(tmp_path)) < 8
 
 
 def test_compaction_leaves_large_parts_and_fresh_temporary_files(tmp_path, monkeypatch):
@@ -391,6 +408,19 @@ def test_kill_9_at_many_moments(tmp_path, monkeypatch):
     check(Ledger(folder).draw(m, requests, n, at()), m, requests, n, at())
     assert len(m.asked) == 60 * n - progress[-1] and Ledger(folder).count() == 60 * n
     assert len(log.read_text().splitlines()) - 60 * n <= kills * (flush + m.per_list)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_part_has_its_name_only_when_it_is_on_the_disk(tmp_path, monkeypatch, call):
+    "Killed after the last byte was handed over but before it has reached the disk, or before the rename: no part, half or whole."
+    def crash():
+        monkeypatch.setattr(os, call, lambda *a: os._exit(7))
+        Ledger(tmp_path).draw(Model(), ask(1), 3, at())
+    assert wait(child(crash)) == 7
+    assert parts(tmp_path) == [] and len(list(tmp_path.glob("*/.part-*"))) == 1
+    m = Model()
+    check(Ledger(tmp_path).draw(m, ask(1), 3, at()), m, ask(1), 3, at())
+    assert len(m.asked) == 3
 
 
 def test_two_writers_and_a_reader_at_once(tmp_path, monkeypatch):
