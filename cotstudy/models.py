@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'SIZES', 'Decoding', 'Request', 'Completion', 'prompt_id', 'draw_key', 'uniforms', 'distribution', 'invert',
-           'choose', 'LM', 'folder_id', 'scratch', 'pocket_models', 'load']
+           'choose', 'LM', 'folder_id', 'scratch', 'pocket_models', 'load', 'shares_prefixes', 'most_rows',
+           'divergence', 'logprobs', 'Recorded']
 
-# %% ../nbs/06_models.ipynb #85cc7f97
+# %% ../nbs/06_models.ipynb #33df64a5
 """Load a language model of `transformers` and draw completions from it, with their log-probabilities (Ho et al. 2023, sec. 3; Li et al.
 2023, sec. 2: both papers sample rationales from a teacher and answers from a student). Teacher and student are roles; here both are models."""
 from collections import deque
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from transformers import (AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, DynamicCache,
                           EncoderDecoderCache, LlamaConfig, LlamaForCausalLM)
+from transformers.cache_utils import DynamicLayer
 
 # %% ../nbs/06_models.ipynb #039b0280
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Decoding:
             ("stop", self.stop, all(self.stop), "no empty text")] if not ok]
         if wrong: raise ValueError("Decoding: " + "; ".join(wrong))
 
-# %% ../nbs/06_models.ipynb #eadb9786
+# %% ../nbs/06_models.ipynb #a3cc9b0c
 @dataclass(frozen=True)
 class Request:
     "Some of the draws of one prompt."
@@ -62,12 +64,12 @@ class Completion:
     prompt_id: str
     draw_index: int
     text: str  # without EOS and without the stop text
-    token_ids: np.ndarray  # int32 [T], with EOS and the tokens of the stop text
+    token_ids: np.ndarray | None  # int32 [T], with EOS and the tokens of the stop text; None: recorded without tokens
     logprobs: np.ndarray | None  # float32 [T]: log p of each token at temperature 1, nothing truncated
-    n_tok: int  # T
-    finish: str  # "stop": EOS or a stop text; "length": max_tok reached
+    n_tok: int | None  # T
+    finish: str | None  # "stop": EOS or a stop text; "length": max_tok reached
 
-# %% ../nbs/06_models.ipynb #b4f3ffe7
+# %% ../nbs/06_models.ipynb #ba0ea223
 def _digest(*parts, size: int = 16) -> bytes:
     "A hash of numbers, strings and bytes that keeps their borders."
     h = blake2b(digest_size=size)
@@ -78,11 +80,14 @@ def _digest(*parts, size: int = 16) -> bytes:
 
 def _id_bytes(ids: Sequence[int]) -> bytes: return np.asarray(ids, "<i4").tobytes()
 
-def prompt_id(model, prompt: str, decoding: Decoding) -> str:  # 32 hex digits
-    "Name of a prompt's list of draws: model, prompt tokens, temperature, top-p, top-k, stop; not the length limit."
+def _prompt_id(model, ids: Sequence[int], decoding: Decoding) -> str:
     d = decoding
     how = (d.temperature, d.top_p, d.top_k) if d.temperature else (0.0, 1.0, 0)
-    return _digest(model.id, _id_bytes(model.prompt_ids(prompt)), *map(float, how), *sorted(d.stop)).hex()
+    return _digest(model.id, _id_bytes(ids), *map(float, how), *sorted(d.stop)).hex()
+
+def prompt_id(model, prompt: str, decoding: Decoding) -> str:  # 32 hex digits
+    "Name of a prompt's list of draws: model, prompt tokens, temperature, top-p, top-k, stop; not the length limit."
+    return _prompt_id(model, model.prompt_ids(prompt), decoding)
 
 # %% ../nbs/06_models.ipynb #c3dbb9e1
 _GOLDEN, _MIX1, _MIX2 = (np.uint64(x) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -148,7 +153,7 @@ def choose(
         if decoding.temperature == 1: return tokens, p.gather(-1, tokens[:, None])[:, 0].log()
     return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
 
-# %% ../nbs/06_models.ipynb #9716384f
+# %% ../nbs/06_models.ipynb #872cc478
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 class LM:
@@ -156,8 +161,8 @@ class LM:
     engine = "transformers"
     chat = False  # prompts are a user's turn, wrapped by the tokenizer's chat template
 
-    def __init__(self, net, tokenizer, name: str, id: str, rows: int = 256):  # rows: draws computed at once
-        self.net, self.tokenizer, self.name, self.id, self.rows = net.eval(), tokenizer, name, id, rows
+    def __init__(self, net, tokenizer, name: str, id: str):
+        self.net, self.tokenizer, self.name, self.id = net.eval(), tokenizer, name, id
         self.kind = "encoder_decoder" if net.config.is_encoder_decoder else "decoder"
         eos = [tokenizer.eos_token_id, net.config.eos_token_id, getattr(net.generation_config, "eos_token_id", None)]
         self.eos_ids = tuple(sorted({i for e in eos for i in (e if isinstance(e, list) else [e]) if i is not None}))
@@ -172,7 +177,9 @@ class LM:
 
     def prompt_ids(self, text: str) -> list[int]:
         "Token ids of a prompt, special tokens as the tokenizer adds them (an EOS at the end only for encoders)."
-        if self.chat: return self.completion_ids(self.tokenizer.apply_chat_template([dict(role="user", content=text)], tokenize=False, add_generation_prompt=True))
+        if self.chat:
+            turn = dict(role="user", content=text)
+            return self.completion_ids(self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
         ids = self.tokenizer(text)["input_ids"]
         if self.kind == "decoder" and len(ids) > 1 and ids[-1] in self.eos_ids and ids != self.completion_ids(text): ids = ids[:-1]
         return ids
@@ -189,14 +196,18 @@ class LM:
     def as_chat(self) -> "LM":
         "The same network asked through its chat template; to the ledger it is another model."
         if not self.tokenizer.chat_template:
-            raise ValueError(f"{self.name!r} has no chat template, so it cannot be asked in a chat format; take another format (cotstudy, ho, ...), or an instruction-tuned model")
+            raise ValueError(f"{self.name!r} has no chat template, so it cannot be asked in a chat format; "
+                             "take another format (cotstudy, ho, ...), or an instruction-tuned model")
         other = copy(self)
         other.chat, other.id = True, self.id.removesuffix("/chat") + "/chat"
         return other
 
-    def complete(self, requests: Sequence[Request], decoding: Decoding, rows: int | None = None) -> Iterator[list[Completion]]:
+    def complete(
+        self, requests: Sequence[Request], decoding: Decoding,
+        rows: int | None = None,  # draws computed at once; None: as many as `most_rows` says fit
+    ) -> Iterator[list[Completion]]:
         "Draw what is asked; completions come in lists, as they finish."
-        yield from _complete(self, requests, decoding, rows or self.rows)
+        yield from _complete(self, requests, decoding, rows)
 
     def save(self, folder: str | Path) -> Path:
         "Write model and tokenizer so that `load(folder)` and `from_pretrained(folder)` read them."
@@ -294,13 +305,14 @@ def load(
                          f"https://huggingface.co/{text}/commits/main or with huggingface_hub.model_info({text!r}).sha")
     return _read(text, text, f"{text}@{revision}", dtype, device, revision=revision)
 
-# %% ../nbs/06_models.ipynb #c1b91f73
+# %% ../nbs/06_models.ipynb #f82c696b
 class _Places:
     "The open draws of an engine: one place each."
 
     def __init__(self, lm, decoding: Decoding, n: int):
         self.lm, self.decoding, vocab = lm, decoding, max(lm.net.config.vocab_size, len(lm.tokenizer))
-        self.tokens, self.logp = np.zeros((n, decoding.max_tok), np.int32), np.zeros((n, decoding.max_tok), np.float32)
+        width = min(decoding.max_tok, 256)  # doubled when a draw gets there
+        self.tokens, self.logp = np.zeros((n, width), np.int32), np.zeros((n, width), np.float32)
         self.n_tok, self.keys, self.draws = np.zeros(n, np.int64), np.zeros(n, np.uint64), [None] * n
         self.is_eos = np.isin(np.arange(vocab), lm.eos_ids)
         self.may_stop = _may_stop(lm, decoding.stop, vocab)
@@ -310,6 +322,7 @@ class _Places:
     def advance(self, at: np.ndarray, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         "Draw the next token of the places `at`; returns the tokens and which draws are done."
         n = self.n_tok[at]
+        if n.max() >= self.tokens.shape[1]: self.tokens, self.logp = (np.concatenate([x, np.zeros_like(x)], 1) for x in (self.tokens, self.logp))
         tokens, logp = choose(logits, uniforms(self.keys[at], n), self.decoding)
         tokens = tokens.cpu().numpy()
         self.tokens[at, n], self.logp[at, n] = tokens, logp.cpu().numpy()
@@ -570,14 +583,45 @@ def _shared(lm: LM, groups: list[tuple], decoding: Decoding, rows: int) -> Itera
         cohorts = [c for c in cohorts if len(c.rows)]
         logits = _step(lm.net, cohorts) if cohorts else None
 
-# %% ../nbs/06_models.ipynb #bf088321
-def _groups(lm: LM, requests: Sequence[Request], decoding: Decoding) -> list[tuple]:
+# %% ../nbs/06_models.ipynb #ae2b999d
+@torch.no_grad()
+def _forced(lm: LM, head: Sequence[int], tails: Sequence[Sequence[int]]) -> torch.Tensor:  # logits [B, T, V] of the tails, aligned right
+    "One plain forward pass over a prompt and several completions."
+    n, device = max(map(len, tails)), lm.net.device
+    if lm.kind == "decoder":
+        ids, mask = _padded([[*head, *t] for t in tails], device)
+        kw = {"position_ids": (mask.cumsum(-1) - 1).clamp_(min=0)} if _takes(lm.net, "position_ids") else {}
+        return lm.net(input_ids=ids, attention_mask=mask, logits_to_keep=n + 1, **kw).logits[:, -n - 1:-1].float()
+    start, head_ids = lm.net.config.decoder_start_token_id, torch.tensor([head], device=device)
+    rows = [lm.net(input_ids=head_ids, decoder_input_ids=torch.tensor([[start, *t[:-1]]], device=device)).logits[0] for t in tails]
+    return torch.stack([torch.nn.functional.pad(x, (0, 0, n - len(x), 0)) for x in rows]).float()
+
+def shares_prefixes(lm: LM) -> bool:
+    "Can this model be drawn with shared prefixes? Tried once, on eight tokens."
+    if lm.kind != "decoder" or not all(type(l) is DynamicLayer for l in DynamicCache(config=lm.net.config).layers): return False
+    if not hasattr(lm, "_shares"):
+        exact, V = lm.net.dtype == torch.float32, lm.net.config.vocab_size
+        groups = [(tuple(i % V for i in ids), [(ids, draw_key("", ids, k)) for k in (0, 1)]) for ids in ((11, 7, 5, 3), (13,))]
+        try:
+            drawn = [d for part in _shared(lm, groups, Decoding(temperature=1.0, max_tok=2), 4) for d in part]
+            plain = [_log_p(_forced(lm, [i % V for i in head], [ids])[0], ids) for head, ids, *_ in drawn]
+            lm._shares = all(np.allclose(p, logp, atol=1e-3 if exact else 0.1) for p, (_, _, logp, *_) in zip(plain, drawn))
+        except (NotImplementedError, AttributeError, TypeError, ValueError, RuntimeError): lm._shares = False
+    return lm._shares
+
+def _log_p(logits: torch.Tensor, ids: Sequence[int]) -> np.ndarray:  # [T, V], [T] -> float32 [T]
+    "Log-probabilities of given tokens."
+    at = torch.as_tensor(np.asarray(ids, np.int64), device=logits.device)
+    return logits.log_softmax(-1).gather(-1, at[:, None])[:, 0].cpu().numpy()
+
+# %% ../nbs/06_models.ipynb #6ae4a8a4
+def _groups(lm: LM, requests: Sequence[Request], ids_of: Mapping[str, tuple], decoding: Decoding) -> list[tuple]:
     "Distinct prompts, longest first, each with its distinct draws: (ids, [((draw_index, requests), key), ...])."
     asked: dict[tuple, dict[int, list]] = {}
     for r in requests:
         if decoding.temperature == 0 and set(r.draw_indices) - {0}:
             raise ValueError(f"greedy decoding has only draw 0, but draws {r.draw_indices} were asked of {r.instance or r.prompt[:40]!r}; set a temperature")
-        for i in r.draw_indices: asked.setdefault(tuple(lm.prompt_ids(r.prompt)), {}).setdefault(i, []).append(r)
+        for i in r.draw_indices: asked.setdefault(ids_of[r.prompt], {}).setdefault(i, []).append(r)
     limit = getattr(lm.net.config, "max_position_embeddings", None) if lm.kind == "decoder" else None
     for ids in asked:
         if not ids: raise ValueError("a prompt has no tokens; give at least one character")
@@ -586,10 +630,85 @@ def _groups(lm: LM, requests: Sequence[Request], decoding: Decoding) -> list[tup
     return [(ids, [((i, rs), draw_key(lm.id, ids, i)) for i, rs in sorted(draws.items())])
             for ids, draws in sorted(asked.items(), key=lambda kv: (-len(kv[0]), kv[0]))]
 
-def _complete(lm: LM, requests: Sequence[Request], decoding: Decoding, rows: int) -> Iterator[list[Completion]]:
+def most_rows(lm: LM, n_tok: int, at_most: int = 512) -> int:  # n_tok: longest prompt + completion; 512 rows saturate a CPU
+    "How many draws fit at once: their keys and values may take 2 GB, or half of what a GPU has free."
+    config, on_gpu = lm.net.config, lm.net.device.type == "cuda"
+    room = torch.cuda.mem_get_info(lm.net.device)[0] // 2 if on_gpu else 2 << 30
+    per_row = 2 * config.num_hidden_layers * config.hidden_size * n_tok * lm.net.dtype.itemsize
+    return int(np.clip(room // per_row, 1, 4 * at_most if on_gpu else at_most))
+
+def _complete(lm: LM, requests: Sequence[Request], decoding: Decoding, rows: int | None) -> Iterator[list[Completion]]:
     "Run an engine and hand each finished draw to everyone who asked for it."
-    pid = {r.prompt: prompt_id(lm, r.prompt, decoding) for r in requests}
-    engine = _waves if lm.kind == 'encoder_decoder' else _shared
-    for finished in engine(lm, _groups(lm, requests, decoding), decoding, rows):
-        yield [Completion(r.instance, r.prompt, pid[r.prompt], i, text, ids, logp, len(ids), finish)
-               for (i, rs), ids, logp, text, finish in finished for r in rs]
+    if not requests: return
+    ids = {r.prompt: tuple(lm.prompt_ids(r.prompt)) for r in requests}
+    names = {prompt: _prompt_id(lm, i, decoding) for prompt, i in ids.items()}
+    groups = _groups(lm, requests, ids, decoding)
+    rows = rows or most_rows(lm, len(groups[0][0]) + min(decoding.max_tok, 1024))
+    for finished in (_shared if shares_prefixes(lm) else _waves)(lm, groups, decoding, rows):
+        yield [Completion(r.instance, r.prompt, names[r.prompt], i, text, tokens, logp, len(tokens), finish)
+               for (i, rs), tokens, logp, text, finish in finished for r in rs]
+
+# %% ../nbs/06_models.ipynb #54b243bc
+def divergence(
+    lm: LM, a: Completion, b: Completion,  # the same draw from two runs
+    decoding: Decoding,
+) -> tuple[int, float] | None:  # first token that differs, and how near the tie is; None: identical
+    "Where two runs of a draw part, and the distance in probability (greedy: in logits) that parted them."
+    n = next((i for i, (x, y) in enumerate(zip(a.token_ids, b.token_ids)) if x != y), None)
+    if n is None: return None
+    head, both = lm.prompt_ids(a.prompt), [int(a.token_ids[n]), int(b.token_ids[n])]
+    logits = _forced(lm, head, [[*a.token_ids[:n].tolist(), both[0]]])[0, -1:]
+    if decoding.temperature == 0: return n, abs(float(logits[0, both[0]] - logits[0, both[1]]))
+    c = distribution(logits, decoding)[0].double().cumsum(-1) / distribution(logits, decoding).double().sum()
+    u = uniforms(np.array([draw_key(lm.id, head, a.draw_index)], np.uint64), np.array([n]))[0]
+    gaps = [max(float(c[t - 1] if t else 0) - float(u), float(u) - float(c[t]), 0.0) for t in both]
+    return n, max(gaps)
+
+# %% ../nbs/06_models.ipynb #1b316b6e
+def logprobs(
+    lm: LM, prompt: str,
+    completions: Sequence[str | Sequence[int]],  # texts, or token ids
+    eos: bool = False,  # is the EOS part of a completion?
+    at_once: int = 64,
+) -> list[np.ndarray]:  # float32 [T] each
+    "Log-probability of each token of each completion (Li et al. 2023, sec. 4.1, likelihood filter)."
+    tails = [lm.completion_ids(c, eos) if isinstance(c, str) else [int(i) for i in c] for c in completions]
+    if empty := [i for i, t in enumerate(tails) if not t]: raise ValueError(f"completions {empty} have no tokens; drop them")
+    head, out = lm.prompt_ids(prompt), []
+    for part in (tails[i: i + at_once] for i in range(0, len(tails), at_once)):
+        out += [_log_p(x[len(x) - len(t):], t) for x, t in zip(_forced(lm, head, part), part)]
+    return out
+
+# %% ../nbs/06_models.ipynb #652a6906
+class Recorded:
+    "A model that can only repeat what was recorded of it."
+    engine, device, dtype, kind = "recorded", "none", "none", "recorded"
+
+    def __init__(self, table, name: str, id: str = ""):  # table: DataFrame with instance, draw_index, text and, if known, n_tok, finish
+        if lacking := {"instance", "draw_index", "text"} - set(table): raise ValueError(f"recorded completions lack {sorted(lacking)}; they have {list(table)}")
+        twice = table[table.duplicated(["instance", "draw_index"])]
+        if len(twice): raise ValueError(f"draw {twice.draw_index.iloc[0]} of {twice.instance.iloc[0]!r} is recorded twice; number the draws of an instance")
+        self.table, self.name = {}, name
+        for row in table.to_dict("records"): self.table.setdefault(str(row["instance"]), {})[int(row["draw_index"])] = row
+        texts = ((k, i, r["text"]) for k, d in sorted(self.table.items()) for i, r in sorted(d.items()))
+        self.id = id or _digest(*(x for t in texts for x in t)).hex()
+
+    def __repr__(self): return f"Recorded({self.name!r}, {len(self.table)} instances, id {self.id})"
+    def prompt_ids(self, prompt: str) -> list[int]: return list(prompt.encode())
+    def decode(self, token_ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        raise ValueError(f"{self.name!r} was recorded without tokens, so its completions cannot be cut; ask for a larger max_tok")
+
+    def complete(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Completion]]:
+        "What was recorded for each request's instance; how it was decoded then, not now."
+        for r in requests:
+            have = self.table.get(r.instance, {})
+            if lacking := [i for i in r.draw_indices if i not in have]:
+                raise ValueError(f"{self.name!r} has {len(have)} completions of {r.instance!r}, but draws {lacking} were asked as well; ask for fewer draws, "
+                                 "or only for recorded instances")
+            name = prompt_id(self, r.prompt, decoding)
+            yield [self._completion(r, name, i, have[i]) for i in r.draw_indices]
+
+    @staticmethod
+    def _completion(r: Request, name: str, i: int, row: dict) -> Completion:
+        n, finish = row.get("n_tok"), row.get("finish")
+        return Completion(r.instance, r.prompt, name, i, row["text"], None, None, None if n is None or n != n else int(n), finish if isinstance(finish, str) else None)
