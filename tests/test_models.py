@@ -1,0 +1,358 @@
+"""Draws are exact, repeatable and equal to what `transformers` itself would do."""
+import json
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from tokenizers import Tokenizer, decoders, models as kinds, pre_tokenizers, processors, trainers
+from transformers import (GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
+                          OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForConditionalGeneration,
+                          BloomConfig, BloomForCausalLM)
+
+from cotstudy import models
+from cotstudy.models import (LM, Decoding, Recorded, Request, choose, distribution, divergence, draw_key, folder_id, invert, load, logprobs, prompt_id,
+                             scratch, shares_prefixes, uniforms)
+
+torch.set_num_threads(1)
+TEXTS = ["Q: Ann has 3 pens. Ann buys 2 more. How many pens does Ann have now?\nA: Let's think step by step.",
+         " Ann has 3 + 2 = 5 pens. So the answer is: 5", "Q: Bob had 9 apples and ate 4.\nA:", "One. Two! Three? Yes; no: maybe, \"perhaps\"."]
+SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+
+
+def make_tokenizer(bos: bool = False, eos_last: bool = False) -> PreTrainedTokenizerFast:
+    tok = Tokenizer(kinds.BPE())
+    tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tok.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=320, special_tokens=["<pad>", "<eos>", "<bos>"], show_progress=False,
+                                                       initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    if bos: tok.post_processor = processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 2)])
+    if eos_last: tok.post_processor = processors.TemplateProcessing("$A <eos>", special_tokens=[("<eos>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>")
+
+
+TOKENIZER = make_tokenizer()
+V = len(TOKENIZER)
+COMMON = dict(vocab_size=V, pad_token_id=0, eos_token_id=1, bos_token_id=2)
+NETS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(intermediate_size=64, num_key_value_heads=2, **SMALL, **COMMON)),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, **COMMON)),
+    "opt": lambda: OPTForCausalLM(OPTConfig(ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=512, **SMALL, **COMMON)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(intermediate_size=64, num_key_value_heads=1, **SMALL, **COMMON)),
+    "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(intermediate_size=64, **SMALL, **COMMON)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(intermediate_size=64, num_key_value_heads=2, sliding_window=16, **SMALL, **COMMON)),
+    "bloom": lambda: BloomForCausalLM(BloomConfig(n_layer=2, n_head=4, **{"hidden_size": 32}, **COMMON)),
+    "t5": lambda: T5ForConditionalGeneration(T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0, **COMMON)),
+}
+FAST = {"llama", "gpt2", "opt", "qwen2", "neox"}  # drawn with shared prefixes; the others in waves
+
+
+def make_lm(name: str, sharp: float = 6.0) -> LM:
+    "Random weights, made so decided that greedy decoding has no ties, and with an EOS that comes after about 12 tokens."
+    torch.manual_seed(1)
+    net = NETS[name]().eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            if p.dim() > 1: p.mul_(3)
+        head = net.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.clone())
+        head.bias = torch.nn.Parameter(torch.zeros(V))
+        ids = torch.tensor([TOKENIZER(TEXTS[0])["input_ids"]])
+        out = net(input_ids=ids, **({"decoder_input_ids": ids} if net.config.is_encoder_decoder else {})).logits
+        head.weight.mul_(sharp / out.std())
+        head.bias[1] = 2 * sharp
+    return LM(net, make_tokenizer(eos_last=True) if name == "t5" else TOKENIZER, name, name)
+
+
+@pytest.fixture(scope="module", params=list(NETS))
+def lm(request): return make_lm(request.param)
+
+
+@pytest.fixture(scope="module")
+def llama(): return make_lm("llama")
+
+
+PROMPTS = [TEXTS[0], "Q: Ann", TEXTS[2], "A", TEXTS[0][:40]]
+
+
+def run(lm, requests, decoding, rows=None):
+    return {(c.prompt, c.draw_index): c for part in lm.complete(requests, decoding, rows) for c in part}
+
+
+def generate(lm, prompt, n):
+    ids = torch.tensor([lm.prompt_ids(prompt)])
+    out = lm.net.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n)[0]
+    return out[1 if lm.kind == "encoder_decoder" else ids.shape[1]:].tolist()
+
+
+def test_greedy_equals_generate_token_for_token(lm):
+    got = run(lm, [Request(p) for p in PROMPTS], Decoding(max_tok=24))
+    assert shares_prefixes(lm) == (lm.name in FAST)
+    for p in PROMPTS: assert got[p, 0].token_ids.tolist() == generate(lm, p, 24), p
+    assert len({len(c.token_ids) for c in got.values()}) > 1 or lm.name in ("mistral", "bloom", "t5")
+
+
+def test_log_probabilities_are_those_of_a_plain_forward_pass(lm):
+    got = run(lm, [Request(p, (0, 1, 2)) for p in PROMPTS], Decoding(temperature=0.7, top_p=0.9, max_tok=20))
+    for p in PROMPTS:
+        mine = [got[p, i] for i in range(3)]
+        for c, plain in zip(mine, logprobs(lm, p, [c.token_ids for c in mine])): np.testing.assert_allclose(c.logprobs, plain, atol=2e-4)
+        one = logprobs(lm, p, [mine[0].token_ids])[0]
+        ids = torch.tensor([lm.prompt_ids(p)])
+        tail = torch.tensor([mine[0].token_ids.tolist()])
+        with torch.no_grad():
+            if lm.kind == "decoder": logits = lm.net(input_ids=torch.cat([ids, tail], 1)).logits[0, ids.shape[1] - 1: -1]
+            else: logits = lm.net(input_ids=ids, labels=tail).logits[0]
+        np.testing.assert_allclose(one, logits.log_softmax(-1).gather(1, tail[0][:, None])[:, 0], atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_a_draw_does_not_depend_on_batch_or_order(name):
+    lm, hot = make_lm(name, sharp=2.0), Decoding(temperature=1.0, max_tok=20)
+    n = 30 if name == "llama" else 6
+    asked = [Request(p, tuple(range(n))) for p in PROMPTS]
+    first = run(lm, asked, hot, 64)
+    assert len({c.text for c in first.values()}) > len(first) / 2  # they are different draws
+    mixed = [Request(r.prompt, r.draw_indices[a::2][::-1]) for r in asked[::-1] for a in (0, 1)]
+    n_same = n_all = 0
+    for again in (run(lm, mixed, hot, 17), run(lm, asked, hot, 512), run(lm, [Request(PROMPTS[1], (5, 3))], hot, 1)):
+        for key, c in again.items():
+            n_all += 1
+            parted = divergence(lm, c, first[key], hot)
+            n_same += parted is None
+            assert parted is None or parted[1] < 1e-4
+            if parted is None: assert c.text == first[key].text and c.finish == first[key].finish
+    assert n_all - n_same <= max(1, 0.001 * n_all)
+
+
+def test_both_engines_make_the_same_draws(llama):
+    hot, asked = Decoding(temperature=1.0, max_tok=30, stop=("e",)), [Request(p, tuple(range(9))) for p in PROMPTS]
+    shared = run(llama, asked, hot, 20)
+    waves = make_lm("llama")
+    waves._shares = False
+    for key, c in run(waves, asked, hot, 20).items(): assert (c.text, c.finish, c.n_tok) == (shared[key].text, shared[key].finish, shared[key].n_tok)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5"])
+def test_sampled_tokens_follow_the_exact_distribution(name):
+    lm, n = make_lm(name, sharp=1.5), 1500
+    for how in (Decoding(temperature=1.0, max_tok=1), Decoding(temperature=0.7, top_k=20, top_p=0.8, max_tok=1)):
+        got = run(lm, [Request(TEXTS[0], tuple(range(n)))], how)
+        ids = torch.tensor([lm.prompt_ids(TEXTS[0])])
+        with torch.no_grad():
+            extra = {"decoder_input_ids": torch.zeros(1, 1, dtype=torch.long)} if lm.kind == "encoder_decoder" else {}
+            p = torch.softmax(lm.net(input_ids=ids, **extra).logits[0, -1].double() / how.temperature, -1).numpy()
+        if how.top_k:  # by hand: the 20 best, then the fewest of them that reach 0.8 of their mass
+            best = np.argsort(-p, kind="stable")[:20]
+            best = best[: int(np.searchsorted(np.cumsum(p[best]) / p[best].sum(), 0.8) + 1)]
+            p = np.where(np.isin(np.arange(len(p)), best), p, 0)
+        p = p / p.sum()
+        seen = np.bincount([c.token_ids[0] for c in got.values()], minlength=len(p))
+        assert not seen[p == 0].any()
+        common = p * n >= 5
+        chi = ((seen - n * p)[common] ** 2 / (n * p)[common]).sum() + (seen[~common].sum() - n * p[~common].sum()) ** 2 / max(n * p[~common].sum(), 1e-9) * (p[~common].sum() > 1e-3)
+        dof = common.sum()
+        assert chi < dof + 4 * np.sqrt(2 * dof), (chi, dof)
+
+
+def test_left_padding_does_not_change_a_draw(lm):
+    how = Decoding(temperature=1.0, max_tok=15)
+    alone = run(lm, [Request("A", (0, 1, 2))], how)
+    beside = run(lm, [Request(p, (0, 1, 2)) for p in PROMPTS], how)
+    for key, c in alone.items(): assert beside[key].token_ids.tolist() == c.token_ids.tolist()
+
+
+def test_stop_texts_eos_and_length(llama):
+    free = run(llama, [Request(p, tuple(range(8))) for p in PROMPTS], Decoding(temperature=1.0, max_tok=40))
+    assert {c.finish for c in free.values()} == {"stop", "length"}
+    for c in free.values():
+        assert (c.finish == "stop") == (c.token_ids[-1] == 1) and c.n_tok == len(c.token_ids) == len(c.logprobs) <= 40
+        assert c.text == TOKENIZER.decode([i for i in c.token_ids.tolist() if i > 2])
+    stops = ("en", "a")
+    cut = run(llama, [Request(p, tuple(range(8))) for p in PROMPTS], Decoding(temperature=1.0, max_tok=40, stop=stops))
+    n_cut = 0
+    for key, c in cut.items():
+        full = free[key]
+        n = c.n_tok  # the stop text does not move the random stream: the tokens are a prefix of the free draw
+        assert c.token_ids.tolist() == full.token_ids[:n].tolist()
+        at = min((i for s in stops if (i := full.text.find(s)) >= 0), default=None)
+        assert c.text == (full.text if at is None else full.text[:at])
+        if at is not None:
+            n_cut += 1
+            assert c.finish == "stop" and not any(s in llama.decode(c.token_ids[:-1]) for s in stops)
+    assert n_cut > 3
+
+
+def test_stop_text_of_characters_made_of_several_tokens(llama):
+    "An é is two byte tokens here; the stop text ends in the middle of nothing."
+    ids = np.array(TOKENIZER("ab é cd")["input_ids"], np.int32)
+    how = Decoding(stop=("é",))
+    places = models._Places(llama, how, 1)
+    places.tokens[0, : len(ids)] = ids
+    hit = []
+    for n in range(1, len(ids) + 1):
+        places.n_tok[0] = n
+        hit.append(bool(places.may_stop[ids[n - 1]]) and places._stopped(0))
+    assert hit.index(True) == next(n for n in range(len(ids)) if "é" in TOKENIZER.decode(ids[: n + 1].tolist()))
+
+
+def test_a_length_limit_is_a_view(llama):
+    long = run(llama, [Request(TEXTS[0], tuple(range(6)))], Decoding(temperature=1.0, max_tok=300))
+    short = run(llama, [Request(TEXTS[0], tuple(range(6)))], Decoding(temperature=1.0, max_tok=5))
+    for key, c in short.items(): assert c.token_ids.tolist() == long[key].token_ids[:5].tolist() and c.prompt_id == long[key].prompt_id
+
+
+def test_each_prompt_is_read_once_and_rows_are_bounded(llama, monkeypatch):
+    read, sizes, prefill, step = [], [], models._prefill, models._step
+    monkeypatch.setattr(models, "_prefill", lambda lm, prompts, *a: read.extend(prompts) or prefill(lm, prompts, *a))
+    monkeypatch.setattr(models, "_step", lambda net, cohorts: sizes.append(sum(len(c.rows) for c in cohorts)) or step(net, cohorts))
+    got = run(llama, [Request(p, tuple(range(10))) for p in PROMPTS], Decoding(temperature=1.0, max_tok=30), 25)
+    assert len(got) == 50 and len(read) == len(set(read)) == 5 and max(sizes) <= 25
+    assert [len(p) for p in read] == sorted(map(len, read), reverse=True)
+
+
+def test_the_same_draw_asked_twice_is_drawn_once_and_given_to_both(llama):
+    asked = [Request(TEXTS[2], (0, 1), "a"), Request(TEXTS[2], (1, 2), "b")]
+    got = [c for part in llama.complete(asked, Decoding(temperature=1.0, max_tok=5)) for c in part]
+    assert sorted((c.instance, c.draw_index) for c in got) == [("a", 0), ("a", 1), ("b", 1), ("b", 2)]
+    assert list(llama.complete([], Decoding())) == []
+
+
+def test_training_attention_is_untouched_by_drawing(llama):
+    before = llama.net.config._attn_implementation
+    stream = llama.complete([Request(TEXTS[2], (0, 1, 2))], Decoding(temperature=1.0, max_tok=30))
+    next(stream)  # in the middle of drawing
+    ids = torch.tensor([TOKENIZER(TEXTS[0])["input_ids"]])
+    llama.net(input_ids=ids, labels=ids).loss.backward()
+    assert llama.net.config._attn_implementation == before and llama.net.model.embed_tokens.weight.grad is not None
+    llama.net.zero_grad()
+    assert sum(len(part) for part in stream) <= 2
+
+
+def test_errors_say_what_to_do(llama, tmp_path):
+    with pytest.raises(ValueError, match="greedy decoding has only draw 0"): list(llama.complete([Request("A", (0, 1))], Decoding()))
+    with pytest.raises(ValueError, match="positions"): list(llama.complete([Request("A")], Decoding(max_tok=5000)))
+    with pytest.raises(ValueError, match="no tokens"): list(llama.complete([Request("")], Decoding()))
+    with pytest.raises(ValueError, match="no tokens"): logprobs(llama, "A", ["x", ""])
+    with pytest.raises(ValueError, match="give a tuple"): Decoding(stop="\n")
+    with pytest.raises(ValueError, match="chat template"): llama.as_chat()
+    for bad in (dict(temperature=-1), dict(temperature=float("nan")), dict(top_p=0), dict(top_p=1.2), dict(top_k=-1), dict(max_tok=0), dict(stop=("",))):
+        with pytest.raises(ValueError): Decoding(**bad)
+    with pytest.raises(ValueError, match="40 hex"): load("owner/model")
+    with pytest.raises(ValueError, match="40 hex"): load("owner/model", revision="main")
+    with pytest.raises(ValueError, match="neither"): load("what is this?")
+    with pytest.raises(FileNotFoundError, match="no folder"): load(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="config.json"): load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="safetensors"): load(tmp_path)
+    with pytest.raises(KeyError, match="did you mean 8m"): scratch("8mm", TOKENIZER)
+
+
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_save_and_load_keep_the_model_and_its_identity(name, tmp_path):
+    lm = make_lm(name)
+    lm.net.get_output_embeddings().bias = None  # the formats have no such bias
+    lm.save(tmp_path / "a")
+    one, two = load(tmp_path / "a"), load(str(tmp_path / "a"))
+    assert one.id == two.id == folder_id(tmp_path / "a") and one.kind == lm.kind and one.dtype == "float32"
+    how = Decoding(max_tok=10)
+    assert [c.text for c in run(one, [Request("A")], how).values()] == [c.text for c in run(lm, [Request("A")], how).values()]
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    (tmp_path / "a/config.json").write_text(json.dumps(config | {"transformers_version": "0.0"}))
+    assert folder_id(tmp_path / "a") == one.id
+    (tmp_path / "a/config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    assert folder_id(tmp_path / "a") != one.id
+    with pytest.raises(ValueError, match="dtype"): load(tmp_path / "a", dtype="int8")
+    assert load(tmp_path / "a", dtype="bfloat16").dtype == "bfloat16"
+
+
+def test_half_precision_draws(tmp_path):
+    lm = make_lm("llama")
+    lm.net.to(torch.bfloat16)
+    got = run(lm, [Request(p, (0, 1)) for p in PROMPTS], Decoding(temperature=1.0, max_tok=10))
+    assert shares_prefixes(lm) and len(got) == 10 and all(np.isfinite(c.logprobs).all() for c in got.values())
+
+
+def test_scratch_models_depend_on_size_and_seed_only():
+    state = torch.random.get_rng_state()
+    a, b, c = scratch("0.1m", TOKENIZER, 3), scratch("0.1m", TOKENIZER, 3), scratch("0.1m", TOKENIZER, 4)
+    assert a.id == b.id != c.id and torch.equal(torch.random.get_rng_state(), state)
+    assert 0.08e6 < a.n_params < 0.2e6 and 6e6 < scratch("8m", TOKENIZER).n_params < 11e6
+
+
+def test_prompts_get_the_special_tokens_of_their_tokenizer(llama):
+    bos = LM(llama.net, make_tokenizer(bos=True), "bos", "bos")
+    assert bos.prompt_ids("A")[0] == 2 and bos.completion_ids("A") == llama.prompt_ids("A") and bos.completion_ids("A", eos=True)[-1] == 1
+    closing = make_tokenizer(eos_last=True)
+    assert LM(llama.net, closing, "x", "x").prompt_ids("A") == llama.prompt_ids("A")  # a decoder's prompt does not end with EOS
+    assert make_lm("t5").prompt_ids("A")[-1] == 1
+
+
+def test_prompt_id_names_the_distribution_and_not_the_length(llama):
+    base = prompt_id(llama, "A", Decoding(temperature=0.7))
+    assert len(base) == 32 and base == prompt_id(llama, "A", Decoding(temperature=0.7, max_tok=3))
+    others = {prompt_id(llama, p, d) for p, d in [("B", Decoding(temperature=0.7)), ("A", Decoding()), ("A", Decoding(temperature=0.8)),
+              ("A", Decoding(temperature=0.7, top_p=0.9)), ("A", Decoding(temperature=0.7, top_k=5)), ("A", Decoding(temperature=0.7, stop=("x",)))]}
+    assert len(others) == 6 and base not in others
+    assert prompt_id(llama, "A", Decoding()) == prompt_id(llama, "A", Decoding(top_k=5))  # greedy ignores truncation
+
+
+def test_chat_prompts_are_wrapped_once():
+    tok = make_tokenizer(bos=True)
+    tok.chat_template = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
+    plain = LM(make_lm("llama").net, tok, "c", "c")
+    chat = plain.as_chat()
+    assert tok.decode(chat.prompt_ids("A"), skip_special_tokens=False) == "<bos><user>A<me>" and chat.id != plain.id and not plain.chat
+    assert len(list(chat.complete([Request("A")], Decoding(max_tok=3)))) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=150).filter(any), st.floats(0, 1, exclude_max=True))
+def test_inversion_never_picks_the_impossible_and_walks_in_order(weights, u):
+    p = torch.tensor([weights], dtype=torch.float32)
+    i = invert(p, np.array([u])).item()
+    c = np.cumsum(weights) / sum(weights)
+    assert weights[i] > 0
+    assert (c[i - 1] if i else 0) <= u + 1e-9 and u <= c[i] + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=30), st.floats(0.05, 1.0), st.integers(0, 30), st.floats(0.3, 3))
+def test_truncation_keeps_the_smallest_set(logits, top_p, top_k, temperature):
+    how = Decoding(temperature=temperature, top_p=top_p, top_k=top_k)
+    p = distribution(torch.tensor([logits]), how)[0].double().numpy()
+    full = torch.softmax(torch.tensor(logits) / temperature, -1).double().numpy()
+    kept = p > 0
+    assert kept.any() and (not top_k or kept.sum() <= top_k) and np.allclose(p[kept], full[kept])
+    if not kept.all(): assert full[kept].min() >= full[~kept].max() - 1e-7
+    pool = np.sort(full)[::-1][: top_k or None].sum()
+    assert p.sum() >= top_p * pool - 1e-5 and p.sum() - p[kept].min() < top_p * pool + 1e-5
+
+
+def test_streams_are_uniform_and_unrelated():
+    keys = np.array([draw_key("m", [1, 2, 3], i) for i in range(400)], np.uint64)
+    u = np.array([uniforms(keys, np.full(400, t)) for t in range(50)])
+    assert 0 <= u.min() and u.max() < 1 and abs(u.mean() - 0.5) < 0.01 and len(set(keys.tolist())) == 400
+    assert abs(np.corrcoef(u[:-1].ravel(), u[1:].ravel())[0, 1]) < 0.03 and abs(np.corrcoef(u[:, :-1].ravel(), u[:, 1:].ravel())[0, 1]) < 0.03
+    for other in (draw_key("m2", [1, 2, 3], 0), draw_key("m", [1, 2, 4], 0), draw_key("m", [1, 2, 3], 1)): assert other != draw_key("m", [1, 2, 3], 0)
+    assert list(product(keys[:3].tolist())) == [(draw_key("m", [1, 2, 3], i),) for i in range(3)]
+
+
+def test_greedy_picks_the_first_best_and_reports_its_probability():
+    tokens, logp = choose(torch.tensor([[0.0, 2.0, 2.0], [3.0, 0.0, 0.0]]), np.zeros(2), Decoding())
+    assert tokens.tolist() == [1, 0]
+    np.testing.assert_allclose(logp, [-np.log(2 + np.exp(-2)), -np.log(1 + 2 * np.exp(-3))], rtol=1e-5)
+
+
+def test_recorded_completions_are_repeated_and_nothing_is_invented():
+    table = pd.DataFrame(dict(instance=["a", "a", "b"], draw_index=[0, 1, 0], text=["x", "y", "z"], n_tok=[4, None, 2], finish=["stop", None, "length"]))
+    model = Recorded(table, "old")
+    got = [c for part in model.complete([Request("p", (0, 1), "a"), Request("q", (0,), "b")], Decoding()) for c in part]
+    assert [(c.text, c.n_tok, c.finish, c.token_ids, c.logprobs) for c in got] == [("x", 4, "stop", None, None), ("y", None, None, None, None), ("z", 2, "length", None, None)]
+    with pytest.raises(ValueError, match=r"'old' has 2 completions of 'a'.*\[2\]"): list(model.complete([Request("p", (0, 1, 2), "a")], Decoding()))
+    with pytest.raises(ValueError, match="has 0 completions of 'c'"): list(model.complete([Request("p", (0,), "c")], Decoding()))
+    with pytest.raises(ValueError, match="twice"): Recorded(pd.concat([table, table]), "old")
+    with pytest.raises(ValueError, match="lack"): Recorded(table.drop(columns="text"), "old")
+    assert Recorded(table, "old").id == model.id != Recorded(table.assign(text="w"), "old").id
