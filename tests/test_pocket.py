@@ -1,0 +1,111 @@
+"""The pocket world: nothing asked was told, nothing is unrepresentable, builds repeat and resume, what ships loads plainly."""
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import cotstudy
+from cotstudy.models import load
+from cotstudy.pocket import FORMAT, PRETRAINED, SIZES, Reading, batch, build, document, network, overlap, pocket_tokenizer, rate, stem
+from cotstudy.procedural import FAMILIES, procedural_task
+from cotstudy.prompts import render_completion, render_prompt
+
+torch.set_num_threads(1)
+TOK = pocket_tokenizer()
+SHIPPED = Path(cotstudy.__file__).parent / "pocket_models"
+TABLE = json.loads((SHIPPED / "models.json").read_text()) if (SHIPPED / "models.json").exists() else {}
+shipped = pytest.mark.parametrize("name", sorted(TABLE))
+
+@settings(max_examples=300, deadline=None)
+@given(st.text())
+def test_every_text_survives(text):
+    ids = TOK(text)["input_ids"]
+    assert TOK.decode(ids) == text
+    assert not {TOK.pad_token_id, TOK.bos_token_id, TOK.eos_token_id} & set(ids) or any(s in text for s in ("<pad>", "<bos>", "<eos>"))
+
+@pytest.mark.parametrize("c", "abcdefghijklmnopqrstuvwxyz")
+def test_spaced_letters_are_single_tokens(c):
+    assert len(TOK(f" {c} {c} {c}")["input_ids"]) == 3
+
+@pytest.mark.parametrize("c", "0123456789")
+def test_digits_are_single_tokens(c):
+    assert [TOK.decode(i) for i in TOK(c * 5)["input_ids"]] == [c] * 5
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_prompt_is_a_token_prefix(name):
+    f, rng = FAMILIES[name], Random(3)
+    for _ in range(20):
+        i = f.draw(rng, **f.difficulty); r = f.rationale(i, rng)
+        for mode, text in (("cot", r), ("label", None)):
+            p, c = render_prompt(FORMAT, i.question, mode), render_completion(FORMAT, text, i.answer)
+            assert TOK(p + c)["input_ids"] == TOK(p)["input_ids"] + TOK(c)["input_ids"]
+
+def test_text_is_a_function_of_seed_and_step():
+    a, b = ([next(Reading().documents(s, 5)[2]) for s in (0, 0, 1)] for _ in range(2))
+    assert a == b and a[0] == a[1] != a[2]
+    with pytest.raises(ValueError, match="arith"): Reading(families=("sst",)).documents(0, 0)
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_nothing_asked_was_told(name):
+    rng = Random(11); texts = [document(rng, k % 8 == 0) for k in range(1500)]
+    task = procedural_task(name, 0, 0, 300, seed=9)
+    assert overlap([task], texts)[name] == dict(n=300, question=0, stem=0)
+    planted = task.split("test")[0].question
+    assert overlap([task], [f"Q: {planted}\nA: x"])[name]["question"] == 1
+    if not FAMILIES[name].pretrained: assert not any(stem(i.question) in t for t in texts for i in task.split("test")[:50])
+    assert all(f.pretrained for f in PRETRAINED) and "sst" not in [f.name for f in PRETRAINED]
+
+def test_rows_begin_with_a_document_and_never_hold_padding():
+    for step, shape in ((0, (8, 192)), (7, (2, 768))):
+        x = batch(TOK, Reading(families=(), page_every=8), 0, step)
+        assert x.shape == shape and (x != TOK.pad_token_id).all() and (x == TOK.eos_token_id).any()
+
+def test_rate_rises_and_falls_to_zero():
+    r = [rate(k, 400) for k in range(400)]
+    assert max(r) == 1 and r[0] < 0.05 and 0 < r[-1] < 0.01 and all(a >= b for a, b in zip(r[60:], r[61:]))
+
+def test_interrupted_build_equals_undisturbed(tmp_path):
+    kw = dict(steps=4, stages=1, n_items=0, progress=None)
+    build("xs", tmp_path / "a", **kw)
+    build("xs", tmp_path / "b", until=1, **kw)
+    assert not (tmp_path / "b/model.safetensors").exists()
+    build("xs", tmp_path / "b", **kw)
+    a, b = (load_file(tmp_path / k / "model.safetensors") for k in "ab")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert json.loads((tmp_path / "a/train.json").read_text())["n_tok"] == 4 * 8 * 192
+
+def test_unknown_size_says_which_exist(tmp_path):
+    with pytest.raises(KeyError, match="teacher"): build("huge", tmp_path)
+
+def test_family_spans_an_order_of_magnitude():
+    n = [network(s, TOK, 0).num_parameters() for s in SIZES.values()]
+    assert len(n) >= 4 and n == sorted(n) and n[-1] > 10 * n[0] and 80_000 < n[0] < 150_000
+
+@shipped
+def test_shipped_model_is_what_the_table_says(name):
+    folder = SHIPPED / TABLE[name]["folder"]
+    assert sha256((folder / "model.safetensors").read_bytes()).hexdigest() == TABLE[name]["sha256"]
+    assert {"config.json", "tokenizer.json", "README.md", "card.json", "train.json"} <= {p.name for p in folder.iterdir()}
+    assert not (folder / "resume").exists()
+    card = json.loads((folder / "card.json").read_text())["measured"]
+    assert set(card) == set(FAMILIES) and all(0 <= m["cot"] <= 1 and m["n"] >= 100 for m in card.values())
+
+@shipped
+def test_shipped_model_loads_plainly(name):
+    folder = SHIPPED / TABLE[name]["folder"]
+    net, tok = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    assert net.num_parameters() == TABLE[name]["params"] == network(SIZES[name], TOK, 0).num_parameters()
+    assert tok.get_vocab() == TOK.get_vocab(), "the tokenizer must be the one the recipe makes"
+    out = net.generate(**tok(render_prompt(FORMAT, "Ann has 3 pens. Ann buys 2 more. How many pens does Ann have now?"), return_tensors="pt", return_token_type_ids=False),
+                       max_new_tokens=60, do_sample=False)
+    assert "So the answer is:" in tok.decode(out[0]) and out[0, -1] == tok.eos_token_id
+    assert load(f"pocket/{name}").net.num_parameters() == net.num_parameters()
+
+def test_shipped_models_are_small():
+    assert sum(p.stat().st_size for p in SHIPPED.rglob("*.safetensors")) <= 20e6
