@@ -4,7 +4,7 @@ import gzip, json
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cotstudy.answers import RULES, extract, is_correct, rescore
+from cotstudy.answers import RULES, extract, is_correct, readings, rescore
 from cotstudy.instances import KINDS, Task
 from cotstudy.sources import read_jsonl
 from cotstudy.tasks import TASKS, load, outline
@@ -52,11 +52,13 @@ def test_our_rule_loses_little_on_real_text(data_dir):
 NUMBERS = [("5", "5"), (" 5.", "5"), ("$5.00", "5"), ("1,234 pens", "1234"), ("-3", "-3"), ("\u22123 degrees", "-3"), ("-$4.50", "-4.5"), ("$-4.50", "-4.5"), (".5", "0.5"), ("05", "5"), ("3-2", "3"),
            ("Ann has 5 pens.", "5"), ("3 + 2 = 5", "5"), ("3 + 2 = 5 pens. 5 * 2 = 10.", "10"), ("10, since 3 + 7 = 10", "10"), ("The answer is 7 because 3 + 4 = 7 > 6.", "7"), ("#### 1,000", "1000"),
            ("1/2", "0.5"), ("50%", "50"), ("7.0", "7"), ("1000000", "1000000"), ("I do not know.", None), ("", None), ("   ", None), ("five", None), ("mp3", None), ("Answer: 12", "12"), ("x --> 9", "9"), ("0.6666666666666666", "0.6666666666666666"),
+           ("8.\n\nOr else: 12 / 4 = 3", "8"), (": 66 \n\nThat is 71 - 5 = 66 and 5 - 1 = 4", "66"), ("9.8/16 - 5.2/16 = 4.6/16", "0.2875"), ("3/4 - 1/4 = 2/4 = 1/2.", "0.5"), ("so = \\frac{1}{4}", "0.25"), ("4 * 5 = 20\n5 + 5 +", None), ("1) 2 + 3 =\n2) 3 + 4 =", None),
            ("_____8142_____", "8142"), ("-0", "0"), ("8.00.", "8"), ("12 dollars and 5 cents", "12"), ("\u20ac3", "3"), ("3 / 0", "3")]
 CHOICES = [("B", "B"), ("(B)", "B"), ("B.", "B"), (" B) red", "B"), ("B: 09/08/2021.", "B"), ("(b)", "B"), ("b", "B"), ("b.", "B"), ("The answer is (C).", "C"), ("The answer is B", "B"), ("the answer is D.\n", "D"),
            ("A", "A"), ("A.", "A"), ("(A) a bird", "A"), ("A bird", None), ("A bird is (B)", "B"), ("Alice", None), ("Bob and Claire", None), ("Because it is so", None), ("December", None), ("Dec. 5", None), ("E.T. phone home", "E"),
            ("option C", "C"), ("choice D.", "D"), ("Plan B", None), ("vitamin C", None), ("F", None), ("(Z)", None), ("", None), ("red", "A"), ("It is BLUE!", "B"), ("red or blue", None), ("reddish", None), ("f(A)=2", None),
-           ("D. P(B) = P(A or B)", "D"), ("**C**", "C"), ("I am not sure", None), ("A man", None), ("a", "A"), ("\"E\"", "E")]
+           ("D. P(B) = P(A or B)", "D"), ("**C**", "C"), ("I am not sure", None), ("A man", None), ("a", "A"), ("\"E\"", "E"), ("either (a) red or (b) blue", None), ("(A) is incorrect because it is wet. (C), (D) and (E) are not pens.", "B"),
+           ("Option (B) is the correct answer, not (C).", "B"), ("(A) and (B) are unrelated, so (C)", "C"), ("making (D) the best answer, while (A) is wet", "D"), ("The answer would be (C) red", "C")]
 YESNOS = [("yes", "yes"), (" No.", "no"), ("Yes, the coin is heads up.", "yes"), ('"Yes, it is."', "yes"), ("YES!", "yes"), ("the answer is no", "no"), ("There is no coin.", None), ("Nobody knows", None), ("Yesterday", None),
           ("probably yes - it is", "yes"), ("yes and no", None), ("yes or no", None), ("", None), ("I think not", None), ("It is: yes.", "yes"), ("no;", "no"), ("yes(heads)", "yes"), ("know", None), ("notes", None)]
 LETTERS = [("yajo", "yajo"), (' "yajo".', "yajo"), ("YAJO", "yajo"), ("y a j o", "y a j o"), ("Y-A-J-O", "y a j o"), ("y, a, j, o.", "y a j o"), ("The answer is yajo.", "yajo"), ("So it is: yajo", "yajo"), ('"n doa".', "n doa"), ("", None), ("...", None), ("123", None)]
@@ -89,7 +91,7 @@ def test_the_papers_rules(name, rule, text, prefix, want): assert extract(text, 
 
 @pytest.mark.parametrize("name, rule, prediction, gold, want", [
     ("multiarith", "kojima", "8.00", "8", False), ("gsm8k", "kojima", "1000", "1,000", False), ("gsm8k", "ho", "1000", "1,000", True), ("multiarith", "ho", "5.0", "5", False), ("addsub", "ho", "5.0", "5", True), ("svamp", "ho", "51", "51.0", True),
-    ("single_eq", "ho", "0.666667", "0.6666666666666666", True), ("strategy_qa", "ho", "no", "No", True), ("strategy_qa", "kojima", "no", "No", False), ("last_letter_concatenation", "ho", "NKEO", "nkeo", False), ("last_letter_concatenation", "cotstudy", "nkeo", "n k e o", True),
+    ("single_eq", "ho", "0.666667", "0.6666666666666666", True), ("strategy_qa", "ho", "no", "No", True), ("strategy_qa", "kojima", "no", "No", True), ("strategy_qa", "kojima", "No", "No", False), ("single_eq", "kojima", "26", "26.0", True), ("single_eq", "kojima", "26.0", "26", False), ("last_letter_concatenation", "ho", "NKEO", "nkeo", False), ("last_letter_concatenation", "cotstudy", "nkeo", "n k e o", True),
     ("commonsense_qa", "scotd", "(b)", "B", True), ("commonsense_qa", "scotd", "(b).", "B", False), ("commonsense_qa", "scotd", "blue", "B", False), ("anli_heldout", "scotd", "yes.", "yes", True), ("sst2_sentences", "scotd", "Positive", "positive", True), ("sst2_sentences", "scotd", "positive.", "positive", False),
     ("quarel", "cotstudy", "B", "(b)", True), ("multiarith", "cotstudy", "1000", "1,000", True), ("multiarith", "cotstudy", "5", "5.0", True), ("strategy_qa", "cotstudy", "no", "No", True), ("date_understanding", "cotstudy", "A", "B", False)])
 def test_comparison(name, rule, prediction, gold, want): assert is_correct(prediction, gold, outline(name), rule) is want
@@ -104,6 +106,12 @@ def test_nothing_is_never_right():
 def test_unknown_rule():
     with pytest.raises(ValueError, match="rule is 'lenient', expected one of"): extract("5", TOY["number"], "lenient")
     with pytest.raises(ValueError, match="expected one of"): is_correct("5", "5", TOY["number"], "lenient")
+
+
+def test_a_rationale_concludes_in_its_last_sentence():
+    both = "Red is louder than blue. Thus, the blue one is quieter."
+    assert extract(both, TOY["choice"], prefix="answer is", options=("red", "blue")) == "B"
+    assert extract(both, TOY["choice"], options=("red", "blue")) is None
 
 
 def test_prefix_under_our_rule():
@@ -195,6 +203,20 @@ def test_rescore_refuses(tmp_path):
     with pytest.raises(ValueError, match="no `gold`"): rescore(write(tmp_path, [dict(id="q", answer_text="5")]), "multiarith")
     with pytest.raises(FileNotFoundError): rescore(tmp_path / "none.jsonl", "multiarith")
     with pytest.raises(KeyError): rescore(write(tmp_path, [dict(id="q", answer_text="5", gold="5")]), "multarith")
+
+
+def test_rescore_reads_the_options_that_the_file_shows(tmp_path):
+    row = dict(id="q", question="Which? Answer choices: (A) red, (B) dark blue, (C) a (light) one.", answer_text=" it is dark blue", gold="B")
+    assert rescore(write(tmp_path, [row]), TOY["choice"])["accuracy"] == 100
+    assert rescore(write(tmp_path, [row | dict(question="Which? (B) red (A) dark blue")]), TOY["choice"])["unparsed"] == 1
+
+
+def test_readings_has_a_row_per_completion_and_rule(tmp_path):
+    rows = [dict(id="q", answer_text=t, gold="5") for t in (" 5.00", "none")]
+    read = readings(write(tmp_path, rows), "multiarith", ("cotstudy", "kojima", "ho"))
+    assert read.record.tolist() == [0, 0, 0, 1, 1, 1] and read.correct.tolist() == [True, False, False] + [False] * 3
+    assert read.prediction.tolist() == ["5", "5.00", "5.00", None, None, None]
+    with pytest.raises(ValueError, match="expected one of"): readings(tmp_path / "r.jsonl", "multiarith", ("mine",))
 
 
 def test_rescore_takes_gold_and_options_from_the_task(tmp_path):
