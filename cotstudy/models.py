@@ -7,10 +7,11 @@ __all__ = ['DTYPES', 'SIZES', 'Decoding', 'Request', 'Completion', 'prompt_id', 
            'choose', 'LM', 'folder_id', 'scratch', 'pocket_models', 'load', 'shares_prefixes', 'most_rows',
            'divergence', 'logprobs', 'Recorded']
 
-# %% ../nbs/06_models.ipynb #33df64a5
+# %% ../nbs/06_models.ipynb #5df8c912
 """Load a language model of `transformers` and draw completions from it, with their log-probabilities (Ho et al. 2023, sec. 3; Li et al.
 2023, sec. 2: both papers sample rationales from a teacher and answers from a student). Teacher and student are roles; here both are models."""
 from collections import deque
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,6 +29,7 @@ import torch
 from transformers import (AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, DynamicCache,
                           EncoderDecoderCache, LlamaConfig, LlamaForCausalLM)
 from transformers.cache_utils import DynamicLayer
+from transformers.utils import logging
 
 # %% ../nbs/06_models.ipynb #039b0280
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ def scratch(
     parts = [x for k, v in sorted(net.state_dict().items()) for x in (k, v.numpy().tobytes())]
     return LM(net, tokenizer, f"scratch/{size}/{seed}", _digest(size, *parts, json.dumps(sorted(tokenizer.get_vocab().items()))).hex())
 
-# %% ../nbs/06_models.ipynb #95c1ea00
+# %% ../nbs/06_models.ipynb #96ad015b
 _POCKET = Path(__file__).parent / "pocket_models" if "__file__" in globals() else Path("../cotstudy/pocket_models")
 
 def pocket_models() -> dict[str, Path]:
@@ -276,12 +278,21 @@ def _check_folder(folder: Path):
     if not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder} has no *.safetensors; other formats can run code when read. Convert with save_pretrained(folder)")
 
+@contextmanager
+def _no_bar():
+    "Without the progress bar of `from_pretrained`: reading takes a second, and the bar stays in saved notebooks."
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try: yield
+    finally:
+        if shown: logging.enable_progress_bar()
+
 def _read(where, name: str, id: str, dtype: str, device: str | None, **kw) -> LM:
     "Model and tokenizer through the Auto classes."
     if dtype not in DTYPES: raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     config = AutoConfig.from_pretrained(where, **kw)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    net = auto.from_pretrained(where, config=config, dtype=DTYPES[dtype], use_safetensors=True, **kw)
+    with _no_bar(): net = auto.from_pretrained(where, config=config, dtype=DTYPES[dtype], use_safetensors=True, **kw)
     return LM(net.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), AutoTokenizer.from_pretrained(where, **kw), name, id)
 
 def load(
