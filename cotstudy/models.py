@@ -155,7 +155,7 @@ def choose(
         if decoding.temperature == 1: return tokens, p.gather(-1, tokens[:, None])[:, 0].log()
     return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
 
-# %% ../nbs/06_models.ipynb #872cc478
+# %% ../nbs/06_models.ipynb #087c167b
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 class LM:
@@ -213,7 +213,7 @@ class LM:
 
     def save(self, folder: str | Path) -> Path:
         "Write model and tokenizer so that `load(folder)` and `from_pretrained(folder)` read them."
-        self.net.save_pretrained(folder, safe_serialization=True)
+        with _no_bar(): self.net.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         return Path(folder)
 

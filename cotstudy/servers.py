@@ -148,7 +148,7 @@ class Server:
                              f"tell it in its dialect ({', '.join(DIALECTS)}), or draw greedily")
         self.probed = True
 
-# %% ../nbs/18_servers.ipynb #67f4553f
+# %% ../nbs/18_servers.ipynb #22951b2a
 def _draw(server: Server, r: Request, i: int, d: Decoding) -> Completion:
     "One completion, checked."
     key = draw_key(server.id, server.prompt_ids(r.prompt), i)
@@ -161,7 +161,7 @@ def _draw(server: Server, r: Request, i: int, d: Decoding) -> Completion:
         used = used if used[1] or logp is None else (used[0], len(logp))
     finally: server.budget.settle(held, *used)
     at = min((k for s in d.stop if (k := text.find(s)) >= 0), default=None)  # not every server knows stop texts, or more than four
-    return Completion(r.instance, r.prompt, prompt_id(self, r.prompt, d), i, text if at is None else text[:at], None, logp, used[1] or None, finish if at is None else "stop")
+    return Completion(r.instance, r.prompt, prompt_id(server, r.prompt, d), i, text if at is None else text[:at], None, logp, used[1] or None, finish if at is None else "stop")
 
 def _ask(server: Server, prompt: str, d: Decoding, seed: int):
     "Send one request, and again after a transient failure."
