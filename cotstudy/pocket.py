@@ -218,7 +218,7 @@ def _step(net, opts, lr: float, ids: torch.Tensor, bf16: bool) -> float:
     for o in opts: o.step(); o.zero_grad()
     return loss.item()
 
-# %% ../nbs/12_pocket.ipynb #b1e0ec74
+# %% ../nbs/12_pocket.ipynb #2a7186c1
 def build(
     size: str,  # a key of SIZES
     out: str | Path,  # folder that receives the model
@@ -231,25 +231,28 @@ def build(
     progress: Callable[[str], None] | None = print,
     save_every: int = 100,  # steps between two resumable states
     until: int | None = None,  # stop early, resumably, after this step
+    start: str | Path | None = None,  # a built model to go on from, e.g. with more families; None: random weights
 ) -> Path:
     "Pre-train one pocket model, or finish it if it was interrupted."
     if size not in SIZES: raise KeyError(f"no pocket size {size!r}; there are {sorted(SIZES)}")
     shape, out, say = SIZES[size], Path(out), progress or (lambda text: None)
     steps, state, read = steps or shape.steps, out / "resume" / "state.safetensors", list(reading.families) or [f.name for f in PRETRAINED]
     tokenizer = pocket_tokenizer(); net = network(shape, tokenizer, seed); opts = optimisers(net, shape.lr)
-    run = _resume(state, net, opts); net.train(); start = time.time()
+    if start: net.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
+    run = _resume(state, net, opts); net.train(); began = time.time()
     looks = {round(steps * k / stages) for k in range(1, stages + 1)}
     for step in range(run["step"], steps):
         ids = batch(tokenizer, reading, seed, step); loss = _step(net, opts, shape.lr * rate(step, steps), ids, bf16)
         run |= dict(step=step + 1, n_tok=run["n_tok"] + ids.numel(), losses=run["losses"][-59:] + [loss]); mean = sum(run["losses"]) / len(run["losses"])
-        if run["step"] % 50 == 0: say(f"{size} step {step + 1}/{steps} loss {mean:.3f} {run['n_tok'] / 1e6:.2f} M tokens {time.time() - start:.0f} s")
+        if run["step"] % 50 == 0: say(f"{size} step {step + 1}/{steps} loss {mean:.3f} {run['n_tok'] / 1e6:.2f} M tokens {time.time() - began:.0f} s")
         if run["step"] in looks:
             run["history"].append(dict(step=step + 1, n_tok=run["n_tok"], loss=mean, **stage(net, tokenizer, read, n_items)))
             say(f"{size} {run['history'][-1]['accuracy']}")
         if run["step"] % save_every == 0 or run["step"] in looks | {until}: _save(state, net, opts, run)
         if run["step"] == until and until < steps: return out
     net.to(torch.bfloat16).save_pretrained(out); tokenizer.save_pretrained(out)
-    facts = dict(size=size, seed=seed, steps=steps, n_tok=run["n_tok"], n_params=net.num_parameters(), bf16=bf16)
+    facts = dict(size=size, seed=seed, steps=steps, n_tok=run["n_tok"], n_params=net.num_parameters(), bf16=bf16,
+                 start=sha256((Path(start) / "model.safetensors").read_bytes()).hexdigest() if start else None)
     (out / "train.json").write_text(json.dumps(facts | dict(shape=asdict(shape), reading=asdict(reading), history=run["history"]), indent=1))
     return out
 
