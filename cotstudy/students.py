@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['POCKET', 'SCOTD', 'Example', 'Row', 'padded_nll', 'Block', 'Layout', 'layout_of', 'shared_attention', 'shared_nll',
            'encoded_nll', 'choose_nll', 'Recipe', 'ho_recipe', 'lr_at', 'epoch_order', 'batch_at', 'step_rows',
-           'tokenise', 'parts_of', 'out_of_memory', 'backward', 'fingerprint', 'read_record', 'train']
+           'tokenise', 'parts_of', 'world', 'out_of_memory', 'backward', 'fingerprint', 'read_record', 'train']
 
-# %% ../nbs/09_students.ipynb #215a214e
+# %% ../nbs/09_students.ipynb #315633ff
 """Fine-tune a student on completions: loss on response tokens only, a fixed budget of steps, instances in balance (Li et al. 2023, sec. 2;
 Ho et al. 2023, sec. 3 and app. A). A prompt and several of its completions share one row. A killed training resumes and ends in the same
 weights. It never sees a test split: what chooses a checkpoint is handed in."""
@@ -24,6 +24,7 @@ import time
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
@@ -326,7 +327,30 @@ def parts_of(rows: Sequence[Row], budget: int) -> list[list[Row]]:  # budget: to
         parts[-1].append(r); n += r.n_tok
     return parts
 
-# %% ../nbs/09_students.ipynb #16708c86
+# %% ../nbs/09_students.ipynb #5e2f55c5
+def world() -> tuple[int, int]:
+    "Rank of this process and how many train together (torch.distributed; `accelerate launch` starts it)."
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+def _share(rows: Sequence[Row]) -> Sequence[Row]:
+    "What this process computes of a step."
+    rank, n = world()
+    if n == 1: return rows
+    even = math.ceil(sum(r.n_tok for r in rows) / n)
+    return [r for part in parts_of(rows, even) for r in part][rank::n]
+
+def _sum_up(net, total: torch.Tensor) -> torch.Tensor:
+    "Add gradients and loss of all processes."
+    if world()[1] == 1: return total
+    for p in _params(net).values():
+        if p.grad is None: p.grad = torch.zeros_like(p)
+        dist.all_reduce(p.grad)
+    dist.all_reduce(total)
+    return total
+
+def _params(net) -> dict[str, torch.nn.Parameter]: return {k: p for k, p in net.named_parameters() if p.requires_grad}
+
+# %% ../nbs/09_students.ipynb #c0cc1ee5
 def out_of_memory(error: BaseException) -> bool:
     "Is this error the machine's memory? CPU, CUDA and MPS each say it in their own words."
     words = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
@@ -340,11 +364,11 @@ def backward(lm, nll: Callable, rows: Sequence[Row], budget: int, precision: str
         total = torch.zeros((), device=lm.net.device)
         lm.net.zero_grad(set_to_none=True)
         try:
-            for part in parts_of(rows, budget):
+            for part in parts_of(_share(rows), budget):
                 with cast: loss = nll(lm.net, part) / n_label
                 loss.backward()
                 total += loss.detach()
-            return total, budget
+            return _sum_up(lm.net, total), budget
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e): raise
             if len(part) == 1 and len(part[0].completions) == 1:
@@ -355,7 +379,7 @@ def backward(lm, nll: Callable, rows: Sequence[Row], budget: int, precision: str
         loss = None  # nothing of the failed attempt stays in memory
         if torch.cuda.is_available(): torch.cuda.empty_cache()
 
-# %% ../nbs/09_students.ipynb #cf34c13c
+# %% ../nbs/09_students.ipynb #905bf8f5
 _STATE, _RECORD = "checkpoint.safetensors", "train.json"
 
 def _write(path: Path, write: Callable[[Path], None]):
@@ -363,8 +387,6 @@ def _write(path: Path, write: Callable[[Path], None]):
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     write(temporary)
     os.replace(temporary, path)
-
-def _params(net) -> dict[str, torch.nn.Parameter]: return {k: p for k, p in net.named_parameters() if p.requires_grad}
 
 def _save_weights(lm, path: Path):
     _write(path, lambda p: save_file({k: v.detach().contiguous() for k, v in _params(lm.net).items()}, p))
@@ -438,14 +460,16 @@ def _step(lm, nll: Callable, optimiser, rows: Sequence[Row], recipe: Recipe, ste
     optimiser.step()
     return loss.item(), budget
 
-# %% ../nbs/09_students.ipynb #bcf3a40c
+# %% ../nbs/09_students.ipynb #d4afa623
 def _score(lm, score: Callable, record: dict, folder: Path):
     "Score the weights of this moment and keep them if they are the best."
-    value, step = float(score(lm, record["step"])), record["step"]
+    step, value = record["step"], [float(score(lm, record["step"])) if world()[0] == 0 else 0.0]
+    if world()[1] > 1: dist.broadcast_object_list(value)
+    (value,) = value
     if not math.isfinite(value): raise ValueError(f"the score at step {step} is {value}; score(lm, step) must return a finite number, higher is better")
     record["scores"].append([step, value])
     if value > max([v for s, v in record["scores"][:-1]], default=-math.inf):
-        _save_weights(lm, folder / f"best-{step}.safetensors")
+        if world()[0] == 0: _save_weights(lm, folder / f"best-{step}.safetensors")
         record["chosen_step"] = step
 
 def _finish(lm, record: dict, recipe: Recipe, folder: Path):
@@ -459,37 +483,7 @@ def _finish(lm, record: dict, recipe: Recipe, folder: Path):
     for path in sorted(new.iterdir()): os.replace(path, folder / path.name)
     _write(folder / _RECORD, lambda p: p.write_text(json.dumps(record, indent=1), "utf-8"))
 
-# %% ../nbs/09_students.ipynb #7ec597f3
-def train(
-    lm,  # a model with .net, .tokenizer, .kind, .prompt_ids, .completion_ids; its weights are trained in place
-    examples: Sequence[Example],
-    recipe: Recipe,
-    folder: str | Path,  # of this student alone
-    eos: bool,  # does a completion end with the tokenizer's EOS? (the prompt format says)
-    score: Callable | None = None,  # score(lm, step) -> float, higher is better; for checkpoint "gold" and "vote"
-    progress: Callable | None = None,  # progress(step, steps, loss) after every step
-    resume: bool = True,  # go on from a checkpoint in the folder; False starts over
-    checkpoint_s: float = 60.0,  # seconds between two checkpoints
-    budget_tok: int | None = None,  # tokens computed at once, to begin with; None: 1,024 on a CPU (its caches), 16,384 elsewhere
-) -> Path:  # the folder, for models.load
-    "Train a student and write it with its record (Li et al. 2023, sec. 2: loss on response tokens only)."
-    folder = Path(folder)
-    if recipe.checkpoint != "last" and score is None: raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
-    rows, n = tokenise(lm, examples, recipe, eos)
-    name, begun = fingerprint(lm, rows, recipe), time.monotonic()
-    if not resume: _clear(folder, [_RECORD, _STATE, "best-*.safetensors"])
-    found = _found(folder, name)
-    if found != "finished":
-        folder.mkdir(parents=True, exist_ok=True)
-        nll, optimiser = choose_nll(lm, rows), _optimiser(lm, recipe)
-        record = dict(fingerprint=name, recipe=recipe.model_dump(), **n, form=nll.__name__, budget_tok=budget_tok or (1024 if lm.net.device.type == "cpu" else 16_384), step=0, chosen_step=0,
-                      losses=[], scores=[], n_completions_seen=0, n_label_tok=0, n_computed_tok=0, seconds=0.0)
-        if found: record = _load_state(lm, optimiser, folder)
-        _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, checkpoint_s, begun)
-        _finish(lm, record, recipe, folder)
-    _clear(folder, [_STATE, "best-*.safetensors", ".new", ".*.safetensors.*", f".{_RECORD}.*"])
-    return folder
-
+# %% ../nbs/09_students.ipynb #b63ac1cb
 def _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, checkpoint_s, begun):
     "Steps, scores and checkpoints from where the record stands."
     counts, cache, before, saved = [len(r.completions) for r in rows], {}, record["seconds"], time.monotonic()
@@ -505,7 +499,45 @@ def _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, che
         scored = recipe.checkpoint != "last" and (last or recipe.score_every and record["step"] % recipe.score_every == 0)
         if scored: _score(lm, score, record, folder)
         record["seconds"] = before + time.monotonic() - begun
-        if scored and not last or time.monotonic() - saved >= checkpoint_s:
+        if world()[0] == 0 and (scored and not last or time.monotonic() - saved >= checkpoint_s):
             _save_state(lm, optimiser, record, folder)
             saved = time.monotonic()
         if progress: progress(record["step"], recipe.steps, loss)
+
+# %% ../nbs/09_students.ipynb #2bd173d8
+def train(
+    lm,  # a model with .net, .tokenizer, .kind, .prompt_ids, .completion_ids; its weights are trained in place
+    examples: Sequence[Example],
+    recipe: Recipe,
+    folder: str | Path,  # of this student alone
+    eos: bool,  # does a completion end with the tokenizer's EOS? (the prompt format says)
+    score: Callable | None = None,  # score(lm, step) -> float, higher is better; for checkpoint "gold" and "vote"
+    progress: Callable | None = None,  # progress(step, steps, loss) after every step
+    resume: bool = True,  # go on from a checkpoint in the folder; False starts over
+    checkpoint_s: float = 60.0,  # seconds between two checkpoints
+    budget_tok: int | None = None,  # tokens computed at once, to begin with; None: 1,024 on a CPU (its caches), 16,384 elsewhere
+) -> Path:  # the folder, for models.load
+    "Train a student and write it with its record (Li et al. 2023, sec. 2: loss on response tokens only)."
+    folder, begun, writes = Path(folder), time.monotonic(), world()[0] == 0
+    if recipe.checkpoint != "last" and score is None: raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
+    rows, n = tokenise(lm, examples, recipe, eos)
+    name = fingerprint(lm, rows, recipe)
+    if not resume and writes: _clear(folder, [_RECORD, _STATE, "best-*.safetensors"])
+    _meet()
+    found = _found(folder, name)
+    if found != "finished":
+        folder.mkdir(parents=True, exist_ok=True)
+        nll, optimiser = choose_nll(lm, rows), _optimiser(lm, recipe)
+        record = dict(fingerprint=name, recipe=recipe.model_dump(), **n, form=nll.__name__, budget_tok=budget_tok or (1024 if lm.net.device.type == "cpu" else 16_384),
+                      step=0, chosen_step=0, losses=[], scores=[], n_completions_seen=0, n_label_tok=0, n_computed_tok=0, seconds=0.0)
+        if found: record = _load_state(lm, optimiser, folder)
+        _meet()
+        _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, checkpoint_s, begun)
+        if writes: _finish(lm, record, recipe, folder)
+    if writes: _clear(folder, [_STATE, "best-*.safetensors", ".new", ".*.safetensors.*", f".{_RECORD}.*"])
+    _meet()
+    return folder
+
+def _meet():
+    "Where several processes train together, wait for all."
+    if world()[1] > 1: dist.barrier()

@@ -399,3 +399,26 @@ def test_kill_nine_at_random_moments_ends_in_the_same_weights(tmp_path):
     a, b = (json.loads((tmp_path / d / "train.json").read_text()) for d in ("whole", "torn"))
     assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
     assert sorted(p.name for p in (tmp_path / "torn").iterdir()) == sorted(p.name for p in (tmp_path / "whole").iterdir())
+
+
+# ---- several processes
+
+def one_of_two(rank, folder, recipe):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}.meet", rank=rank, world_size=2)
+    train(model(), examples(), recipe, folder, eos=True, score=(lambda lm, step: -step) if rank == 0 else "never called")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("visit", [1, 4])
+def test_two_processes_train_the_student_of_one(tmp_path, visit):
+    recipe = Recipe(steps=5, batch=8, lr=1e-3, clip=0.5, chains_per_visit=visit, checkpoint="gold", score_every=3)
+    train(model(), examples(), recipe, tmp_path / "one", eos=True, score=lambda lm, step: -step)
+    both = [multiprocessing.get_context("fork").Process(target=one_of_two, args=(rank, tmp_path / "two", recipe)) for rank in range(2)]
+    for p in both: p.start()
+    for p in both: p.join(120)
+    assert [p.exitcode for p in both] == [0, 0]
+    a, b = read_record(tmp_path / "one"), read_record(tmp_path / "two")
+    assert b["losses"] == pytest.approx(a["losses"], rel=1e-5) and a["chosen_step"] == b["chosen_step"] == 3 and a["fingerprint"] == b["fingerprint"]
+    one, two = (load(tmp_path / d).net.state_dict() for d in ("one", "two"))
+    for k, v in one.items(): torch.testing.assert_close(two[k], v, rtol=1e-3, atol=1e-5)
