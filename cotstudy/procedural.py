@@ -156,7 +156,7 @@ def draw_arith(rng: Random, steps: tuple[int, int] = (2, 4)) -> Instance:
     scenario = " ".join(f"{a}{o}{b}" for a, o, b, _ in trace)
     return Instance("", text, str(x), (), "arith:" + "|".join(template + [end]), "arith:" + scenario, tuple(trace))
 
-# %% ../nbs/01_procedural.ipynb #f9c325c7
+# %% ../nbs/01_procedural.ipynb #db2482f9
 def who_what(instance: Instance) -> tuple[str, str]:
     "The owner and the counted thing of an arithmetic question."
     m = re.search(r"How many (\w+) does (\w+)", instance.question)
@@ -188,7 +188,8 @@ def read_sums(text: str) -> list[tuple[int, Claim]]:
 
 def read_arith(instance: Instance, text: str) -> list[Claim]:
     totals = [(m.start(), ("total", int(m[1]))) for m in re.finditer(r"[Ss]o \w+ has (-?\d+) \w+", text)]
-    return [c for _, c in sorted(read_sums(text) + totals, key=lambda p: p[0])]
+    others = [(m.start(), ("owner", m[1])) for m in re.finditer(rf"\b({'|'.join(NAMES)}) has\b", text) if m[1] != who_what(instance)[0]]
+    return [c for _, c in sorted(read_sums(text) + totals + others, key=lambda p: p[0])]
 
 def fact_arith(rng: Random) -> str:
     "A single sum, bare or inside a two-sentence story."

@@ -165,3 +165,8 @@ def test_errors_say_what_exists():
 
 def test_stated_answer():
     assert stated_answer("x. So the answer is: (B).") == "B" and stated_answer("The answer is 5\nQ: next") == "5" and stated_answer("none") is None
+
+def test_someone_elses_things_are_found():
+    f = FAMILIES["arith"]; i = Instance("", "Bob has 7 eggs. Bob finds 4 eggs. How many eggs does Bob have now?", "11", trace=((7, "+", 4, 11),))
+    assert f.check(i, "Bob has 7 + 4 = 11 eggs.").sound and f.check(i, "Eve has 7 + 4 = 11 eggs.").sound  # Eve is no word of this world
+    assert f.check(i, "Mia has 7 + 4 = 11 eggs. So the answer is: 11").lucky
