@@ -233,7 +233,7 @@ def test_a_real_server_with_a_model_of_our_own(tmp_path):
         port = s.getsockname()[1]
     env = dict(os.environ, HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", HF_HOME=str(tmp_path / "hf"))
     (tmp_path / "hf" / "hub").mkdir(parents=True)
-    process = subprocess.Popen([sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--device", "cpu", "--port", str(port)],
+    process = subprocess.Popen([sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", str(folder), "--device", "cpu", "--port", str(port)],
                                env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(240):
