@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from cotstudy.answers import RULES, is_correct, readings
-from cotstudy.sources import recorded
+from cotstudy.sources import read_jsonl, recorded
 from cotstudy.tasks import load
 
 LABELS = Path(__file__).parent / "extraction_labels.jsonl"
@@ -30,7 +30,7 @@ def misread(prediction: str | None, label: str | None, task) -> bool:
 
 
 @pytest.fixture(scope="module")
-def judged(data_dir) -> pd.DataFrame:
+def judged(data_dir, tmp_path_factory) -> pd.DataFrame:
     "One row per label and rule: misread, misscored (right for wrong or the reverse)."
     labels = pd.read_json(LABELS, lines=True, dtype=False)
     out = []
@@ -38,10 +38,12 @@ def judged(data_dir) -> pd.DataFrame:
         if not (data_dir / "recorded" / f"{name}.jsonl.gz").is_file(): pytest.skip(f"the folder has no recorded/{name}.jsonl.gz")
         task, frame = load(TASK_OF.get(base := name.split("__")[0], base)), recorded(name)
         asked = frame.answer_text.notna().all()
-        read = readings(frame.attrs["path"], task, RULES, None if asked else "answer is")
-        where = {key: n for n, key in enumerate(zip(frame.instance, frame.draw_index))}
-        for row in part.itertuples():
-            for r in read[read.record == where[row.id, row.draw_index]].itertuples():
+        rows, where = read_jsonl(frame.attrs["path"]), {key: n for n, key in enumerate(zip(frame.instance, frame.draw_index))}
+        labelled = tmp_path_factory.mktemp(name) / "labelled.jsonl"
+        labelled.write_text("".join(json.dumps(rows[where[row.id, row.draw_index]]) + "\n" for row in part.itertuples()))
+        read = readings(labelled, task, RULES, None if asked else "answer is")
+        for n, row in enumerate(part.itertuples()):
+            for r in read[read.record == n].itertuples():
                 if r.rule == "scotd" and task.rule_key not in SCOTD: continue
                 label = None if pd.isna(row.label) else row.label
                 truth = label is not None and is_correct(label, r.gold, task)
@@ -68,3 +70,9 @@ def test_our_rule_errs_no_more_often_than_the_best_original(judged, sample, what
     for n, of in enumerate(("logs", "explanations")):
         assert counts[of, "cotstudy"] <= min(v for k, v in counts[of].items() if k != "cotstudy")
         if what == "misread": assert counts[of, "cotstudy"] <= OURS[sample][n]
+
+
+def test_the_audit_page_runs_in_full(data_dir):
+    from nbdev.test import test_nb as run
+    page = Path(__file__).parent.parent / "nbs" / "tutorials" / "extraction_audit.ipynb"
+    assert run(page, skip_flags=[], do_print=False)[0]
