@@ -189,15 +189,19 @@ def encoded_nll(net, rows: Sequence[Row]) -> torch.Tensor:
     logits = net(encoder_outputs=states, attention_mask=real[owner], decoder_input_ids=torch.cat([start, labels[:, :-1].clamp(min=0)], 1), use_cache=False).logits
     return F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none").sum(1) @ w.float()
 
-# %% ../nbs/09_students.ipynb #250a5f41
+# %% ../nbs/09_students.ipynb #5773c9ce
+def _trial(rows: Sequence[Row]) -> list[Row]:
+    "The longest prompt and completion, and the first row that branches, at most three completions of it."
+    long = max(rows, key=lambda r: len(r.prompt) + max(map(len, r.completions)))
+    both = [Row(long.instance, long.prompt, (max(long.completions, key=len),), (1,))]
+    return both + [Row(r.instance, r.prompt, r.completions[:3], r.weights[:3]) for r in rows if len(r.completions) > 1][:1]
+
 def choose_nll(lm, rows: Sequence[Row]) -> Callable:
-    "The cheapest of the three sums that is right for this model, tried on the first of these rows that branches."
+    "The cheapest of the three sums that is right for this model, tried on some of these rows."
     if lm.kind == "encoder_decoder": return encoded_nll
-    row = next((r for r in rows if len(r.completions) > 1), rows[0])
-    trial = [Row(row.instance, row.prompt, row.completions[:3], row.weights[:3])]
     with torch.no_grad():
-        plain = padded_nll(lm.net, trial)
-        try: shared = shared_nll(lm.net, trial)
+        plain = padded_nll(lm.net, _trial(rows))
+        try: shared = shared_nll(lm.net, _trial(rows))
         except (ValueError, TypeError, AttributeError): return padded_nll  # refused, or takes other arguments
     same = torch.isclose(plain, shared, rtol=1e-4 if lm.net.dtype == torch.float32 else 2e-2)
     return shared_nll if same else padded_nll
@@ -460,7 +464,7 @@ def _step(lm, nll: Callable, optimiser, rows: Sequence[Row], recipe: Recipe, ste
     optimiser.step()
     return loss.item(), budget
 
-# %% ../nbs/09_students.ipynb #d4afa623
+# %% ../nbs/09_students.ipynb #416f6724
 def _score(lm, score: Callable, record: dict, folder: Path):
     "Score the weights of this moment and keep them if they are the best."
     step, value = record["step"], [float(score(lm, record["step"])) if world()[0] == 0 else 0.0]
@@ -478,8 +482,7 @@ def _finish(lm, record: dict, recipe: Recipe, folder: Path):
     else: _load_weights(lm, load_file(folder / f"best-{record['chosen_step']}.safetensors", device=str(lm.net.device)))
     new = folder / ".new"
     _clear(folder, [".new"])
-    lm.net.save_pretrained(new)
-    lm.tokenizer.save_pretrained(new)
+    lm.save(new)
     for path in sorted(new.iterdir()): os.replace(path, folder / path.name)
     _write(folder / _RECORD, lambda p: p.write_text(json.dumps(record, indent=1), "utf-8"))
 
@@ -504,9 +507,9 @@ def _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, che
             saved = time.monotonic()
         if progress: progress(record["step"], recipe.steps, loss)
 
-# %% ../nbs/09_students.ipynb #2bd173d8
+# %% ../nbs/09_students.ipynb #27891354
 def train(
-    lm,  # a model with .net, .tokenizer, .kind, .prompt_ids, .completion_ids; its weights are trained in place
+    lm,  # a models.LM; its weights are trained in place, so load it anew for each student
     examples: Sequence[Example],
     recipe: Recipe,
     folder: str | Path,  # of this student alone

@@ -139,6 +139,8 @@ def test_a_completion_does_not_see_its_neighbours():
 def test_models_that_cannot_share_are_trained_the_plain_way():
     rows = [Row("i", tuple(range(3, 15)), ((20, 21, 22), (23, 24)), (1, 1))]
     assert choose_nll(model("window"), rows) is padded_nll
+    short = Row("s", (3,), ((4, 5), (6,)), (1, 1))  # within the window of 4; the longer row is not
+    assert choose_nll(model("window"), [short]) is shared_nll and choose_nll(model("window"), [short, *rows]) is padded_nll
     assert [choose_nll(model(k), rows) for k in ("llama", "gpt2", "opt", "t5")] == [shared_nll] * 3 + [encoded_nll]
 
 
