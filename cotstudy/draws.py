@@ -171,7 +171,7 @@ def index(keys: Sequence[pa.Table]) -> tuple[list[str], dict[str, np.ndarray]]: 
     ids, finish = table["prompt_id"].chunk(0), table["finish"].chunk(0)
     rows = {k: table[k].fill_null(-1).to_numpy() for k in ("draw_index", "n_tok", "limit_tok", "written_ns")}
     rows["prompt"] = ids.indices.to_numpy()
-    rows["ended"] = np.array([f != "length" for f in finish.dictionary.to_pylist()])[finish.indices.to_numpy()]
+    rows["ended"] = np.array([f != "length" for f in [*finish.dictionary.to_pylist(), None]])[finish.indices.fill_null(-1).to_numpy()]  # unknown: ended
     rows["part"] = np.repeat(np.arange(len(keys), dtype=np.int32), [len(k) for k in keys])
     rows["row"] = np.concatenate([np.arange(len(k), dtype=np.int32) for k in keys])
     best = winners(rows["prompt"].astype(np.int64) << 32 | rows["draw_index"], rows["ended"], rows["limit_tok"], rows["written_ns"])
@@ -201,7 +201,7 @@ def gather(parts: Sequence[Path], part: np.ndarray, row: np.ndarray, columns: Se
         for c in columns:
             a = table[c].combine_chunks()
             if c in NUMBERS: out[c][where] = a.fill_null(-1).to_numpy()
-            elif isinstance(a, pa.DictionaryArray): out[c][where] = np.array(a.dictionary.to_pylist(), object)[a.indices.to_numpy()]
+            elif isinstance(a, pa.DictionaryArray): out[c][where] = np.array([*a.dictionary.to_pylist(), None], object)[a.indices.fill_null(-1).to_numpy()]
             else: out[c][where] = a.to_numpy(zero_copy_only=False)
     return out
 
