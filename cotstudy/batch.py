@@ -7,13 +7,14 @@ __all__ = ['TYPES', 'Grid', 'Study', 'Cell', 'studies_folder', 'load_study', 'ex
            'record_path', 'read_record', 'write_record', 'start_and_execute', 'execute', 'is_done', 'run_cells',
            'read_progress', 'run_study', 'status', 'conditions_of', 'n_params_of', 'matmul_rate', 'dry_run']
 
-# %% ../nbs/17_batch.ipynb #173498bb
+# %% ../nbs/17_batch.ipynb #2c7f2b95
 """Study files (which templates, for which tasks and sizes) and the batch that executes them with papermill: parameters are checked
 before anything runs, every cell leaves a record of its own, failures do not stop the others, and the next run repeats only what
 is not done. It knows notebooks and nothing about methods."""
 import hashlib
 import inspect
 import json
+import logging
 import os
 import re
 import threading
@@ -129,7 +130,9 @@ def write_record(study: str, cell: str, **facts) -> dict:
     write_text(record_path(study, cell), json.dumps(facts | dict(cell=cell), indent=1, default=str))
     return facts
 
-# %% ../nbs/17_batch.ipynb #355a1617
+# %% ../nbs/17_batch.ipynb #eed9dab1
+logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would print stands in our record
+
 def start_and_execute(template: Path, out: Path, given: dict, timeout_s: int, tries: int = 3) -> None:
     "papermill's execution; a kernel that dies before its first word lost a race for a port and is started again."
     for left in reversed(range(tries)):

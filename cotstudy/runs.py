@@ -138,7 +138,7 @@ class Store:
         if not name.startswith("scratch/"): return models.load(name, revision)
         return models.scratch(name.removeprefix("scratch/"), models.load("pocket/teacher").tokenizer, seed)
 
-# %% ../nbs/11_runs.ipynb #d4a44863
+# %% ../nbs/11_runs.ipynb #83755195
 def questions(cond: Condition, task: Task) -> list[Instance]:
     "The training questions of a condition (few-sample subsets are nested in nothing but their seed, as in Ho et al. 2023)."
     train_split = task.split("train")
@@ -158,13 +158,12 @@ def teacher_model(store: Store, cond: Condition, task: Task):
     if (key := (name, cond.teacher.format)) not in store._models: store._models[key] = recorded_model(name, format_named(cond.teacher.format))
     return store._models[key]
 
-def recorded_model(name: str, fmt: Format) -> "models.Recorded":
+def recorded_model(name: str, fmt: Format) -> models.Recorded:
     "Published completions as a model whose draws are what was recorded."
     table = recorded(name.removeprefix("recorded:"))
-    answers = table.prediction.where(table.prediction.notna(), table.answer_text) if fmt.name == "cotstudy" else table.answer_text.where(table.answer_text.notna(), table.prediction)
-    text = [f"{fmt.lead if r else fmt.label_lead}{r.strip() + fmt.sep if r else ''}{'' if a is None else str(a).strip()}{fmt.end}"
-            for r, a in zip(table.rationale, answers)]
-    return models.Recorded(table.assign(text=text)[["instance", "draw_index", "text"]], name, table.attrs.get("sha256", ""))
+    said = table.answer_text if fmt.trigger else table.prediction.where(table.prediction.notna(), table.answer_text)
+    text = [f"{fmt.lead}{(r or '').strip()}{fmt.sep}{str(a or '').strip()}{fmt.end}" for r, a in zip(table.rationale, said)]
+    return models.Recorded(table.assign(text=text, finish=table.finish_reason)[["instance", "draw_index", "text", "finish"]], name)
 
 # %% ../nbs/11_runs.ipynb #d4366d22
 def exemplars(task: Task, n: int) -> tuple[Exemplar, ...]:
@@ -322,7 +321,7 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> Path:
     os.replace(temporary, path)
     return path
 
-# %% ../nbs/11_runs.ipynb #0a9fed97
+# %% ../nbs/11_runs.ipynb #6b5cd15d
 @cache
 def provenance() -> dict:
     "Commit of the checkout, whether it had changes, and the versions that matter."
@@ -346,7 +345,7 @@ def run(cond: Condition, store: Store, progress=None) -> tuple[dict, pd.DataFram
     fmt = format_named(cond.format)
     model = spoken(model, fmt)
     eval_id, items = make_items(store, cond, task, model, fmt, progress)
-    return describe(cond, task) | row | dict(eval_id=eval_id, model_id=model.id, n_params=model.n_params) | summarise(items) | provenance() | dict(
+    return describe(cond, task) | row | dict(eval_id=eval_id, model_id=model.id, n_params=getattr(model, "n_params", None)) | summarise(items) | provenance() | dict(
         wall_s=round(time.perf_counter() - began, 2), error=None), items
 
 def describe(cond: Condition, task: Task | None = None) -> dict:
