@@ -15,7 +15,7 @@ from typing import Callable, Sequence
 from .runs import TRAINED, Condition, Teacher
 from .students import POCKET, Recipe
 
-# %% ../nbs/13_analyses.ipynb #e0abd517
+# %% ../nbs/13_analyses.ipynb #768c64c9
 def base_condition(
     task: str,
     student: str,
@@ -46,7 +46,7 @@ def vote_of(cond: Condition, n_paths: int) -> Condition:
 
 def trained(base: Condition, seeds: Sequence[int], methods: Sequence[str]) -> list[Condition]:
     "The references of an analysis: untrained ones once, trained ones per seed."
-    untrained = [base.with_(method=m) for m in methods if m in ("zero_shot", "zero_shot_cot", "few_shot_cot")]
+    untrained = [base.with_(method=m, supervision="full") for m in methods if m in ("zero_shot", "zero_shot_cot", "few_shot_cot")]
     return untrained + [base.with_(method=m, seed=s) for m in methods if m in ("label_only", "greedy_cot") for s in seeds]
 
 def teacher_row(base: Condition) -> list[Condition]:

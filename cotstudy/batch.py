@@ -202,7 +202,7 @@ def read_progress(study: str, cell: str) -> str:
     path = study_folder(study) / "progress" / f"{cell}.txt"
     return path.read_text() if path.exists() else "starting"
 
-# %% ../nbs/17_batch.ipynb #462115d0
+# %% ../nbs/17_batch.ipynb #3d3a2fd6
 def run_study(
     study: Study,
     workers: int = 0,  # kernels at once; 0: one per core
@@ -214,8 +214,7 @@ def run_study(
         raise FileNotFoundError(f"study {study.study!r} reads recorded completions: set COTSTUDY_DATA to the folder that holds raw/, tasks/ and recorded/")
     folder, cells = studies_folder(), expand(study)
     workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (workers or os.cpu_count() or 1)
-    threads = {k: "1" for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} if workers > 1 else {}
-    os.environ.update(threads | dict(TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_PROGRESS_BARS="1"))
+    os.environ.update({k: os.environ.get("COTSTUDY_THREADS", "1") for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} | dict(TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_PROGRESS_BARS="1"))
     todo = [c for c in cells if force or not is_done(study.study, c, folder)]
     say(f"{study.title}: {len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run on {workers} workers")
     records = run_cells(study, todo, folder, workers, say)

@@ -9,7 +9,7 @@ __all__ = ['METHODS', 'TRAINED', 'PROTOCOL', 'Spec', 'Teacher', 'Condition', 'co
            'run', 'describe', 'cell_name', 'study_folder', 'run_cell', 'note_progress', 'collect', 'results',
            'show_chains', 'show_answers']
 
-# %% ../nbs/11_runs.ipynb #2d08e9cf
+# %% ../nbs/11_runs.ipynb #0160468d
 """A *condition* says everything that decides a number: task, teacher, method, supervision, student, recipe, decoding, seed.
 Running it makes (or finds) a corpus, a student and its answers, each under an id chained from the contents of what it was made
 from, and ends in one row. Covers the methods of Ho et al. 2023 (Fine-tune, Fine-tune-CoT, diverse reasoning) and Li et al. 2023
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Literal, Sequence
 
 import pandas as pd
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from . import models
@@ -363,7 +364,7 @@ def describe(cond: Condition, task: Task | None = None) -> dict:
         max_student_tok=cond.max_student_tok, steps=None if untrained else recipe.steps, rule=cond.rule, split=cond.split,
         chance=None if task is None else task.chance)
 
-# %% ../nbs/11_runs.ipynb #238fffd3
+# %% ../nbs/11_runs.ipynb #33d8664c
 def cell_name(template: str, *values: object) -> str:
     "The name of a cell: its template and what varies."
     return "-".join([template, *(re.sub(r"[^A-Za-z0-9.]+", "_", str(v)).strip("_") for v in values)])
@@ -378,6 +379,7 @@ def run_cell(
     report=None,  # called with (done, total, condition)
 ) -> pd.DataFrame:  # one row per condition
     "Run or reuse conditions and keep their rows and items under the study."
+    torch.set_num_threads(int(os.environ.get("COTSTUDY_THREADS", 1)))  # sums in another order give other weights: items must not depend on free cores
     store, folder, rows = store or Store(), study_folder(study), []
     conditions = list({describe(c)["row_id"]: c for c in conditions}.values())
     for done, cond in enumerate(conditions):

@@ -537,7 +537,7 @@ def train(
         _meet()
         _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, checkpoint_s, begun)
         if writes: _finish(lm, record, recipe, folder)
-    if writes: _clear(folder, [_STATE, "best-*.safetensors", ".new", ".*.safetensors.*", f".{_RECORD}.*"])
+    if writes: _clear(folder, [_STATE, "best-*.safetensors", ".new", ".*.safetensors.*", ".tmp*", f".{_RECORD}.*"])
     _meet()
     return folder
 
