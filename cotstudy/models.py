@@ -7,9 +7,9 @@ __all__ = ['DTYPES', 'SIZES', 'Decoding', 'Request', 'Completion', 'prompt_id', 
            'choose', 'LM', 'folder_id', 'scratch', 'pocket_models', 'load', 'shares_prefixes', 'most_rows',
            'divergence', 'logprobs', 'Recorded']
 
-# %% ../nbs/06_models.ipynb #5df8c912
-"""Load a language model of `transformers` and draw completions from it, with their log-probabilities (Ho et al. 2023, sec. 3; Li et al.
-2023, sec. 2: both papers sample rationales from a teacher and answers from a student). Teacher and student are roles; here both are models."""
+# %% ../nbs/06_models.ipynb #1a64a0dd
+"""Load a language model of `transformers` and draw completions from it, with their log-probabilities (Ho et al. 2023; Li et al. 2023:
+both papers sample rationales from a teacher and answers from a student). Teacher and student are roles; here both are models."""
 from collections import deque
 from contextlib import contextmanager
 from copy import copy
@@ -31,10 +31,10 @@ from transformers import (AttentionInterface, AutoConfig, AutoModelForCausalLM, 
 from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 
-# %% ../nbs/06_models.ipynb #039b0280
+# %% ../nbs/06_models.ipynb #b56993e3
 @dataclass(frozen=True)
 class Decoding:
-    "How completions are drawn (Ho et al. 2023, sec. 4.1: T = 0.7; Li et al. 2023, sec. 3: T = 0.7; here nothing is implied)."
+    "How completions are drawn (Ho et al. 2023: greedy, T = 0.7 for diverse rationales; Li et al. 2023: T = 1 for rationales, T = 0.7 for votes)."
     temperature: float = 0.0  # 0 = greedy: then only draw_index 0 exists
     top_p: float = 1.0  # smallest set of tokens with this much probability; 1 = all
     top_k: int = 0  # this many most probable tokens; 0 = all
@@ -675,14 +675,14 @@ def divergence(
     gaps = [max(float(c[t - 1] if t else 0) - float(u), float(u) - float(c[t]), 0.0) for t in both]
     return n, max(gaps)
 
-# %% ../nbs/06_models.ipynb #1b316b6e
+# %% ../nbs/06_models.ipynb #70744712
 def logprobs(
     lm: LM, prompt: str,
     completions: Sequence[str | Sequence[int]],  # texts, or token ids
     eos: bool = False,  # is the EOS part of a completion?
     at_once: int = 64,
 ) -> list[np.ndarray]:  # float32 [T] each
-    "Log-probability of each token of each completion (Li et al. 2023, sec. 4.1, likelihood filter)."
+    "Log-probability of each token of each completion (Li et al. 2023, the teacher-likelihood filter)."
     tails = [lm.completion_ids(c, eos) if isinstance(c, str) else [int(i) for i in c] for c in completions]
     if empty := [i for i, t in enumerate(tails) if not t]: raise ValueError(f"completions {empty} have no tokens; drop them")
     head, out = lm.prompt_ids(prompt), []
