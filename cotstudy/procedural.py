@@ -8,14 +8,14 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'OPS'
            'KINDS_OF_THING', 'QUALITIES', 'FRAMES', 'FAMILIES', 'PLACES', 'Family', 'with_options', 'pick_options',
            'phrasings', 'StepCheck', 'stated_answer', 'compare', 'check_steps', 'draw_arith', 'who_what', 'step_arith',
            'write_arith', 'steps_arith', 'read_sums', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held',
-           'write_shuffle', 'steps_shuffle', 'read_shuffle', 'fact_shuffle', 'move', 'say_date', 'date_steps',
-           'draw_dates', 'say_dates', 'write_dates', 'steps_dates', 'read_dates', 'fact_dates', 'draw_letters',
-           'say_letter', 'write_letters', 'steps_letters', 'read_letters', 'fact_letters', 'flipped', 'draw_coin',
-           'say_coin', 'write_coin', 'steps_coin', 'read_coin', 'fact_coin', 'draw_relations', 'say_relation',
-           'write_relations', 'steps_relations', 'read_relations', 'fact_relations', 'make_world', 'say_fact', 'follow',
-           'draw_facts', 'write_facts', 'steps_facts', 'read_world', 'read_facts', 'fact_facts', 'draw_strategy',
-           'write_strategy', 'steps_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review',
-           'draw_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'read_sentiment',
+           'held_at_start', 'write_shuffle', 'steps_shuffle', 'read_shuffle', 'fact_shuffle', 'move', 'say_date',
+           'date_steps', 'draw_dates', 'say_dates', 'write_dates', 'steps_dates', 'read_dates', 'fact_dates',
+           'draw_letters', 'say_letter', 'write_letters', 'steps_letters', 'read_letters', 'fact_letters', 'flipped',
+           'draw_coin', 'say_coin', 'write_coin', 'steps_coin', 'read_coin', 'fact_coin', 'draw_relations',
+           'say_relation', 'write_relations', 'steps_relations', 'read_relations', 'fact_relations', 'make_world',
+           'say_fact', 'follow', 'draw_facts', 'write_facts', 'steps_facts', 'read_world', 'read_facts', 'fact_facts',
+           'draw_strategy', 'write_strategy', 'steps_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone',
+           'review', 'draw_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'read_sentiment',
            'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'steps_entail', 'read_entail', 'fact_entail',
            'draw_sst', 'write_sst', 'steps_sst', 'read_sst', 'fact_sst', 'bucket', 'instances', 'procedural_task']
 
@@ -201,7 +201,7 @@ def fact_arith(rng: Random) -> str:
     if o == "*" or rng.random() < 0.5: return said
     return f"{n} has {a} {i}. " + rng.choice(GAIN if o == "+" else LOSS).format(n=n, b=b, i=i) + " " + said
 
-# %% ../nbs/01_procedural.ipynb #02d34ecb
+# %% ../nbs/01_procedural.ipynb #627b6dbf
 def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 4)) -> Instance:
     "Who holds what after a few swaps."
     people, things = rng.sample(NAMES, 3), rng.sample(THINGS, 3)
@@ -217,31 +217,38 @@ def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 4)) -> Instance:
     return Instance("", with_options(stem, options), letter, options, f"shuffle:{verb}:{len(pairs)}",
                     f"shuffle:{start}:{who_swaps}", ((tuple(people), who), *trace))
 
-def say_held(style: int, pair: tuple[str, str], people: tuple[str, ...], held: tuple[str, ...]) -> str:
-    "Who holds what, in one of three phrasings."
-    if style == 0: return f"{pair[0]} and {pair[1]} swap: " + ", ".join(f"{p} {t}" for p, t in zip(people, held)) + "."
-    if style == 1: return "Now " + ", ".join(f"{p} has the {t}" for p, t in zip(people, held)) + "."
-    return ", ".join(f"{p}: {t}" for p, t in zip(people, held)) + "."
+def say_held(style: int, pair: tuple[str, str], before: tuple[str, ...], people: tuple[str, ...], held: tuple[str, ...]) -> str:
+    "Who swaps what, and who holds what then, in one of three phrasings."
+    (a, b), (x, y) = pair, (before[people.index(p)] for p in pair)
+    if style == 0: return f"{a} {x} and {b} {y} swap: " + ", ".join(f"{p} {t}" for p, t in zip(people, held)) + "."
+    if style == 1: return f"{a} has the {x} and {b} has the {y}, so now " + ", ".join(f"{p} has the {t}" for p, t in zip(people, held)) + "."
+    return f"{a}: {x}, {b}: {y} -> " + ", ".join(f"{p}: {t}" for p, t in zip(people, held)) + "."
+
+def held_at_start(instance: Instance) -> dict[str, str]:
+    "Who holds what before the first swap, as the question says."
+    return dict(re.findall(r"(\w+) has the (\w+)", instance.question.split(".")[0]))
 
 def write_shuffle(instance: Instance, rng: Random) -> str:
     (people, who), style = instance.trace[0], phrasings(rng, 3)
-    end = instance.trace[-1][1][people.index(who)]
+    states = [tuple(held_at_start(instance)[p] for p in people), *(held for _, held in instance.trace[1:])]
+    end = states[-1][people.index(who)]
     close = rng.choice((f"So {who} has the {end}.", f"At the end {who} has the {end}."))
-    return " ".join(say_held(next(style), pair, people, held) for pair, held in instance.trace[1:]) + " " + close
+    return " ".join(say_held(next(style), pair, before, people, held) for (pair, held), before in zip(instance.trace[1:], states)) + " " + close
 
 def steps_shuffle(instance: Instance) -> tuple[list[Claim], set]:
     (people, who), *rest = instance.trace
     end = rest[-1][1][people.index(who)]
-    given = frozenset(re.findall(r"(\w+) has the (\w+)", instance.question.split(".")[0]))
+    given = frozenset(held_at_start(instance).items())
     return [("held", frozenset(zip(people, held))) for _, held in rest] + [("end", (who, end))], {("held", given)}
 
-# %% ../nbs/01_procedural.ipynb #a0d081b3
+# %% ../nbs/01_procedural.ipynb #6ec580d5
 def read_shuffle(instance: Instance, text: str) -> list[Claim]:
     (people, who), *rest = instance.trace
     pair = re.compile(rf"\b({'|'.join(people)})\b(?::| has)?(?: the)? ({'|'.join(THINGS)})\b")
-    held = dict(re.findall(r"(\w+) has the (\w+)", instance.question.split(".")[0])); claims = []
+    held, claims = held_at_start(instance), []
     for sentence in re.split(r"\.", text):
-        found = pair.findall(sentence)
+        *before, after = re.split(r" swap: |, so now | -> ", sentence); found = pair.findall(after)
+        claims += [("before", p) for part in before for p in pair.findall(part) if p not in held.items()]  # contradicts what was said
         if len(found) == 1 and re.match(r"\s*(so|at the end)\b", sentence, re.I): claims.append(("end", found[0]))
         elif found: held = held | dict(found); claims.append(("held", frozenset(held.items())))
     return claims
@@ -250,7 +257,7 @@ def fact_shuffle(rng: Random) -> str:
     "One swap, told with the state before and after it."
     i = draw_shuffle(rng, (1, 1)); (people, _), (pair, held) = i.trace
     verb = rng.choice(("swap", "trade"))
-    return f"{i.question.split('.')[0]}. {pair[0]} and {pair[1]} {verb}. {say_held(rng.randrange(3), pair, people, held)}"
+    return f"{i.question.split('.')[0]}. {pair[0]} and {pair[1]} {verb}. {say_held(rng.randrange(3), pair, tuple(held_at_start(i)[p] for p in people), people, held)}"
 
 # %% ../nbs/01_procedural.ipynb #b0863c1c
 MONTH_NAMES = tuple(MONTHS)
@@ -347,7 +354,7 @@ def read_letters(instance: Instance, text: str) -> list[Claim]:
 
 def fact_letters(rng: Random) -> str: return say_letter(rng.randrange(3), rng.choice(WORDS))
 
-# %% ../nbs/01_procedural.ipynb #f4f9d3bb
+# %% ../nbs/01_procedural.ipynb #799d0f76
 def flipped(side: str) -> str: return "tails" if side == "heads" else "heads"
 
 def draw_coin(rng: Random, flips: tuple[int, int] = (5, 8)) -> Instance:
@@ -363,7 +370,8 @@ def draw_coin(rng: Random, flips: tuple[int, int] = (5, 8)) -> Instance:
     return Instance("", text + form, "yes" if side == ask else "no", (), f"coin:{len(people)}:{form.split()[-1]}", "coin:" + scenario, tuple(trace))
 
 def say_coin(style: int, person: str, does: bool, side: str) -> str:
-    return (f"{person} {'flips' if does else 'does not flip'}, so {side}.", f"After {person} it is {side}.", f"{person}: {side}.")[style]
+    act = f"{person} {'flips' if does else 'does not flip'}"
+    return (f"{act}, so {side}.", f"{act} and it is {side}.", f"{act}: {side}.")[style]
 
 def write_coin(instance: Instance, rng: Random) -> str:
     style, side = phrasings(rng, 3), instance.trace[-1][2]
@@ -516,7 +524,7 @@ def fact_strategy(rng: Random) -> str:
     same = "the same" if WORLD[trait, a] == WORLD[trait, b] else "different"
     return f"{say_fact(style, trait, a, WORLD[trait, a])} {say_fact(style, trait, b, WORLD[trait, b])} " + rng.choice(("That is", "These are")) + f" {same}."
 
-# %% ../nbs/01_procedural.ipynb #faa0409d
+# %% ../nbs/01_procedural.ipynb #78f464d0
 GOOD = "good great warm bright funny fresh clever sweet".split()
 BAD = "bad dull cold dark weak stale clumsy bitter".split()  # BAD[i] is the opposite of GOOD[i] in tone
 PARTS = "plot cast end song start pace".split()
@@ -550,7 +558,7 @@ def contrast_sentiment(instance: Instance, rng: Random) -> Instance:
 
 def write_sentiment(instance: Instance, rng: Random) -> str:
     style, tones = phrasings(rng, 3), [t for _, t in instance.trace]; n = tones.count("positive")
-    say = ("The {p} is {w}, so {t}.", "{p}: {t}.", "The {p} is {t}.")
+    say = ("The {p} is {w}, so {t}.", "{p} {w}: {t}.", "The {p} is {w} and that is {t}.")
     body = " ".join(say[next(style)].format(p=p, w=("not " if neg else "") + a, t=t) for (p, a, neg), t in instance.trace)
     return body + rng.choice((f" So {n} positive and {len(tones) - n} negative.", f" That makes {n} positive, {len(tones) - n} negative."))
 
@@ -567,7 +575,8 @@ def fact_sentiment(rng: Random) -> str:
     adjective, negated, part = rng.choice(GOOD + BAD), rng.random() < 0.4, rng.choice(PARTS)
     t, style = tone(adjective, negated), rng.randrange(3)
     if style == 0: return f"The {part} is {'not ' if negated else ''}{adjective}, so {t}."
-    return say_part(part, adjective, negated) + " " + (f"The {part} is {t}." if style == 1 else f"{part}: {t}.")
+    w = f"{'not ' if negated else ''}{adjective}"
+    return f"{part} {w}: {t}." if style == 1 else f"The {part} is {w} and that is {t}."
 
 # %% ../nbs/01_procedural.ipynb #9a7944cc
 KINDS_OF_THING = "gorp blip tock nerk plim sard vont quib".split()
