@@ -8,7 +8,7 @@ __all__ = ['METHOD_COLOURS', 'METHOD_NAMES', 'METHOD_MARKERS', 'CONDITION', 'LEV
            'size_text', 'fig_student_size', 'cut_share', 'fig_limit', 'fig_length', 'fig_supervision', 'fig_vote',
            'fig_claims', 'points_of', 'save_figure']
 
-# %% ../nbs/15_figures.ipynb #1729048c
+# %% ../nbs/15_figures.ipynb #f570e155
 """Figures of this study: accuracy against rationales per question, student size, sequence length, supervision and decoding, and a
 forest plot of claims, each `fig_*(df, ax=None) -> ax` over summary rows. Published numbers (Ho et al. 2023; Li et al. 2023) are facts
 in `published.json` and always drawn hollow. No metric is computed here (see `evaluate`) and nothing is read or written except by `save_figure`."""
@@ -31,6 +31,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from .evaluate import pool_seeds
+from .procedural import titled
 
 # %% ../nbs/15_figures.ipynb #2c673eeb
 def published(
@@ -160,7 +161,7 @@ def _label_right(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:  #
         ax.annotate(text, (1, y), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points", color=_mix(colour, "black", 0.2),
                     va="center", fontsize=plt.rcParams["font.size"] * 0.9, annotation_clip=False)
 
-# %% ../nbs/15_figures.ipynb #cc7f188b
+# %% ../nbs/15_figures.ipynb #f23760f5
 def _chance(ax: Axes, df: pd.DataFrame, labels: list | None = None) -> None:
     "Dotted line at uniform guessing."
     levels = df["chance"].dropna().unique() if "chance" in df else []
@@ -201,7 +202,7 @@ def _caption(points: pd.DataFrame, theirs: pd.DataFrame | None, short: bool) -> 
 def _task_title(df: pd.DataFrame, *more: str) -> str:
     "Task and whatever else is the same for the whole panel."
     if "task" in df and df.task.nunique() > 1: raise ValueError(f"rows of several tasks {sorted(df.task.unique())} in one panel; use small_multiples(fig, rows)")
-    return ", ".join([str(df.task.iloc[0])] * ("task" in df) + [m for m in more if m])
+    return ", ".join([titled(str(df.task.iloc[0]))] * ("task" in df) + [m for m in more if m])
 
 # %% ../nbs/15_figures.ipynb #deda928b
 LEVELS = ("zero_shot", "zero_shot_cot", "few_shot_cot", "label_only", "greedy_cot", "teacher")

@@ -17,7 +17,8 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'OPS'
            'draw_strategy', 'write_strategy', 'steps_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone',
            'review', 'draw_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'read_sentiment',
            'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'steps_entail', 'read_entail', 'fact_entail',
-           'draw_sst', 'write_sst', 'steps_sst', 'read_sst', 'fact_sst', 'bucket', 'instances', 'procedural_task']
+           'draw_sst', 'write_sst', 'steps_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances',
+           'procedural_task']
 
 # %% ../nbs/01_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -41,7 +42,7 @@ WORDS = ("apple river stone cloud tiger piano lemon grape chair bread house mous
 MONTHS = dict(January=31, February=28, March=31, April=30, May=31, June=30, July=31, August=31, September=30, October=31,
               November=30, December=31)  # days in each; no leap years here
 
-# %% ../nbs/01_procedural.ipynb #18d0f400
+# %% ../nbs/01_procedural.ipynb #9377eb86
 Claim = tuple  # (key, value): what a step is about, and what it says
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,7 @@ class Family:
     difficulty: Mapping[str, object]  # defaults of draw's parameters
     labels: tuple[str, ...] = ()
     pretrained: bool = True  # False: kept out of every pre-training text
+    calibrated: bool = True  # the pocket world was tuned while looking at it; False: first looked at when all was frozen
     contrast: Callable[[Instance, Random], Instance] | None = None  # minimal edit that flips the answer
 
     def rationale(self, instance: Instance, rng: Random) -> str:
@@ -650,20 +652,25 @@ def read_sst(instance: Instance, text: str) -> list[Claim]:
 def fact_sst(rng: Random) -> str:
     adjective = rng.choice(GOOD + BAD); return f"{adjective} is {tone(adjective, False)}."
 
-# %% ../nbs/01_procedural.ipynb #e90207b4
+# %% ../nbs/01_procedural.ipynb #1a07c37c
 FAMILIES: dict[str, Family] = {f.name: f for f in (
     Family("arith", "number", "SingleEq AddSub MultiArith SVAMP GSM8K", 0.0, draw_arith, write_arith, steps_arith, read_arith, fact_arith, dict(steps=(2, 4))),
     Family("shuffle", "choice", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle, dict(swaps=(2, 4)), tuple("ABC")),
     Family("dates", "choice", "Date Understanding", 1 / 4, draw_dates, write_dates, steps_dates, read_dates, fact_dates, dict(shifts=SHIFTS), tuple("ABCD")),
     Family("letters", "letters", "Last Letter Concatenation", 0.0, draw_letters, write_letters, steps_letters, read_letters, fact_letters, dict(words=(4, 6))),
     Family("coin", "yesno", "Coin Flip", 1 / 2, draw_coin, write_coin, steps_coin, read_coin, fact_coin, dict(flips=(5, 8)), ("yes", "no")),
-    Family("relations", "choice", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations, dict(hops=(1, 3)), tuple("AB")),
+    Family("relations", "choice", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations, dict(hops=(1, 3)), tuple("AB"), calibrated=False),
     Family("facts", "choice", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts, dict(hops=(2, 3)), tuple("ABCDE")),
-    Family("strategy", "yesno", "StrategyQA", 1 / 2, draw_strategy, write_strategy, steps_strategy, read_strategy, fact_strategy, dict(hops=(1, 2)), ("yes", "no")),
+    Family("strategy", "yesno", "StrategyQA", 1 / 2, draw_strategy, write_strategy, steps_strategy, read_strategy, fact_strategy, dict(hops=(1, 2)), ("yes", "no"), calibrated=False),
     Family("sentiment", "label", "IMDB", 1 / 2, draw_sentiment, write_sentiment, steps_sentiment, read_sentiment, fact_sentiment, dict(parts=(3, 5)), ("positive", "negative"), contrast=contrast_sentiment),
-    Family("entail", "label", "ANLI", 1 / 3, draw_entail, write_entail, steps_entail, read_entail, fact_entail, dict(depth=(1, 3)), ("true", "false", "unknown")),
-    Family("sst", "label", "SST-2", 1 / 2, draw_sst, write_sst, steps_sst, read_sst, fact_sst, dict(negated=0.4), ("positive", "negative"), pretrained=False),
+    Family("entail", "label", "ANLI", 1 / 3, draw_entail, write_entail, steps_entail, read_entail, fact_entail, dict(depth=(1, 3)), ("true", "false", "unknown"), calibrated=False),
+    Family("sst", "label", "SST-2", 1 / 2, draw_sst, write_sst, steps_sst, read_sst, fact_sst, dict(negated=0.4), ("positive", "negative"), pretrained=False, calibrated=False),
 )}
+
+# %% ../nbs/01_procedural.ipynb #43ef1eef
+def titled(task: str) -> str:
+    "A task's name, with a word of warning where the pocket world was tuned on it."
+    return task + " (calibrated)" * (task in FAMILIES and FAMILIES[task].calibrated)
 
 # %% ../nbs/01_procedural.ipynb #caa1d483
 def bucket(scenario: str) -> int:
