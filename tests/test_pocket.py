@@ -3,6 +3,7 @@ from hashlib import sha256
 from pathlib import Path
 from random import Random
 import json
+import re
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import cotstudy
 from cotstudy.models import load
-from cotstudy.pocket import FORMAT, PRETRAINED, SIZES, Reading, batch, build, document, network, overlap, pocket_tokenizer, rate, stem
+from cotstudy.pocket import (FORMAT, PRETRAINED, SIZES, Reading, batch, build, document, exercise, network, overlap, pocket_tokenizer,
+                             rate, stem, surprise)
 from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.prompts import render_completion, render_prompt
 
@@ -63,8 +65,26 @@ def test_nothing_asked_was_told(name):
 
 def test_rows_begin_with_a_document_and_never_hold_padding():
     for step, shape in ((0, (8, 192)), (7, (2, 768))):
-        x = batch(TOK, Reading(families=(), page_every=8), 0, step)
+        x = batch(TOK, Reading(primer=0, page_every=8), 0, step)
         assert x.shape == shape and (x != TOK.pad_token_id).all() and (x == TOK.eos_token_id).any()
+
+def test_a_primer_holds_exercises_only():
+    assert not any("Q:" in t for s in (0, 599) for _, t in zip(range(40), Reading().documents(0, s)[2]))
+    assert sum("Q:" in t for _, t in zip(range(40), Reading().documents(0, 600)[2])) > 20
+
+def test_exercises_are_right():
+    for k in range(400):
+        text = exercise(Random(k))
+        if text.startswith("Copy: "): a, b, end = text.removeprefix("Copy: ").split("."); assert a == b.strip() and not end
+        else:
+            said, *asked = re.findall(r"[^.]+", text)
+            known = {w: c for c, w in re.findall(r"\((\w)\) (\w+)", said)} or dict(p.strip().split(" ") for p in said.split(","))
+            assert asked and all(known[q] == a for q, a in (x.strip().split(": ") for x in asked))
+
+def test_a_model_that_cannot_copy_is_surprised():
+    net = network(SIZES["xs"], TOK, 0)
+    assert surprise(net, TOK) > 4 and net.training
+    if "teacher" in TABLE: assert surprise(load("pocket/teacher").net, TOK) < 0.5
 
 def test_rate_rises_and_falls_to_zero():
     r = [rate(k, 400) for k in range(400)]
