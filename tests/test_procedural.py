@@ -170,3 +170,16 @@ def test_someone_elses_things_are_found():
     f = FAMILIES["arith"]; i = Instance("", "Bob has 7 eggs. Bob finds 4 eggs. How many eggs does Bob have now?", "11", trace=((7, "+", 4, 11),))
     assert f.check(i, "Bob has 7 + 4 = 11 eggs.").sound and f.check(i, "Eve has 7 + 4 = 11 eggs.").sound  # Eve is no word of this world
     assert f.check(i, "Mia has 7 + 4 = 11 eggs. So the answer is: 11").lucky
+
+@pytest.mark.parametrize("style, before, wrong", [(0, "{a} {x} and {b} {y} swap:", "{a} {y} and {b} {x} swap:"), (1, "{a} has the {x} and {b} has the {y}, so now", "{a} has the {y} and {b} has the {y}, so now"),
+                                                  (2, "{a}: {x}, {b}: {y} ->", "{a}: {x}, {b}: {x} ->")])
+def test_a_premise_that_contradicts_the_rationale_is_a_wrong_step(style, before, wrong):
+    f, rng, hits = FAMILIES["shuffle"], Random(5), 0
+    for _ in range(60):
+        i = f.draw(rng); text = f.rationale(i, rng); held = dict(re.findall(r"(\w+) has the (\w+)", i.question.split(".")[0]))
+        (a, b), _ = i.trace[1]; x, y = held[a], held[b]
+        said = before.format(a=a, b=b, x=x, y=y)
+        if not text.startswith(said): continue
+        hits += 1; good, bad = (f.check(i, t) for t in (text, text.replace(said, wrong.format(a=a, b=b, x=x, y=y), 1)))
+        assert good.sound and not bad.sound and bad.n_wrong == good.n_wrong + (2 if style == 0 else 1) and bad.answer_ok
+    assert hits > 5
