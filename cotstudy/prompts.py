@@ -6,15 +6,16 @@
 __all__ = ['STEP', 'FORMATS', 'THINK', 'Exemplar', 'Parsed', 'Format', 'format_named', 'render_completion', 'render_prompt',
            'split_thinking', 'parse_completion', 'check_same_prompt']
 
-# %% ../nbs/04_prompts.ipynb #96c142a0
+# %% ../nbs/04_prompts.ipynb #333d44d2
 """Every format of both papers as data: how a question becomes a prompt, how a rationale and an answer become the
 completion a student is trained on, and how a completion is taken apart again. Rendering and parsing are inverse to each
 other, and the same prompt is used in training and in inference. Reading the *answer* out of the answer text is another
 matter (see `answers`)."""
 from dataclasses import dataclass
 from typing import NamedTuple, Sequence
+import re
 
-# %% ../nbs/04_prompts.ipynb #e17bf5b9
+# %% ../nbs/04_prompts.ipynb #8123d113
 class Exemplar(NamedTuple):
     "One solved question shown in a prompt."
     question: str
@@ -36,6 +37,7 @@ class Format:
     sep: str  # between rationale and answer
     lead: str = " "  # before the rationale
     label_lead: str = " "  # before a bare answer
+    letter: str = "{a}"  # around the letter of a choice, {a}
     end: str = ""  # after the answer, when it is text rather than the tokenizer's end token
     eos: bool = True  # the end token closes the completion
     stop: tuple[str, ...] = ()  # strings at which sampling stops
@@ -44,13 +46,13 @@ class Format:
     chat: bool = False  # the prompt is a user's turn: whoever holds the tokenizer puts it into its chat template
     thinks: bool = False  # chat: the thinking block is the rationale; otherwise it is set aside
 
-# %% ../nbs/04_prompts.ipynb #7ca9547e
+# %% ../nbs/04_prompts.ipynb #eaa75eec
 STEP = "Let's think step by step."
 FORMATS = {f.name: f for f in [
     Format("cotstudy", "this study", f"Q: {{q}}\nA: {STEP}", "Q: {q}\nA:", " So the answer is: ",
            label_lead=" So the answer is: ", stop=("\n\n",)),
     Format("scotd", "Li et al. 2023, released code", "Q: {q}\nA: ", "Q: {q}\nA: ", " So the answer is: ", lead="",
-           label_lead="", end="\n\n", eos=False, stop=("\n\n",)),
+           label_lead="", letter="({a})", end="\n\n", eos=False, stop=("\n\n",)),
     Format("ho", "Ho et al. 2023, sec. 3 and released code (decoders)", "{q} ###", "{q} ###", " --> ", first=True),
     Format("ho_encdec", "Ho et al. 2023, released code (T5, Flan-T5)", "{q}", "{q}", " --> ", lead="", label_lead="", first=True),
     Format("ho_gpt3", "Ho et al. 2023, as trained through the API", "{q}\n\n###\n\n", "{q}\n\n ### \n\n", "\n\n-->\n\n",
@@ -79,7 +81,7 @@ def format_named(name: str) -> Format:
     if name not in FORMATS: raise KeyError(f"no format {name!r}; there are {', '.join(FORMATS)}")
     return FORMATS[name]
 
-# %% ../nbs/04_prompts.ipynb #62cd7abc
+# %% ../nbs/04_prompts.ipynb #a5ae2c9f
 THINK = ("<think>", "</think>")  # how today's models mark what they think before they speak
 
 def render_completion(
@@ -89,6 +91,7 @@ def render_completion(
 ) -> str:  # what the student is trained to emit after the prompt
     "Rationale and answer as one completion (Li et al. 2023, sec. 2; Ho et al. 2023, sec. 3)."
     answer = answer.strip()
+    if re.fullmatch("[A-Z]", answer): answer = fmt.letter.replace("{a}", answer)
     if rationale is None: return f"{fmt.label_lead}{answer}{fmt.end}"
     rationale = rationale.strip()
     for mark in (fmt.sep.strip(), *fmt.stop, *(THINK if fmt.chat else ())):
@@ -119,7 +122,7 @@ def split_thinking(text: str) -> tuple[str | None, str]:  # what was thought (No
     before, opened, thought = text.partition(THINK[0])
     return (thought.strip(), before.strip()) if opened else (None, text)
 
-# %% ../nbs/04_prompts.ipynb #9909f0d7
+# %% ../nbs/04_prompts.ipynb #5108465f
 def parse_completion(
     fmt: Format,
     text: str,  # a completion, with or without its stop string
@@ -130,10 +133,14 @@ def parse_completion(
     marks = fmt.stop if fmt.end in ("", ".") else (fmt.end, *fmt.stop)
     text = text[: min((text.index(m) for m in marks if m in text), default=len(text))].strip()
     if fmt.end == ".": text = text.removesuffix(".").strip()
-    if mode == "label": return Parsed(None, text.removeprefix(fmt.label_lead.strip()).strip() or None)
+    if mode == "label": return Parsed(None, _bare(fmt, text.removeprefix(fmt.label_lead.strip()).strip()) or None)
     head, sep, tail = (text.partition if fmt.first else text.rpartition)(fmt.sep.strip())
     if not sep: head, tail = text, ""
-    return Parsed(head.strip().removeprefix(fmt.lead.strip()).strip(), tail.strip() or None)
+    return Parsed(head.strip().removeprefix(fmt.lead.strip()).strip(), _bare(fmt, tail.strip()) or None)
+
+def _bare(fmt: Format, answer: str) -> str:
+    "An answer without what the format puts around the letter of a choice."
+    return answer[i:i + 1] if (i := fmt.letter.index("{a}")) and re.fullmatch(re.escape(fmt.letter).replace(re.escape("{a}"), "[A-Z]"), answer) else answer
 
 # %% ../nbs/04_prompts.ipynb #3144ed4b
 def check_same_prompt(trained: Format, queried: Format, mode: str) -> None:

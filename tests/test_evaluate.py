@@ -104,6 +104,12 @@ def test_wilson_equals_scipy():
     assert wilson(13, 40) == pytest.approx((ci.low, ci.high))
 
 
+def test_wilson_ends_are_exact_at_the_borders():
+    for n in (1, 2, 10, 37, 100, 2000, 10**6):
+        assert wilson(0, n)[0] == 0 and wilson(n, n)[1] == 1 and 0 < wilson(0, n)[1] <= 1 - wilson(n, n)[0] + 1e-12 < 1
+        assert all(0 < e < 1 for e in wilson(0.5, n))
+
+
 def test_wilson_refuses_impossible_counts():
     for k, n in [(3, 2), (-1, 5), (0, 0)]:
         with pytest.raises(ValueError, match="right answers"): wilson(k, n)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cotstudy.filters import FILTERS, NEEDS_NUMBER, agree, apply_filters, first, open_ended, parse_filter, sample, votes
+from cotstudy.filters import FILTERS, NEEDS_NUMBER, agree, apply_filters, diverse_by, encoder, first, open_ended, parse_filter, sample, tally, votes
 
 WORDS = st.sampled_from(["3 + 2 = 5", "2 + 3 = 5", "so it is five", "4 - 1 is 3", "oh", "a b c d e"])
 
@@ -23,7 +23,7 @@ def spec(name):
 
 
 @settings(max_examples=25, deadline=None)
-@given(chains=chain_frames(), seed=st.integers(0, 3), name=st.sampled_from(sorted(FILTERS)))
+@given(chains=chain_frames(), seed=st.integers(0, 3), name=st.sampled_from(sorted(set(FILTERS) - {"diverse_by"})))
 def test_every_filter_selects_and_repeats(chains, seed, name):
     kept = apply_filters(chains, [spec(name)], seed)
     assert set(kept.index) <= set(chains.index) and not kept.index.has_duplicates
@@ -64,7 +64,49 @@ def test_open_ended_keeps_five_on_average():
     assert sizes["q9"] == 9 and sizes["q0"] == 1
 
 
-@pytest.mark.parametrize("bad", ["furst:2", "first", "first:0", "first:-1", "likely:many", "correct:x", ""])
+@given(answers=st.lists(st.sampled_from(["5", "3", "7", None]), max_size=12))
+def test_a_tie_goes_to_the_answer_that_came_first(answers):
+    chains = pd.DataFrame(dict(instance="q", answer=pd.Series(answers, dtype=object)))
+    valid = [a for a in answers if a is not None]
+    leaders = [a for a in dict.fromkeys(valid) if valid.count(a) == max(map(valid.count, valid))]
+    assert votes(chains) == ({"q": leaders[0]} if leaders else {})
+    assert [a for a, share in tally(answers).items() if share == max(tally(answers).values())] == leaders
+
+
+@pytest.fixture(scope="module")
+def sentence_encoder(tmp_path_factory):
+    "A tiny BERT of random weights."
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    folder, words = tmp_path_factory.mktemp("encoder"), ["[PAD]", "[UNK]", "a", "b", "c", "d", "e"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=7, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=8)).save_pretrained(folder)
+    return folder
+
+
+def test_embeddings_are_means_over_real_tokens(sentence_encoder):
+    embed = encoder(str(sentence_encoder))
+    together, alone = embed(["a b", "a b c d e", ""]), embed(["a b"])
+    assert together.shape == (3, 16) and together[0] == pytest.approx(alone[0], abs=1e-5)  # padding does not count
+    assert embed(["a " * 50]).shape == (1, 16)  # longer than it can read: cut
+
+
+def test_diversity_by_sentence_embeddings(sentence_encoder):
+    says = ["a b", "a b", "a b", "d e c", "d e c", "d e c"]
+    chains = pd.DataFrame(dict(instance="q", draw_index=range(6), rationale=says, answer="5"))
+    for seed in range(5):
+        kept = apply_filters(chains, [f"diverse_by:{sentence_encoder}:2"], seed)
+        assert sorted(kept.rationale) == ["a b", "d e c"]
+    assert len(diverse_by(chains.assign(rationale="same"), 3, by=str(sentence_encoder))) == 1  # one cluster, one chain
+    assert parse_filter(f"diverse_by:{sentence_encoder}:2") == ("diverse_by", 2)
+    with pytest.raises(ValueError, match="40 hex digits"): apply_filters(chains, ["diverse_by:owner/model:2"])
+
+
+@pytest.mark.parametrize("bad", ["diverse_by", "diverse_by:5", "diverse_by:x", "diverse_by:x:0", "diverse_by::3", "furst:2", "first", "first:0", "first:-1", "likely:many", "correct:x", ""])
 def test_malformed_specs_are_refused(bad):
     with pytest.raises(ValueError):
         parse_filter(bad)

@@ -1,4 +1,6 @@
 """Rendering and parsing are inverse to each other, for every format."""
+import re
+
 import pytest
 from hypothesis import assume, given, strategies as st
 
@@ -17,6 +19,7 @@ def test_parse_inverts_render(fmt, rationale, answer):
         assume(False)
     if fmt.end == ".":  # a final full stop belongs to the frame
         assume(not answer.endswith("."))
+    assume(fmt.letter == "{a}" or not re.fullmatch(r"\([A-Z]\)", answer))  # brackets around a letter belong to the frame, too
     # a separator that only arises where rationale and answer meet it cannot be told from the real one
     assume(completion.count(fmt.sep.strip()) == 1)
     assert parse_completion(fmt, completion) == (rationale, answer)
@@ -34,6 +37,16 @@ def test_parse_never_raises(fmt, garbage):
 def test_refuses_what_it_could_not_read_back(fmt):
     with pytest.raises(ValueError, match=fmt.name):
         render_completion(fmt, f"one{fmt.sep}two", "5")
+
+
+@pytest.mark.parametrize("fmt", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("rationale", ["Ice is smooth.", None])
+def test_letters_of_choices_are_written_as_the_format_writes_them(fmt, rationale):
+    mode = "label" if rationale is None else "cot"
+    for answer in ("B", "b", "yes", "(B) or (C)", "AB"):
+        written = render_completion(fmt, rationale, answer)
+        assert ("(B)" in written) == (answer == "(B) or (C)" or (answer == "B" and fmt.name == "scotd"))
+        assert parse_completion(fmt, written, mode) == (rationale, answer)
 
 
 def test_exemplars_share_the_frame_of_the_query():
