@@ -94,7 +94,7 @@ def rescore(
     except EXPECTED as e: fail(e)
     print(json.dumps(r) if as_json else f"n {r['n']}   accuracy {r['accuracy']:.2f} %   unparsed {r['unparsed']}")
 
-# %% ../nbs/21_cli.ipynb #4dff51a8
+# %% ../nbs/21_cli.ipynb #b592f99a
 Task = Annotated[str, typer.Option("--task", help="a task of the table, or the path of a JSONL file")]
 Revision = Annotated[str, typer.Option(help="commit of a hub model")]
 Rule = Annotated[str, typer.Option(help="how answers are read: cotstudy, ho, kojima, scotd")]
@@ -127,8 +127,9 @@ def sample(
 ):
     "A corpus from any teacher on any task; only missing draws are made."
     from cotstudy import workbench as w
+    from cotstudy.servers import budget
     try:
-        options: dict[str, Any] = dict(base_url=base_url or None, dialect=dialect, concurrency=concurrency, budget=w.budget(budget_tok or None, budget_money or None, price)) if teacher.startswith("api:") else {}
+        options: dict[str, Any] = dict(base_url=base_url or None, dialect=dialect, concurrency=concurrency, budget=budget(budget_tok or None, budget_money or None, price)) if teacher.startswith("api:") else {}
         rows = w.sample(task, teacher, n, split, n_questions or None, temperature, top_p, top_k, max_tok, format, rule, revision or None, progress=w.reporter("draws"), **options)
         w.write_corpus(rows, out)
     except EXPECTED as e: fail(e)

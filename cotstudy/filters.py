@@ -53,10 +53,10 @@ def parsed(chains: pd.DataFrame, k: int = 0, seed: int = 0) -> pd.DataFrame:
     "Chains from which an answer could be read."
     return chains[chains.answer.notna()]
 
-# %% ../nbs/08_filters.ipynb #f264efa6
+# %% ../nbs/08_filters.ipynb #f47ed1ec
 def tally(predictions: Sequence[str | None]) -> dict[str, float]:  # answer -> share of the valid votes, most votes first
     "Share of the votes of each answer (self-consistency, Wang et al. 2022; Li et al. 2023, sec. 3.2); level answers in the order they came."
-    said = [p for p in predictions if not pd.isna(p)]
+    said = [p for p in predictions if p is not None and not pd.isna(p)]
     counts: dict[str, int] = {}
     for p in said: counts[p] = counts.get(p, 0) + 1
     return {p: k / len(said) for p, k in sorted(counts.items(), key=lambda c: -c[1])}

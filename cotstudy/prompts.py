@@ -81,17 +81,20 @@ def format_named(name: str) -> Format:
     if name not in FORMATS: raise KeyError(f"no format {name!r}; there are {', '.join(FORMATS)}")
     return FORMATS[name]
 
-# %% ../nbs/04_prompts.ipynb #a5ae2c9f
+# %% ../nbs/04_prompts.ipynb #eea0dc52
 THINK = ("<think>", "</think>")  # how today's models mark what they think before they speak
 
 def render_completion(
     fmt: Format,
     rationale: str | None,  # None: label-only
     answer: str,
+    question: str = "",  # whose letters the answer's letter is written like
 ) -> str:  # what the student is trained to emit after the prompt
     "Rationale and answer as one completion (Li et al. 2023, sec. 2; Ho et al. 2023, sec. 3)."
     answer = answer.strip()
-    if re.fullmatch("[A-Z]", answer): answer = fmt.letter.replace("{a}", answer)
+    if fmt.letter != "{a}" and re.fullmatch("[A-Z]", answer):
+        marked = fmt.letter.replace("{a}", answer)
+        answer = marked.lower() if marked.lower() in question and marked not in question else marked
     if rationale is None: return f"{fmt.label_lead}{answer}{fmt.end}"
     rationale = rationale.strip()
     for mark in (fmt.sep.strip(), *fmt.stop, *(THINK if fmt.chat else ())):
@@ -99,7 +102,7 @@ def render_completion(
             raise ValueError(f"format {fmt.name!r} cannot carry a rationale or answer that contains {mark!r}: got {(rationale + ' | ' + answer)[:80]!r}")
     return f"{fmt.lead}{rationale}{fmt.sep}{answer}{fmt.end}"
 
-# %% ../nbs/04_prompts.ipynb #3eea3dd9
+# %% ../nbs/04_prompts.ipynb #8c9b2697
 def render_prompt(
     fmt: Format,
     question: str,
@@ -110,7 +113,7 @@ def render_prompt(
     if mode not in ("cot", "label"): raise ValueError(f"mode is {mode!r}, expected 'cot' or 'label'")
     frame = fmt.cot_prompt if mode == "cot" else fmt.label_prompt
     gap = "\n\n" if fmt.chat else ""
-    blocks = [frame.replace("{q}", e.question) + gap + render_completion(fmt, e.rationale if mode == "cot" else None, e.answer).rstrip()
+    blocks = [frame.replace("{q}", e.question) + gap + render_completion(fmt, e.rationale if mode == "cot" else None, e.answer, e.question).rstrip()
               for e in exemplars]
     return "\n\n".join([*blocks, frame.replace("{q}", question.strip())])
 
@@ -122,7 +125,7 @@ def split_thinking(text: str) -> tuple[str | None, str]:  # what was thought (No
     before, opened, thought = text.partition(THINK[0])
     return (thought.strip(), before.strip()) if opened else (None, text)
 
-# %% ../nbs/04_prompts.ipynb #5108465f
+# %% ../nbs/04_prompts.ipynb #df2f2573
 def parse_completion(
     fmt: Format,
     text: str,  # a completion, with or without its stop string
@@ -140,7 +143,8 @@ def parse_completion(
 
 def _bare(fmt: Format, answer: str) -> str:
     "An answer without what the format puts around the letter of a choice."
-    return answer[i:i + 1] if (i := fmt.letter.index("{a}")) and re.fullmatch(re.escape(fmt.letter).replace(re.escape("{a}"), "[A-Z]"), answer) else answer
+    marked = re.escape(fmt.letter).replace(re.escape("{a}"), "([A-Za-z])")
+    return m[1].upper() if fmt.letter != "{a}" and (m := re.fullmatch(marked, answer)) else answer
 
 # %% ../nbs/04_prompts.ipynb #3144ed4b
 def check_same_prompt(trained: Format, queried: Format, mode: str) -> None:

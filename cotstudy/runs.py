@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'TRAINED', 'PROTOCOL', 'Spec', 'Teacher', 'Condition', 'content_id', 'home', 'Store', 'questions', 'spoken',
-           'teacher_model', 'recorded_model', 'exemplars', 'teacher_draws', 'read_answer', 'read_chains', 'Corpus',
-           'blind', 'make_corpus', 'make_student', 'scorer', 'make_items', 'write_text', 'write_parquet', 'provenance',
-           'run', 'describe', 'cell_name', 'study_folder', 'run_cell', 'note_progress', 'collect', 'results',
-           'show_chains', 'show_answers']
+           'teacher_model', 'recorded_model', 'exemplars', 'asked_of_ledger', 'teacher_draws', 'read_answer',
+           'read_chains', 'Corpus', 'blind', 'make_corpus', 'make_student', 'scorer', 'make_items', 'write_text',
+           'write_parquet', 'provenance', 'run', 'describe', 'cell_name', 'study_folder', 'run_cell', 'note_progress',
+           'collect', 'results', 'show_chains', 'show_answers']
 
-# %% ../nbs/12_runs.ipynb #0160468d
+# %% ../nbs/12_runs.ipynb #0b793fc8
 """A *condition* says everything that decides a number: task, teacher, method, supervision, student, recipe, decoding, seed.
 Running it makes (or finds) a corpus, a student and its answers, each under an id chained from the contents of what it was made
 from, and ends in one row. Covers the methods of Ho et al. 2023 (Fine-tune, Fine-tune-CoT, diverse reasoning) and Li et al. 2023
@@ -29,7 +29,7 @@ from typing import Literal, Sequence
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from . import models
 from .answers import extract, is_correct
@@ -38,19 +38,20 @@ from .evaluate import summarise
 from .filters import USES_GOLD, apply_filters, parse_filter, votes
 from .instances import Instance, Task, few_samples
 from .models import Decoding
-from .prompts import Exemplar, Format, format_named, parse_completion, render_completion, render_prompt
+from .prompts import Exemplar, Format, Parsed, format_named, parse_completion, render_completion, render_prompt
+from .servers import Server, named_options, open_model
 from .students import Example, Recipe, train
 from .sources import recorded
 from .tasks import exemplars_for, load as load_task
 
-# %% ../nbs/12_runs.ipynb #6c26a281
+# %% ../nbs/12_runs.ipynb #40d95419
 class Spec(BaseModel):
     "A frozen record that refuses unknown fields."
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 class Teacher(Spec):
     "Who writes the rationales, and how they are drawn."
-    model: str = "pocket/teacher"  # folder, pocket/NAME, hub id, recorded:NAME
+    model: str = "pocket/teacher"  # folder, pocket/NAME, hub id, recorded:NAME, api:NAME?options, vllm:NAME
     revision: str | None = None  # hub ids only
     format: str = "cotstudy"
     temperature: float = 1.0  # Li et al. 1.0, Ho et al. 0.7
@@ -59,6 +60,12 @@ class Teacher(Spec):
     max_tok: int = 128  # Ho et al.'s limit; sampling goes this far, shorter limits are views
     pool: int = 8  # draws a question; each seed takes its own n_rationales of them
     n_exemplars: int = 0  # solved questions in the teacher's prompt
+
+    @field_validator("model")
+    @classmethod
+    def _readable(cls, name: str) -> str:
+        if name.startswith("api:"): named_options(name)
+        return name
 
 # %% ../nbs/12_runs.ipynb #8a52ba8b
 METHODS = ("zero_shot", "zero_shot_cot", "few_shot_cot", "label_only", "greedy_cot", "cot")
@@ -114,7 +121,7 @@ def content_id(stage: str, *parts: object) -> str:  # 24 hex digits
     text = json.dumps([stage, PROTOCOL[stage], *parts], sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
-# %% ../nbs/12_runs.ipynb #6eb05c18
+# %% ../nbs/12_runs.ipynb #96c6d617
 def home() -> Path:
     "Where outputs go: $COTSTUDY_OUTPUTS, else `outputs` of the checkout around the working directory, else ./outputs."
     if where := os.environ.get("COTSTUDY_OUTPUTS"): return Path(where)
@@ -128,14 +135,22 @@ class Store:
         self.ledger = Ledger(self.folder / "draws")
         self._models: dict = {}
 
-    def model(self, name: str, revision: str | None = None, seed: int = 0):
-        "A model by name, loaded once; 'scratch/SIZE' starts from random weights, 'recorded:NAME' from stored completions."
+    def model(self, name: str, revision: str | None = None, seed: int = 0, **options):  # options: of a server
+        "A model by name, opened once; 'scratch/SIZE' starts from random weights, 'api:NAME' and 'vllm:NAME' run elsewhere."
         key = (name, revision, seed if name.startswith("scratch/") else 0)
-        if key not in self._models: self._models[key] = self.fresh(name, revision, seed)
+        if key not in self._models: self._models[key] = self.opened(name, revision, **options) if name.startswith(("api:", "vllm:")) else self.fresh(name, revision, seed)
         return self._models[key]
+
+    def opened(self, name: str, revision: str | None = None, **options):
+        "A model that runs elsewhere; a budget in its name holds for all that this store ever asks of it."
+        model = open_model(name, revision, **options)
+        if isinstance(model, Server) and "budget" in named_options(name)[1]:
+            model.budget.file = self.folder / "budgets" / f"{content_id('corpus', model.id)}.json"
+        return model
 
     def fresh(self, name: str, revision: str | None = None, seed: int = 0):
         "A model of its own, to be changed by training."
+        if name.startswith(("api:", "vllm:", "recorded:")): raise ValueError(f"{name!r} cannot be trained here; name a student by its folder, pocket/NAME, hub id or scratch/SIZE")
         if not name.startswith("scratch/"): return models.load(name, revision)
         return models.scratch(name.removeprefix("scratch/"), models.load("pocket/teacher").tokenizer, seed)
 
@@ -166,10 +181,16 @@ def recorded_model(name: str, fmt: Format) -> models.Recorded:
     text = [f"{fmt.lead}{(r or '').strip()}{fmt.sep}{str(a or '').strip()}{fmt.end}" for r, a in zip(table.rationale, said)]
     return models.Recorded(table.assign(text=text, finish=table.finish_reason)[["instance", "draw_index", "text", "finish"]], name)
 
-# %% ../nbs/12_runs.ipynb #d4366d22
+# %% ../nbs/12_runs.ipynb #9d60c62c
 def exemplars(task: Task, n: int) -> tuple[Exemplar, ...]:
     "n solved questions for a prompt, from outside the splits."
     return tuple(Exemplar(*e) for e in exemplars_for(task, n)) if n else ()
+
+def asked_of_ledger(store: Store, model, requests: Sequence[tuple[str, str]], n: int, how: Decoding, progress=None) -> pd.DataFrame:
+    "Draws of (instance, prompt). What was recorded belongs to a question's id: two questions may read the same, and each keeps its own."
+    if model.engine != "recorded": return store.ledger.draw(model, requests, n, how, progress=progress)
+    draws = store.ledger.draw(model, [(i, f"{prompt}\n[{i}]") for i, prompt in requests], n, how, progress=progress)
+    return draws.assign(prompt=[prompt for _, prompt in requests for _ in range(n)])
 
 def teacher_draws(store: Store, cond: Condition, task: Task, instances: Sequence[Instance], n: int, temperature: float, progress=None) -> pd.DataFrame:
     "n completions of each question, drawn or found; `text` holds rationale and answer."
@@ -179,28 +200,29 @@ def teacher_draws(store: Store, cond: Condition, task: Task, instances: Sequence
     limit = min(cond.max_rationale_tok or t.max_tok, t.max_tok)
     requests = [(i.id, render_prompt(fmt, i.question, "cot", shown)) for i in instances]
     with lease(store.folder / "locks" / f"{content_id('corpus', model.id, cond.task, t.model_dump(mode='json'))}.lock", timeout=24 * 3600):
-        draws = store.ledger.draw(model, requests, n, how, progress=progress)
-    if limit < t.max_tok: draws = store.ledger.draw(model, requests, n, replace(how, max_tok=limit))
+        draws = asked_of_ledger(store, model, requests, n, how, progress)
+    if limit < t.max_tok: draws = asked_of_ledger(store, model, requests, n, replace(how, max_tok=limit))
     if not fmt.trigger or model.engine == "recorded": return draws
     second = [(f"{i}#{k}", p + r + fmt.sep.rstrip()) for i, k, p, r in zip(draws.instance, draws.draw_index, draws.prompt, draws.text)]
     answers = store.ledger.draw(model, second, 1, Decoding(0.0, max_tok=32, stop=("\n",)))
     return draws.assign(text=draws.text + fmt.sep.rstrip() + answers.text.to_numpy())
 
-def read_answer(text: str, fmt: Format, mode: str, task: Task, rule: str, options: Sequence[str] = ()) -> str | None:
-    "The answer in a completion; the papers' rules look at the whole text, ours at what follows the separator."
-    if rule == "cotstudy" or fmt.trigger or mode == "label": return extract(parse_completion(fmt, text, mode).answer_text, task, rule, options=options)
+def read_answer(text: str, fmt: Format, mode: str, task: Task, rule: str, options: Sequence[str] = (), parts: Parsed | None = None) -> str | None:
+    "The answer in a completion, or in its parts; the papers' rules look at the whole text, ours at what follows the separator."
+    if rule == "cotstudy" or fmt.trigger or mode == "label": return extract((parts or parse_completion(fmt, text, mode)).answer_text, task, rule, options=options)
     return extract(text, task, rule, prefix=fmt.sep.strip())
 
 def read_chains(draws: pd.DataFrame, fmt: Format, task: Task, asked: Sequence[Instance], rule: str, mode: str = "cot", gold: bool = True) -> pd.DataFrame:
     "Draws taken apart: rationale, answer and, where gold may be used, correctness."
     of = {i.id: i for i in asked}
-    answer = [read_answer(text, fmt, mode, task, rule, of[i].options) for i, text in zip(draws.instance, draws.text)]
+    parts = [parse_completion(fmt, text, mode) for text in draws.text]
+    answer = [read_answer(text, fmt, mode, task, rule, of[i].options, p) for i, text, p in zip(draws.instance, draws.text, parts)]
     out = draws[["instance", "draw_index", "prompt_id", "prompt", "text", "n_tok", "truncated"]].assign(
-        rationale=[parse_completion(fmt, text, mode).rationale or "" for text in draws.text], answer=pd.Series(answer, draws.index, dtype=object),
+        rationale=[p.rationale or "" for p in parts], answer=pd.Series(answer, draws.index, dtype=object),
         logprob=[float(sum(l) / max(1, len(l))) if l is not None else float("nan") for l in draws.logprobs])
     return out.assign(correct=[is_correct(a, of[i].answer, task, rule) for a, i in zip(answer, draws.instance)]) if gold else out
 
-# %% ../nbs/12_runs.ipynb #2c7a58e3
+# %% ../nbs/12_runs.ipynb #ce80e78f
 @dataclass(frozen=True)
 class Corpus:
     "Training examples with their identity and what they were made of."
@@ -221,12 +243,12 @@ def make_corpus(store: Store, cond: Condition, task: Task, progress=None) -> Cor
     labels = cond.labels or ("gold" if cond.supervision == "full" else "greedy")
     facts: dict = {}
     if cot: targets, facts = _chain_targets(store, cond, task, asked, gold, fmt, progress)
-    elif labels == "gold": targets = {i.id: (render_completion(fmt, None, i.answer),) for i in asked}
+    elif labels == "gold": targets = {i.id: (render_completion(fmt, None, i.answer, i.question),) for i in asked}
     else:
         sampled = labels == "vote"
         draws = teacher_draws(store, cond, task, asked, cond.teacher.pool if sampled else 1, cond.teacher.temperature if sampled else 0.0, progress)
         chosen = votes(read_chains(draws, format_named(cond.teacher.format), task, blind(asked), cond.rule, gold=False))
-        targets = {i: (render_completion(fmt, None, a),) for i, a in chosen.items()}
+        targets = {i.id: (render_completion(fmt, None, chosen[i.id], i.question),) for i in asked if i.id in chosen}
         facts = dict(label_accuracy=sum(is_correct(a, gold[i], task, cond.rule) for i, a in chosen.items()) / max(1, len(chosen)))
     mode = "cot" if cot else "label"
     examples = [Example(i.id, render_prompt(fmt, i.question, mode), targets[i.id]) for i in asked if targets.get(i.id)]
@@ -245,8 +267,10 @@ def _chain_targets(store, cond, task, asked, gold, fmt, progress) -> tuple[dict[
     kept = apply_filters(chains, cond.filters if cond.filters is not None else (("correct",) if full else ("parsed",)), cond.seed)
     targets: dict[str, list[str]] = {}
     unrenderable = 0
+    said = {i.id: i.question for i in asked}
     for i, rationale, answer in zip(kept.instance, kept.rationale, kept.answer):
-        try: targets.setdefault(i, []).append(render_completion(fmt, " ".join(rationale.split()), gold[i] if full and answer is not None and is_correct(answer, gold[i], task, cond.rule) else answer or ""))
+        told = gold[i] if full and is_correct(answer, gold[i], task, cond.rule) else answer or ""
+        try: targets.setdefault(i, []).append(render_completion(fmt, " ".join(rationale.split()), told, said[i]))
         except ValueError: unrenderable += 1  # holds the format's own separator
     judged = [is_correct(a, gold[i], task, cond.rule) for i, a in zip(kept.instance, kept.answer)]  # reported, never used
     return {i: tuple(c) for i, c in targets.items() if c}, dict(

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'ALIASES', 'RECORD', 'SCHEMAS', 'ARROW', 'MARK', 'LICENCES', 'complete_row', 'check_corpus', 'read_corpus',
-           'write_corpus', 'model_of', 'budget', 'asked_of', 'corpus_rows', 'sample', 'corpus_facts',
-           'task_of_recorded', 'import_recorded', 'rows_to_train_on', 'test_questions', 'select', 'examples_of',
-           'read_student', 'distil', 'condition_of', 'asking', 'evaluate', 'write_items', 'in_words', 'point', 'pairs',
-           'said_at', 'show', 'side_by_side', 'ask', 'corpus_table', 'view', 'export', 'write_table', 'import_corpus',
-           'origins', 'short', 'card', 'reporter']
+           'write_corpus', 'asked_of', 'corpus_rows', 'sample', 'corpus_facts', 'task_of_recorded', 'import_recorded',
+           'rows_to_train_on', 'test_questions', 'select', 'examples_of', 'read_student', 'distil', 'condition_of',
+           'asking', 'evaluate', 'write_items', 'in_words', 'point', 'pairs', 'said_at', 'show', 'side_by_side', 'ask',
+           'corpus_table', 'view', 'export', 'write_table', 'import_corpus', 'origins', 'short', 'card', 'reporter']
 
-# %% ../nbs/19_workbench.ipynb #c74a2190
+# %% ../nbs/19_workbench.ipynb #21d8efe5
 """What the command line does, as plain functions: sample a corpus from any teacher, take in recorded completions, export a corpus and
 bring it back, train a student on it, evaluate any checkpoint, read its rationales, ask it something. The steps of Ho et al. 2023, sec. 3
 and Li et al. 2023, sec. 2 one by one, for one's own use; a study of many conditions is the matter of `runs` and `batch`."""
@@ -20,7 +19,6 @@ import math
 import sys
 import textwrap
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Callable, Iterable, Sequence
 
@@ -34,9 +32,8 @@ from .filters import apply_filters, parse_filter, votes
 from .instances import SPLITS, Instance, Task, few_samples
 from .models import Decoding, Recorded, Request
 from .prompts import Format, check_same_prompt, format_named, parse_completion, render_completion, render_prompt
-from .runs import (Condition, Store, Teacher, content_id, make_items, provenance, read_chains, recorded_model, results, scorer, spoken,
+from .runs import (Condition, Store, Teacher, asked_of_ledger, content_id, make_items, provenance, read_chains, recorded_model, results, scorer, spoken,
                            teacher_draws, write_text)
-from .servers import Budget, Price, open_model
 from .sources import SOURCES, read_jsonl, recorded
 from .students import POCKET, Example, Recipe, read_record, train
 from .tasks import load as load_task, outline
@@ -89,19 +86,7 @@ def write_corpus(rows: Sequence[dict], path: str | Path) -> Path:
     "Write a corpus so that a reader sees all of it or nothing."
     return write_text(Path(path), "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
 
-# %% ../nbs/19_workbench.ipynb #28ee0fca
-def model_of(store: Store, name: str, revision: str | None = None, **options):
-    "A model by name, opened once: those of the store, and api:NAME and vllm:NAME."
-    if name.startswith(("api:", "vllm:")) and (key := (name, revision, 0)) not in store._models: store._models[key] = open_model(name, revision, **options)
-    return store.model(name, revision)
-
-def budget(tokens: int | None = None, money: float | None = None, price: str = "") -> Budget:
-    "What a run may spend; price: input,output[,date] for a million tokens."
-    parts = price.split(",") if price else []
-    try: known = Price(float(parts[0]), float(parts[1]), parts[2] if len(parts) > 2 else time.strftime("%Y-%m-%d")) if parts else None
-    except (ValueError, IndexError): raise ValueError(f"price is {price!r}, expected input,output for a million tokens, e.g. 0.15,0.60,2026-11-23") from None
-    return Budget(tokens, money, known)
-
+# %% ../nbs/19_workbench.ipynb #a9477141
 def asked_of(task: Task, split: str, n_questions: int | None) -> list[Instance]:
     "The questions of a split, or a seeded few of them."
     found = list(task.split(split))
@@ -150,7 +135,7 @@ def sample(
     asked = asked_of(loaded, split, n_questions)
     cond = Condition(task=str(task), method="cot", teacher=Teacher(model=str(teacher), revision=revision, format=format, temperature=float(temperature),
                                                                   top_p=float(top_p), top_k=top_k, max_tok=max_tok, pool=n), rule=rule)
-    if not str(teacher).startswith("recorded:"): model_of(store, str(teacher), revision, **options)
+    if not str(teacher).startswith("recorded:"): store.model(str(teacher), revision, **options)
     draws = teacher_draws(store, cond, loaded, asked, n, float(temperature), progress)
     return corpus_rows(draws, loaded, {i.id: split for i in asked}, asked, format_named(format), rule, max_tok)
 
@@ -161,7 +146,7 @@ def corpus_facts(rows: Sequence[dict]) -> dict:
                 accuracy=sum(judged) / len(judged) if judged else None, n_unparsed=sum(r["answer"] is None for r in rows),
                 n_truncated=sum(r["finish"] == "length" for r in rows), n_tok=sum(r["n_tok"] or 0 for r in rows))
 
-# %% ../nbs/19_workbench.ipynb #f9ba8a95
+# %% ../nbs/19_workbench.ipynb #4b84b61f
 ALIASES = {"obqa": "openbookqa"}
 
 def task_of_recorded(name: str, ids: set[str]) -> str:
@@ -200,17 +185,15 @@ def import_recorded(
     if mode == "cot": model = recorded_model(f"recorded:{name}", fmt)
     else: model = Recorded(table.assign(text=fmt.label_lead + table.answer_text.fillna("").str.strip(), finish=table.finish_reason), f"recorded:{name}")
     prompts = {i: render_prompt(fmt, of[i].question, mode) for i in counts}
-    often = {p for p, k in Counter(prompts.values()).items() if k > 1}  # questions with the same words keep their own completions
     for n in sorted(set(counts.values())):
         asked = [of[i] for i, k in counts.items() if k == n]
-        requests = [(i.id, prompts[i.id] + f"\n[{i.id}]" * (prompts[i.id] in often)) for i in asked]
-        draws = store.ledger.draw(model, requests, n, Decoding(1.0 if n > 1 else 0.0, max_tok=1 << 20, stop=fmt.stop))
+        draws = asked_of_ledger(store, model, [(i.id, prompts[i.id]) for i in asked], n, Decoding(1.0 if n > 1 else 0.0, max_tok=1 << 20, stop=fmt.stop))
         rows += corpus_rows(draws, loaded, split_of, asked, fmt, rule, None, mode)
     order = {i: k for k, i in enumerate(of)}
-    for r in rows: r |= dict(prompt=prompts[r["instance"]], recorded_sha256=table.attrs["sha256"])
+    for r in rows: r["recorded_sha256"] = table.attrs["sha256"]
     return sorted(rows, key=lambda r: (order[r["instance"]], r["draw_index"]))
 
-# %% ../nbs/19_workbench.ipynb #91342cd5
+# %% ../nbs/19_workbench.ipynb #7da76ba4
 def rows_to_train_on(rows: Sequence[dict], split: str | None) -> list[dict]:
     "The rows that a student may see; None: all, if none of them is of the test split."
     if split is not None:
@@ -253,7 +236,7 @@ def examples_of(kept: pd.DataFrame, fmt: Format, method: str) -> tuple[list[Exam
         if method == "label": rows = [(None, g.gold.iloc[0] or vote.get(name))]
         else: rows = [(r.rationale, r.gold if r.correct and r.gold else r.answer) for r in g[g.reasoned].itertuples()]
         for rationale, answer in rows:
-            try: completions += [render_completion(fmt, None if rationale is None else " ".join(rationale.split()), answer)] if answer else []
+            try: completions += [render_completion(fmt, None if rationale is None else " ".join(rationale.split()), answer, g.question.iloc[0])] if answer else []
             except ValueError: unrenderable += 1  # it holds the format's own separator
         if completions: out.append(Example(name, render_prompt(fmt, g.question.iloc[0], "label" if method == "label" else "cot"), tuple(completions)))
     return out, unrenderable
@@ -312,7 +295,7 @@ def condition_of(rows: Sequence[dict], student: str, format: str, method: str, p
     return Condition(task=r["task"], method="label_only" if method == "label" else "cot", student=student, teacher=teacher, format=format, recipe=plan,
                      max_student_tok=max_student_tok), load_task(r["task"])
 
-# %% ../nbs/19_workbench.ipynb #07c68768
+# %% ../nbs/19_workbench.ipynb #545250f8
 def asking(model: str, format: str | None, method: str | None) -> tuple[Format, str]:
     "The format and method in which a model is to be asked; refuses another prompt than a student was trained on."
     taught = read_student(model)
@@ -346,7 +329,7 @@ def evaluate(
         task=str(task), task_args=task_args or {}, method="zero_shot_cot" if method == "cot" else "zero_shot", student=str(model), format=fmt.name, split=split,
         n_items=n_items, decoding=decoding, n_paths=1 if decoding == "greedy" else n_paths, temperature=float(temperature), max_student_tok=max_tok, rule=rule))
     asked = {i.id: i for i in asked_of(loaded, split, None)}
-    lm = spoken(model_of(store, str(model), revision), fmt)
+    lm = spoken(store.model(str(model), revision), fmt)
     eval_id, items = make_items(store, cond, loaded, lm, fmt, progress)
     row = dict(model=str(model), model_id=lm.id, task=str(task), split=split, method=method, decoding=decoding, format=fmt.name, rule=rule, chance=loaded.chance)
     items = items.assign(question=items.instance.map(lambda i: asked[i].question), gold=items.instance.map(lambda i: asked[i].answer))
@@ -441,7 +424,7 @@ def side_by_side(shown: dict, width: int = 120) -> str:
         lines += [f"{x:{half}} | {y}".rstrip() for x, y in zip(a + [""] * (len(b) - len(a)), b + [""] * (len(a) - len(b)))] + [f"{'':{half}} |"]
     return "\n".join(lines)
 
-# %% ../nbs/19_workbench.ipynb #e23c9ac0
+# %% ../nbs/19_workbench.ipynb #dbd2d3f5
 def ask(
     model: str,
     question: str,
@@ -458,12 +441,12 @@ def ask(
     if n < 1: raise ValueError(f"n is {n}, expected at least 1")
     if temperature == 0 and n > 1: raise ValueError(f"n={n} at temperature 0 would be {n} times the same answer; set a temperature, e.g. --temperature 0.7")
     fmt, method = asking(model, format, "label" if label else None)
-    lm, mode = spoken(model_of(store or Store(), str(model), revision), fmt), "label" if method == "label" else "cot"
+    lm, mode = spoken((store or Store()).model(str(model), revision), fmt), "label" if method == "label" else "cot"
     request = Request(render_prompt(fmt, question, mode), tuple(range(n)), "asked")
     said = sorted((c for part in lm.complete([request], Decoding(float(temperature), max_tok=max_tok, stop=fmt.stop)) for c in part), key=lambda c: c.draw_index)
     return [dict(parse_completion(fmt, c.text, mode)._asdict(), text=c.text, n_tok=c.n_tok, finish=c.finish) for c in said]
 
-# %% ../nbs/19_workbench.ipynb #d840189d
+# %% ../nbs/19_workbench.ipynb #c6e32b0c
 SCHEMAS = ("prompt_completion", "chat", "raw")
 ARROW = pa.schema([(k, {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[t]) for k, t in FIELDS.items()] + [("extra", pa.string())])
 
@@ -480,7 +463,7 @@ def view(rows: Sequence[dict], schema: str, fmt: Format) -> tuple[list[dict], li
         answer = r["gold"] if r["correct"] and r["gold"] else r["answer"]
         if answer is None: continue
         mode = "label" if r["rationale"] is None else "cot"
-        try: completion = render_completion(fmt, r["rationale"], answer)
+        try: completion = render_completion(fmt, r["rationale"], answer, r["question"])
         except ValueError: continue
         prompt = render_prompt(fmt, r["question"], mode)
         out.append(dict(messages=[dict(role="user", content=prompt), dict(role="assistant", content=completion.strip())]) if schema == "chat"

@@ -19,7 +19,7 @@ def test_parse_inverts_render(fmt, rationale, answer):
         assume(False)
     if fmt.end == ".":  # a final full stop belongs to the frame
         assume(not answer.endswith("."))
-    assume(fmt.letter == "{a}" or not re.fullmatch(r"\([A-Z]\)", answer))  # brackets around a letter belong to the frame, too
+    assume(fmt.letter == "{a}" or not re.fullmatch(r"\([A-Za-z]\)", answer))  # brackets around a letter belong to the frame, too
     # a separator that only arises where rationale and answer meet it cannot be told from the real one
     assume(completion.count(fmt.sep.strip()) == 1)
     assert parse_completion(fmt, completion) == (rationale, answer)
@@ -47,6 +47,8 @@ def test_letters_of_choices_are_written_as_the_format_writes_them(fmt, rationale
         written = render_completion(fmt, rationale, answer)
         assert ("(B)" in written) == (answer == "(B) or (C)" or (answer == "B" and fmt.name == "scotd"))
         assert parse_completion(fmt, written, mode) == (rationale, answer)
+    lower = render_completion(fmt, rationale, "B", "Which? (a) sand (b) ice")
+    assert ("(b)" in lower) == (fmt.name == "scotd") and parse_completion(fmt, lower, mode) == (rationale, "B")
 
 
 def test_exemplars_share_the_frame_of_the_query():

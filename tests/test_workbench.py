@@ -16,6 +16,7 @@ from cotstudy.cli import app
 from cotstudy.models import Completion, prompt_id
 from cotstudy.prompts import format_named
 from cotstudy.runs import Condition, Store, Teacher, run_cell
+from cotstudy.servers import budget
 from cotstudy.sources import recorded
 from cotstudy.students import Recipe
 from cotstudy.tasks import load as load_task
@@ -465,9 +466,9 @@ def test_a_corpus_from_a_server(desk, address, fmt):
 
 @pytest.mark.parametrize("price, said", [("cheap", "expected input,output"), ("1", "expected input,output"), ("", "needs a price")])
 def test_a_budget_in_money_needs_a_price(price, said):
-    assert w.budget(money=5, price="0.15,0.60").cost(10**6, 10**6) == pytest.approx(0.75)
+    assert budget(money=5, price="0.15,0.60").cost(10**6, 10**6) == pytest.approx(0.75)
     with pytest.raises(ValueError, match=said):
-        w.budget(money=5, price=price)
+        budget(money=5, price=price)
 
 
 # --- the command line
