@@ -108,7 +108,7 @@ def _pause(shortest_s: float):
         return min(float(said), 120.0) if said.replace(".", "", 1).isdigit() else usual(state)
     return pause
 
-# %% ../nbs/11_servers.ipynb #ecd07899
+# %% ../nbs/11_servers.ipynb #8c00bf63
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 class Server:
@@ -142,7 +142,7 @@ class Server:
         "The same server, each prompt being a user's turn."
         if "_chat" not in vars(self):
             self._chat = copy(self)
-            self._chat.chat = True
+            self._chat.chat, self._chat.probed = True, False
         return self._chat
 
     def complete(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Completion]]:
@@ -266,8 +266,8 @@ class Vllm:
         logp = None if o.logprobs is None else np.array([step[int(t)].logprob for t, step in zip(ids, o.logprobs)], np.float32)
         return Completion(r.instance, r.prompt, prompt_id(self, r.prompt, d), i, self.decode(ids.tolist(), d.stop), ids, logp, len(ids), "length" if o.finish_reason == "length" else "stop")
 
-# %% ../nbs/11_servers.ipynb #c1b3eb62
-OPTIONS: dict[str, Callable[[str], Any]] = dict(base_url=str, chat=lambda v: {"true": True, "false": False}[v], dialect=str, concurrency=int, attempts=int, timeout_s=float, key_variable=str,
+# %% ../nbs/11_servers.ipynb #b7553aae
+OPTIONS: dict[str, Callable[[str], Any]] = dict(base_url=str, chat=lambda v: {"true": True, "false": False}[v], dialect=lambda v: {d: d for d in DIALECTS}[v], concurrency=int, attempts=int, timeout_s=float, key_variable=str,
                tokens=int, money=float, price=str)  # the last three: the budget
 
 def named_options(
@@ -282,6 +282,7 @@ def named_options(
             raise ValueError(f"the name of {model!r} has the option {key!r}, expected one of {', '.join(OPTIONS)}{secret}")
         try: options[key] = OPTIONS[key](value)
         except (ValueError, KeyError): raise ValueError(f"the name of {model!r} has {key}={value!r}, which cannot be read") from None
+        if not value: raise ValueError(f"the name of {model!r} has an empty {key}, which cannot be read")
     if not model or query and not options: raise ValueError(f"{name!r} cannot be read; expected api:MODEL or api:MODEL?option=value&option=value")
     tokens, money, price = (options.pop(k, None) for k in ("tokens", "money", "price"))
     if (tokens, money, price) != (None, None, None): options["budget"] = budget(tokens, money, price or "")

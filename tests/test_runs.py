@@ -1,10 +1,16 @@
 """Identities are chained from contents, nothing is made twice, and few-shot supervision never meets a gold answer."""
+import json
+import re
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from cotstudy import runs
-from cotstudy.instances import Task
+from cotstudy.instances import Instance, Task
 from cotstudy.models import Completion, prompt_id
 from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.runs import Condition, Store, Teacher, collect, make_corpus, run, run_cell
@@ -178,3 +184,88 @@ def test_shorter_limits_are_views(store):
     n = store.ledger.count()
     row, items = run(condition(max_student_tok=4), store)
     assert store.ledger.count() == n and items.n_tok.max() <= 4 and row["n_truncated"] > 0
+
+
+def test_a_recorded_teacher_answers_by_question_id(store, tmp_path, monkeypatch):
+    "Two questions of the same words keep their own completions, whichever is asked first."
+    monkeypatch.chdir(tmp_path)
+    twins = [Instance(f"q{k}", "Ann has 3 pens. How many pens does Ann have?", "3") for k in range(3)]
+    Path("old.jsonl").write_text("".join(json.dumps(dict(id=i.id, rationale=f"Said of {i.id}.", answer_text=" 3.")) + "\n" for i in twins))
+    cond = condition(method="greedy_cot", n_rationales=1, teacher=Teacher(model="recorded:old.jsonl", format="ho_teacher", pool=1))
+    said = lambda asked: runs.teacher_draws(store, cond, procedural_task("arith", **SIZES), asked, 1, 0.0)
+    for asked in (twins[:1], twins[1:2], twins):
+        draws = said(asked)
+        assert [t.split(".")[0].strip() for t in draws.text] == [f"Said of {i.id}" for i in asked]
+        assert {p for p in draws.prompt} == {"Q: Ann has 3 pens. How many pens does Ann have?\nA: Let's think step by step."}
+    assert store.ledger.count() == 3
+
+
+@pytest.fixture
+def server(monkeypatch):
+    "An OpenAI-compatible server that knows the chain of every arith question, and slips where its seed is odd."
+    if not find_spec("openai"): pytest.skip("the openai client is an extra: pip install 'cotstudy[api]'")
+    task, knows, asked, lock = procedural_task("arith", **SIZES), Scripted(), [], threading.Lock()
+
+    class Answer(BaseHTTPRequestHandler):
+        def log_message(self, *args): pass
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with lock: asked.append(dict(body, key=self.headers["authorization"]))
+            i = next((i for q, i in knows.by_prompt.items() if q in body["prompt"]), None)
+            text = str(body["seed"]) if i is None else f" It is so. So the answer is: {int(i.answer) + body['seed'] % 2}"
+            data = json.dumps(dict(id="x", object="o", created=0, model="m", choices=[dict(index=0, finish_reason="stop", text=text)],
+                                   usage=dict(prompt_tokens=30, completion_tokens=10, total_tokens=40))).encode()
+            self.send_response(200)
+            for k, v in (("content-type", "application/json"), ("content-length", str(len(data)))): self.send_header(k, v)
+            self.end_headers()
+            self.wfile.write(data)
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{http.server_port}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-never-written")
+    yield asked
+    http.shutdown()
+
+
+def api(name="api:desk", **changes): return condition(teacher=Teacher(model=name, pool=4, max_tok=60), **dict(n_rationales=4) | changes)
+
+
+def test_a_condition_whose_teacher_is_behind_an_address(store, server, tmp_path):
+    frame = run_cell("s", "c", [api(), api(method="label_only", supervision="few_shot", labels="vote")], store)
+    assert frame.error.isna().all() and frame.n_chains.notna().all() and len(server) == 3 + 4 * SIZES["n_train"]  # the probe, and each draw once
+    assert {a["key"] for a in server} == {"Bearer sk-never-written"} and {a["temperature"] for a in server} == {1.0}
+    draws = store.ledger.read(columns=["model", "engine", "model_id", "n_tok"])
+    teachers = draws[draws.engine == "openai"]
+    assert len(teachers) == 40 and {*teachers.model} == {"api:desk"} and {*teachers.n_tok} == {10} and all(teachers.model_id.str.contains("127.0.0.1"))
+    made = len(server)
+    again = run_cell("s", "c2", [api(), api(n_rationales=2, filters=())], Store(store.folder))  # another process
+    assert len(server) == made and again.corpus_id.iloc[0] == frame.corpus_id.iloc[0] != again.corpus_id.iloc[1]
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert len(files) > 10 and not [p for p in files if b"sk-never-written" in p.read_bytes()]
+
+
+def test_a_budget_in_the_name_holds_for_the_whole_store(store, server):
+    with pytest.raises(RuntimeError, match="OverBudget.*the budget is 1,000"): run_cell("s", "c", [api("api:desk?tokens=1000")], store)
+    spent = 40 * len(server)
+    assert 0 < spent <= 1000 and store.ledger.count() > 0
+    with pytest.raises(RuntimeError, match="OverBudget"): run_cell("s", "c", [api("api:desk?tokens=1000")], Store(store.folder))  # another process, the same book
+    assert 40 * len(server) <= 1000
+    book = json.loads(next((store.folder / "budgets").glob("*.json")).read_text())
+    assert book == [30 * len(server), 10 * len(server), 0, 0]
+    assert run_cell("s", "c", [api("api:desk?tokens=100000")], Store(store.folder)).error.isna().all()
+    assert len(server) < 4 * SIZES["n_train"] + 15  # what was drawn before was not drawn again
+
+
+def test_what_runs_elsewhere_is_asked_but_not_trained(store, server):
+    row, items = run(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="api:desk"), store)
+    assert row["n"] == SIZES["n_test"] and row["accuracy"] > 0 and items.parsed.all()
+    for student in ("api:desk", "recorded:x", "vllm:x"):
+        with pytest.raises(ValueError, match="cannot be trained here"): store.fresh(student)
+
+
+@pytest.mark.parametrize("name, said", [("api:", "expected api:MODEL"), ("api:m?tokens=many", "cannot be read"), ("api:m?money=5", "needs a price"),
+                                        ("api:m?api_key=sk", "only read from the environment"), ("api:m?chat=maybe", "cannot be read"), ("api:m?dialect", "cannot be read"), ("api:m?dialect=french", "cannot be read")])
+def test_names_of_servers_are_checked_before_anything_is_asked(name, said):
+    with pytest.raises(ValueError, match=re.escape(said)): api(name)

@@ -153,6 +153,32 @@ def test_the_budget_is_never_passed_and_nothing_is_lost(fake):
     assert 0 < purse.cost(purse.n_in, purse.n_out) <= 1e-4
 
 
+@pytest.mark.parametrize("usage", [None, {}, dict(prompt_tokens=None, completion_tokens=None), dict(prompt_tokens=0, completion_tokens=0), dict(prompt_tokens="3", completion_tokens=-5)])
+def test_a_server_that_does_not_count_cannot_break_the_budget(fake, usage):
+    "Where it does not say what was used, all that was set aside counts."
+    fake.behave = lambda body, n: (200, fake.good(body) | dict(usage=usage))
+    server, got = model(fake, budget=Budget(tokens=400), concurrency=2), []
+    with pytest.raises(OverBudget):
+        for part in server.complete([Request("Why?", tuple(range(100)))], HOT): got += part
+    assert len(fake.asked) == 3 + len(got) < 12 and {c.n_tok for c in got} == {None}
+    assert server.budget.n_out >= 20 * len(got) and (server.budget.held_in, server.budget.held_out) == (0, 0)
+
+
+def test_processes_share_one_book(tmp_path, fake):
+    first, second = (Budget(tokens=300, file=tmp_path / "book.json") for _ in range(2))
+    first.reserve(100, 50)
+    with pytest.raises(OverBudget, match="301 tokens"): second.reserve(100, 51)
+    first.settle((100, 50), 10, 5)
+    assert second.reserve(100, 185) == (100, 185)
+    with pytest.raises(ValueError, match="0 or more"): Budget(tokens=-1)
+
+
+def test_the_probe_is_asked_once_for_plain_and_chat_each(fake):
+    server = model(fake)
+    for _ in range(3): draw(server, 1), draw(server.as_chat(), 1)
+    assert len(fake.asked) == 3 + 3 + 6 and server.as_chat() is server.as_chat()
+
+
 def test_stop_texts_are_cut_here_too(fake):
     fake.behave = lambda body, n: (200, fake.good(body, choice=dict(text=" a.\nQ: b", finish_reason="length")))
     c, = draw(model(fake), 1, Decoding(stop=("\nQ:", "1", "2", "3", "4")))
