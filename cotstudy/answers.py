@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'extract', 'is_correct', 'readings', 'rescore']
 
-# %% ../nbs/05_answers.ipynb #e37f7d30
+# %% ../nbs/05_answers.ipynb #4a134e34
 """Four rules that read an answer out of text and compare it with gold: those of Kojima et al. 2022, Ho et al. 2023 (their sec. 4.1) and
 Li et al. 2023 with their defects, and this study's own. It does not take completions apart (see `prompts`) and generates nothing."""
 from decimal import Decimal
@@ -16,8 +16,8 @@ import re
 import pandas as pd
 
 from .instances import Task
-from .sources import LETTERS, read_jsonl
-from .tasks import outline
+from .sources import LETTERS, PINS, SOURCES, at_hand, read_jsonl, worded
+from .tasks import load, outline
 
 # %% ../nbs/05_answers.ipynb #942a67f6
 _CUE = re.compile(r"answer\s*(?:is|would\s+be|:)\s*:?|####|-->", re.I)
@@ -212,36 +212,43 @@ def is_correct(
     if task.kind == "letters": return re.sub(r"[\s,-]", "", prediction).casefold() == re.sub(r"[\s,-]", "", gold).casefold()
     return prediction.casefold() == gold.casefold() or _plain(prediction) == _plain(gold) != ""
 
-# %% ../nbs/05_answers.ipynb #d3f85b92
+# %% ../nbs/05_answers.ipynb #56fbffa0
 def _listed(question: str) -> tuple[str, ...]:
     "The options that a question lists: 'Which? (A) red, (B) blue.' -> red, blue."
     found = re.findall(r"\(([A-Z])\)\s*(.*?)[\s,.]*(?:\bor\s*)?(?=\([A-Z]\)|$)", question, re.S)
     return tuple(o for _, o in found) if len(found) > 1 and "".join(k for k, _ in found) == LETTERS[:len(found)] else ()
 
+def _task_of(name: str, rows: Sequence[dict]) -> Task:
+    "The task, with its questions where a record needs its gold or its options from there and they are at hand."
+    task, source = outline(name), SOURCES.get(name.split(":")[0])
+    needed = any(r.get("gold") is None or (task.kind == "choice" and r.get("question") is None) for r in rows)
+    return load(name) if needed and (source is None or all(p.local in PINS and at_hand(PINS[p.local]) for p in source.parts)) else task
+
 def readings(
-    path: str | Path,  # .jsonl or .jsonl.gz with `answer_text` or `rationale`, and `gold` or the `id` of a task's question
+    path: str | Path,  # JSON lines or a JSON list, gzipped or not, with `answer_text` or `rationale`, and `gold` or the `id` of a task's question
     task: Task | str,  # a task, or the name of one
     rules: Sequence[str] = RULES,
     prefix: str | None = None,  # as in extract, for files that hold whole completions
 ) -> pd.DataFrame:  # record (0 = the first), id, gold, rule, prediction, correct
     "What each rule reads in every completion of a file; one row per completion and rule."
     for rule in rules: _rule(rule)
-    if isinstance(task, str): task = outline(task)
-    rows, known = read_jsonl(path), {i.id: i for part in task.splits.values() for i in part}
-    if not any(r.get("answer_text") is not None or r.get("rationale") is not None for r in rows):
-        raise ValueError(f"{Path(path).name} has the fields {sorted({k for r in rows for k in r})}, expected `answer_text` or `rationale`")
+    file, rows = Path(path).name, read_jsonl(path)
+    if isinstance(task, str): task = _task_of(task, rows)
+    known = {i.id: i for part in task.splits.values() for i in part}
+    said = [{k: worded(r, k, f"{file}, record {n}") for k in ("answer_text", "rationale", "gold")} for n, r in enumerate(rows, 1)]
+    if not any(s["answer_text"] is not None or s["rationale"] is not None for s in said):
+        raise ValueError(f"{file} has the fields {sorted({k for r in rows for k in r})}, expected `answer_text` or `rationale`")
     out = []
     for n, r in enumerate(rows):
         i = known.get(str(r.get("id", r.get("instance"))))
-        gold = r["gold"] if r.get("gold") is not None else i.answer if i else None
-        if gold is None:
-            raise ValueError(f"{Path(path).name}, record {n + 1}: no `gold`, and no question of task {task.name!r} has the id {r.get('id')!r}")
+        if not (gold := said[n]["gold"] or (i.answer if i else None)):
+            raise ValueError(f"{file}, record {n + 1}: no `gold`, and no question of task {task.name!r} that is at hand has the id {r.get('id')!r}")
         options = i.options if i and r.get("question") in (None, i.question) else _listed(str(r.get("question") or ""))
         for rule in rules:
-            told, where = r.get("answer_text"), prefix
-            if told is None: told, where = r.get("rationale"), prefix or ("answer is" if rule == "cotstudy" else None)
+            told, where = said[n]["answer_text"], prefix
+            if told is None: told, where = said[n]["rationale"], prefix or ("answer is" if rule == "cotstudy" else None)
             answer = extract(told, task, rule, where, options)
-            out.append((n, r.get("id", r.get("instance")), str(gold), rule, answer, is_correct(answer, str(gold), task, rule)))
+            out.append((n, r.get("id", r.get("instance")), gold, rule, answer, is_correct(answer, gold, task, rule)))
     frame = pd.DataFrame(out, columns=["record", "id", "gold", "rule", "prediction", "correct"]).astype(dict(prediction=object))
     return frame.assign(prediction=frame.prediction.where(frame.prediction.notna(), None))
 

@@ -8,11 +8,12 @@ __all__ = ['RAW', 'PINS', 'LETTERS', 'YESNO', 'SENTIMENT', 'ENTAIL', 'HUB', 'BIG
            'read_gsm8k', 'read_aqua', 'read_aqua_flan', 'read_bigbench', 'read_examples', 'read_strategyqa',
            'read_arc_style', 'read_endings', 'read_quarel', 'read_quarel_train', 'read_anli', 'read_sst2',
            'read_reviews', 'Part', 'Source', 'read_hub', 'source_named', 'load_source', 'chance_of', 'origin_of',
-           'read_text', 'read_jsonl', 'recorded']
+           'read_text', 'read_jsonl', 'worded', 'recorded']
 
-# %% ../nbs/02_sources.ipynb #c2e046e2
+# %% ../nbs/02_sources.ipynb #79689279
 """Loaders for the datasets of Ho et al. 2023 (their sec. 4.1) and Li et al. 2023 (their sec. 3), each from upstream files pinned by commit
 and SHA-256, and readers for recorded teachers. It is not a table of tasks (see `tasks`) and knows neither prompts nor models."""
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterable, Sequence
@@ -130,7 +131,7 @@ def _download(pin: Pinned, base_url: str, timeout: float) -> bytes:
     else: return _check(data, pin, url)
     raise FileNotFoundError(f"could not get {url} ({why}); go online, or set COTSTUDY_DATA to a folder that holds raw/{pin.local}") from None
 
-# %% ../nbs/02_sources.ipynb #85cb60ae
+# %% ../nbs/02_sources.ipynb #31c48208
 def fetch(
     pin: Pinned,
     base_url: str = RAW,  # a mirror with the same layout
@@ -155,7 +156,7 @@ def at_hand(pin: Pinned) -> bool:
     if folder: places += [folder / "raw" / (pin.local + z) for z in ("", ".gz")]
     return any(p.is_file() for p in places)
 
-def _bytes(path: Path) -> bytes: return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+def _bytes(path: Path) -> bytes: return gzip.decompress(data) if (data := path.read_bytes())[:2] == b"\x1f\x8b" or path.suffix == ".gz" else data
 
 # %% ../nbs/02_sources.ipynb #78fbccae
 def read_rows(
@@ -538,26 +539,37 @@ def origin_of(name: str, revision: str | None = None) -> dict[str, str]:
     return dict(source=("" if source.verified else "unverified: ") + " ".join(dict.fromkeys(urls)),
                 revision=" ".join(dict.fromkeys(commits)), licence=source.licence)
 
-# %% ../nbs/02_sources.ipynb #a355d2ef
+# %% ../nbs/02_sources.ipynb #f99908da
 RECORDED = ("instance", "draw_index", "rationale", "answer_text", "prediction", "gold", "finish_reason", "question")
 
 def read_text(path: str | Path) -> str:
-    "A UTF-8 text file, gzipped if it ends in .gz."
+    "A UTF-8 text file, gzipped or not."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no file {str(path)!r}; give the path of a .jsonl or .jsonl.gz file")
     try: return _bytes(path).decode("utf-8-sig")
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as e:
-        raise ValueError(f"{path.name} is not UTF-8 text ({type(e).__name__}); save it as UTF-8, gzipped only under a name in .gz") from None
+        raise ValueError(f"{path.name} is neither UTF-8 text nor a whole gzip file of it ({type(e).__name__}); save it as UTF-8") from None
 
 def read_jsonl(path: str | Path) -> list[dict]:
-    "The records of a JSON-lines file, gzipped or not."
+    "The records of a JSON-lines file, or of one list of them; gzipped or not."
+    text, name = read_text(path), Path(path).name
+    if text.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            if isinstance(whole := json.loads(text), list) and all(isinstance(r, dict) for r in whole): return whole
     out = []
-    for n, line in enumerate(read_text(path).split("\n"), 1):
+    for n, line in enumerate(text.split("\n"), 1):
         if not line.strip(): continue
         try: out.append(json.loads(line))
-        except ValueError as e: raise ValueError(f"{Path(path).name}, line {n}: not JSON ({e})") from None
-        if not isinstance(out[-1], dict): raise ValueError(f"{Path(path).name}, line {n}: a {type(out[-1]).__name__}, expected an object")
+        except (ValueError, RecursionError) as e: raise ValueError(f"{name}, line {n}: not JSON ({e})") from None
+        if not isinstance(out[-1], dict): raise ValueError(f"{name}, line {n}: a {type(out[-1]).__name__}, expected an object")
     return out
+
+def worded(record: dict, field: str, where: str) -> str | None:  # where: for errors
+    "A field of a record as text; None where it is null, as NaN is in files that pandas wrote."
+    value = record.get(field)
+    if value is None or value != value: return None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)): raise ValueError(f"{where}: `{field}` is a {type(value).__name__}, expected a text")
+    return str(value)
 
 def recorded(name_or_path: str | Path) -> pd.DataFrame:
     "Recorded completions, one row each; `instance` is the id in the task, .attrs hold name, path and sha256."
@@ -567,7 +579,8 @@ def recorded(name_or_path: str | Path) -> pd.DataFrame:
             raise FileNotFoundError(f"recorded completions {str(path)!r} need a data folder; "
                                     f"set COTSTUDY_DATA to one that holds recorded/{path}.jsonl.gz, or give a path")
         path = folder / "recorded" / f"{path}.jsonl.gz"
-    frame = pd.DataFrame(read_jsonl(path)).rename(columns=dict(id="instance"))
+    rows = [r | {k: worded(r, k, f"{path.name}, record {n}") for k in ("rationale", "answer_text", "gold") if k in r} for n, r in enumerate(read_jsonl(path), 1)]
+    frame = pd.DataFrame(rows).rename(columns=dict(id="instance"))
     if "instance" not in frame:
         raise ValueError(f"{path.name} has the fields {sorted(frame)}, expected `id` (or `instance`) and `rationale` or `answer_text`")
     index = next((c for c in ("draw_index", "completion_index", "sample") if c in frame), None)

@@ -1,5 +1,5 @@
 """Extraction and comparison: published numbers, hand-written cases, properties."""
-import gzip, json
+import gzip, json, re
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -232,3 +232,32 @@ def test_every_task_reads_its_own_gold(name, data_dir):
     task = load(name, n_test=100)
     for i in task.split("test"):
         assert is_correct(extract(i.answer, task, options=i.options), i.answer, task), i.id
+
+
+@pytest.mark.parametrize("record, said", [
+    (dict(answer_text=["5"]), "record 1: `answer_text` is a list"), (dict(answer_text=dict(value=5)), "`answer_text` is a dict"), (dict(answer_text=True), "`answer_text` is a bool"),
+    (dict(rationale=["So 5."]), "`rationale` is a list"), (dict(answer_text="5", gold=["5"]), "`gold` is a list"), (dict(answer_text="5", gold=False), "`gold` is a bool"),
+    (dict(answer_text="5", gold=""), "no `gold`"), (dict(answer_text="5", gold=float("nan")), "no `gold`"), (dict(answer_text=float("nan")), "expected `answer_text`")])
+def test_rescore_refuses_records_that_hold_something_else(tmp_path, record, said):
+    with pytest.raises(ValueError, match=re.escape(said)): rescore(write(tmp_path, [dict(id="q", gold="5") | record]), TOY["number"])
+
+
+def test_rescore_reads_numbers_and_nulls_as_others_write_them(tmp_path):
+    rows = [dict(answer_text=5, gold=5), dict(answer_text=5.0, gold="5"), dict(answer_text=float("nan"), rationale="The answer is 5.", gold="5"), dict(answer_text=None, rationale=None, gold="5")]
+    assert rescore(write(tmp_path, rows), TOY["number"]) == dict(n=4, accuracy=75.0, unparsed=1)
+    text = json.dumps(rows[:2], indent=1).encode()
+    for name, data in (("list.json", text), ("list.json.gz", gzip.compress(text)), ("zipped.jsonl", gzip.compress(text)), ("bom.json", b"\xef\xbb\xbf" + text)):
+        (tmp_path / name).write_bytes(data)
+        assert rescore(tmp_path / name, TOY["number"]) == dict(n=2, accuracy=100.0, unparsed=0)
+    for name, data in (("plain.jsonl.gz", text), ("cut.jsonl.gz", gzip.compress(text)[:-9]), ("deep.jsonl", b"[" * 100_000), ("list.json", b"[1, 2]"), ("utf16.jsonl", text.decode().encode("utf-16"))):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match=name): rescore(tmp_path / name, TOY["number"])
+
+
+def test_rescore_by_name_finds_gold_and_options_in_the_task(data_dir, tmp_path):
+    "The same file, by the task's name and by the task."
+    for name in ("addsub", "commonsense_qa", "openbookqa"):
+        task = load(name)
+        rows = [dict(id=i.id, answer_text=f" It is {i.options[0] if i.options else i.answer}.") for i in task.split("test")[:20]]
+        path = write(tmp_path, rows)
+        assert rescore(path, name) == rescore(path, task) and rescore(path, name)["unparsed"] < 20
