@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'AsJson', 'EXPECTED', 'Task', 'Revision', 'Rule', 'Layout', 'pocket', 'fail', 'tell', 'run', 'status', 'tasks',
            'rescore', 'listed', 'sample', 'import_recorded', 'distil', 'evaluate', 'show', 'ask', 'export',
-           'import_corpus', 'pocket_build', 'readme']
+           'import_corpus', 'pocket_build', 'bench', 'readme']
 
 # %% ../nbs/21_cli.ipynb #f28971e4
 """The `cotstudy` command. It parses, calls one function of another room and prints; it holds no logic of its own."""
@@ -281,13 +281,30 @@ app.add_typer(pocket, name="pocket")
 
 @pocket.command("build")
 def pocket_build(
-    size: Annotated[str, typer.Option(help="xs, s, m or teacher; empty: the whole family")] = "",
+    size: Annotated[str, typer.Option(help="xs, s, m, l or teacher; empty: the whole family")] = "",
     out: Annotated[Path, typer.Option(help="folder that receives the models")] = Path("pocket_models"),
 ):
     "Make the pocket models again from their seed; an interrupted build goes on where it stopped."
     from cotstudy.pocket import SIZES, build_family
     try: print(build_family(out, (size,) if size else tuple(SIZES)))
     except EXPECTED as e: fail(e)
+
+# %% ../nbs/21_cli.ipynb #8822023a
+@app.command()
+def bench(
+    group: Annotated[str, typer.Argument(help="train, sample or study")],
+    repeats: Annotated[int, typer.Option(help="turns of each side; the median counts")] = 3,
+    fast: Annotated[bool, typer.Option("--fast", help="tiny work: shows that it runs, measures nothing")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="write the rows to outputs/bench/bench.json, which the book shows")] = False,
+    as_json: AsJson = False,
+):
+    "Ours against its peers, side by side on the same work (TRL, generate, plain papermill, the machine's peak)."
+    from cotstudy import bench as b
+    try:
+        rows = b.bench(group, fast, repeats, say=lambda line: print(line, file=sys.stderr, flush=True))
+        if keep: print(b.save(rows), file=sys.stderr)
+    except EXPECTED as e: fail(e)
+    print(json.dumps(rows, indent=1) if as_json else b.table_of(rows))
 
 # %% ../nbs/21_cli.ipynb #cecf94cd
 @app.command()

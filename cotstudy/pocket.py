@@ -6,8 +6,9 @@
 __all__ = ['FORMAT', 'PRETRAINED', 'EASIER', 'WEIGHTS', 'NAMED', 'SPOKEN', 'WORDS_KNOWN', 'PAD', 'EOS', 'BOS', 'PIECES',
            'LETTERS', 'SIZES', 'LIMITS', 'COLUMNS', 'told', 'solved', 'exercise', 'facts_page', 'shots_page',
            'document', 'Reading', 'stem', 'overlap', 'train_tokenizer', 'pocket_tokenizer', 'Size', 'network',
-           'optimisers', 'rate', 'batch', 'loss_of', 'answers', 'accuracy', 'stage', 'build', 'shots', 'measure',
-           'measure_sampling', 'card', 'ship', 'row', 'build_one', 'build_family', 'surprise', 'copying_curve']
+           'optimisers', 'rate', 'weighed', 'batch', 'loss_of', 'answers', 'accuracy', 'stage', 'build', 'shots',
+           'measure', 'measure_sampling', 'card', 'ship', 'row', 'build_one', 'build_family', 'surprise',
+           'copying_curve']
 
 # %% ../nbs/13_pocket.ipynb #5e74d05d
 """The pre-training text of the pocket world, its tokenizer, and the recipe that turns both into the shipped models
@@ -16,7 +17,7 @@ programs of `procedural` and is never the questions that tasks ask."""
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from itertools import count
+from itertools import count, product
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -40,7 +41,7 @@ from .prompts import FORMATS, Exemplar, parse_completion, render_completion, ren
 FORMAT = FORMATS["cotstudy"]
 PRETRAINED = [f for f in FAMILIES.values() if f.pretrained]
 EASIER = dict(arith=dict(steps=(1, 4)), shuffle=dict(swaps=(1, 4)), letters=dict(words=(2, 6)), coin=dict(flips=(2, 8)),
-              facts=dict(hops=(1, 3)), entail=dict(depth=(1, 3)))  # texts also hold shorter problems than the tasks ask
+              facts=dict(hops=(1, 4)), entail=dict(depth=(1, 3)), sentiment=dict(parts=(3, 5, 7)))  # texts also hold shorter problems than the tasks ask
 WEIGHTS = dict(arith=1.3, shuffle=1.5, dates=1.4, letters=0.8, coin=0.8, relations=1.0, facts=1.2, strategy=1.0, sentiment=1.0, entail=1.0)
 
 def told(family: Family, rng: Random) -> Instance:
@@ -58,13 +59,15 @@ SPOKEN = [*NAMED, GOOD + BAD, list("0123456789"), list("abcdefghijklmnopqrstuvwx
 WORDS_KNOWN = sorted({word for words in SPOKEN for word in words})
 
 def exercise(rng: Random) -> str:
-    "Copying a row of words (half of them), looking one up by another, or finding the letter of an option."
-    kind, n = rng.randrange(4), rng.randint(2, 5)
-    if kind < 2: row = " ".join(rng.choice(WORDS_KNOWN) for _ in range(rng.randint(6, 24))); return f"Copy: {row}. {row}."
+    "Copying a row of words, finding the letter of an option of one or more words, or looking up the latest value of a word."
+    kind, n = rng.choice(("copy", "copy", "value", "latest", "option", "phrase")), rng.randint(2, 5)
+    if kind == "copy": row = " ".join(rng.choice(WORDS_KNOWN) for _ in range(rng.randint(6, 24))); return f"Copy: {row}. {row}."
     keys = rng.sample(rng.choice(NAMED), n)
-    if kind == 3: return " ".join(f"({'ABCDE'[i]}) {k}" for i, k in enumerate(keys)) + "." + "".join(f" {keys[i]}: {'ABCDE'[i]}." for i in rng.sample(range(n), n))
-    values = [rng.choice(rng.choice(SPOKEN)) for _ in keys]
-    return ", ".join(f"{k} {v}" for k, v in zip(keys, values)) + "." + "".join(f" {keys[i]}: {values[i]}." for i in (rng.randrange(n) for _ in range(3)))
+    if kind == "phrase": pools = [rng.sample(rng.choice(SPOKEN), 3) for _ in range(rng.randint(2, 3))]; keys = rng.sample([" ".join(k) for k in product(*pools)], n)
+    if kind in ("option", "phrase"):
+        return " ".join(f"({'ABCDE'[i]}) {k}" for i, k in enumerate(keys)) + "." + "".join(f" {keys[i]}: {'ABCDE'[i]}." for i in rng.sample(range(n), n))
+    told = [(k, rng.choice(rng.choice(SPOKEN))) for k in keys + rng.choices(keys, k=n * (kind == "latest"))]; latest = dict(told)
+    return ", ".join(f"{k} {v}" for k, v in told) + "." + "".join(f" {k}: {latest[k]}." for k in rng.choices(keys, k=3))
 
 def facts_page(family: Family, rng: Random) -> str:
     "A few single steps or tiny stories."
@@ -93,6 +96,7 @@ class Reading:
     window: int = 192  # tokens in a row
     primer: int = 600  # batches at the beginning that hold copying and looking up only
     page_every: int = 12  # after those, each so many batches, one of few-shot pages in rows four times as long; 0: none
+    asked: float = 0.2  # how much a token of a question counts in the loss
 
     def documents(self, seed: int, step: int) -> tuple[int, int, Iterator[str]]:
         "Rows, window and documents of one batch: a pure function of seed and step."
@@ -146,10 +150,10 @@ class Size:
     heads: int
     inner: int  # width of the feed-forward part
     steps: int  # batches of 1,536 tokens
-    lr: float = 4e-3  # peak learning rate
+    lr: float = 2e-3  # peak learning rate
 
-SIZES = dict(xs=Size(48, 2, 4, 144, 2400), s=Size(80, 3, 4, 240, 2400), m=Size(96, 4, 4, 288, 2400), l=Size(128, 4, 4, 384, 2400),
-             teacher=Size(160, 4, 5, 480, 9000))
+SIZES = dict(xs=Size(48, 2, 4, 144, 3600, 3e-3), s=Size(80, 3, 4, 240, 3600, 3e-3), m=Size(96, 4, 4, 288, 3600), l=Size(128, 4, 4, 384, 3600),
+             teacher=Size(160, 4, 5, 480, 12000))
 
 def network(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
     "An untrained Llama of one size."
@@ -167,24 +171,33 @@ def optimisers(net, lr: float) -> list[torch.optim.Optimizer]:
     return [torch.optim.Muon(inside, lr=lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
 
-def rate(step: int, steps: int, warmup: int = 60, decay: float = 0.4) -> float:
+def rate(step: int, steps: int, warmup: int = 60, decay: float = 0.8) -> float:
     "Share of the peak learning rate: up, flat, and linearly to zero over the last part."
     return min(1.0, (step + 1) / warmup, (steps - step) / (decay * steps))
 
 # %% ../nbs/13_pocket.ipynb #7209dde2
-def batch(tokenizer, reading: Reading, seed: int, step: int) -> torch.Tensor:  # [rows, window]
-    "Rows of whole documents, each ended by EOS; the last document of a row is cut."
-    rows, window, texts = reading.documents(seed, step); out = []
-    for _ in range(rows):
-        row = []
-        while len(row) < window: row += tokenizer(next(texts), add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        out.append(row[:window])
-    return torch.tensor(out)
+def weighed(tokenizer, text: str, asked: float) -> tuple[list[int], list[float]]:
+    "Token ids of a document, EOS included, and how much each counts."
+    ids, weights = [], []
+    for part in re.split(r"(Q: .*\n)", text):
+        new = tokenizer(part, add_special_tokens=False)["input_ids"]
+        ids += new; weights += [asked if part.startswith("Q: ") else 1.0] * len(new)
+    return ids + [tokenizer.eos_token_id], weights + [1.0]
 
-def loss_of(net, ids: torch.Tensor, bf16: bool) -> torch.Tensor:
-    "Mean next-token loss, in nats."
+def batch(tokenizer, reading: Reading, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:  # ids, weights [rows, window]
+    "Rows of whole documents, each ended by EOS; the last document of a row is cut."
+    rows, window, texts = reading.documents(seed, step); ids, weights = [], []
+    for _ in range(rows):
+        row, counts = [], []
+        while len(row) < window: i, w = weighed(tokenizer, next(texts), reading.asked); row += i; counts += w
+        ids.append(row[:window]); weights.append(counts[:window])
+    return torch.tensor(ids), torch.tensor(weights)
+
+def loss_of(net, ids: torch.Tensor, weights: torch.Tensor, bf16: bool) -> torch.Tensor:
+    "Weighted mean of the next-token loss, in nats."
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16): logits = net(input_ids=ids, use_cache=False).logits
-    return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten())
+    nll = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    w = weights[:, 1:].flatten(); return nll @ w / w.sum()
 
 # %% ../nbs/13_pocket.ipynb #9b84adba
 def answers(lm: LM, instances: Sequence[Instance], mode: str = "cot", exemplars: Sequence[Exemplar] = (), decoding: Decoding | None = None) -> list:
@@ -231,10 +244,10 @@ def _resume(state: Path, net, opts) -> dict:
     for o, s in zip(opts, states): o.load_state_dict(o.state_dict() | dict(state=s))
     with safe_open(state, "pt") as f: return json.loads(f.metadata()["run"])
 
-def _step(net, opts, lr: float, ids: torch.Tensor, bf16: bool) -> float:
+def _step(net, opts, lr: float, ids: torch.Tensor, weights: torch.Tensor, bf16: bool) -> float:
     "One optimiser step; the loss before it."
     for g in (g for o in opts for g in o.param_groups): g["lr"] = lr
-    loss = loss_of(net, ids, bf16); loss.backward()
+    loss = loss_of(net, ids, weights, bf16); loss.backward()
     torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     for o in opts: o.step(); o.zero_grad()
     return loss.item()
@@ -263,7 +276,7 @@ def build(
     run = _resume(state, net, opts); net.train(); began = time.time()
     looks = {round(steps * k / stages) for k in range(1, stages + 1)}
     for step in range(run["step"], steps):
-        ids = batch(tokenizer, reading, seed, step); loss = _step(net, opts, shape.lr * rate(step, steps), ids, bf16)
+        ids, weights = batch(tokenizer, reading, seed, step); loss = _step(net, opts, shape.lr * rate(step, steps), ids, weights, bf16)
         run |= dict(step=step + 1, n_tok=run["n_tok"] + ids.numel(), losses=run["losses"][-59:] + [loss]); mean = sum(run["losses"]) / len(run["losses"])
         if run["step"] % 50 == 0: say(f"{size} step {step + 1}/{steps} loss {mean:.3f} {run['n_tok'] / 1e6:.2f} M tokens {time.time() - began:.0f} s")
         if run["step"] in looks:
@@ -372,6 +385,6 @@ def copying_curve(primer: int, size: str = "s", steps: int = 1200, every: int = 
     shape, tokenizer, reading, losses, out = SIZES[size], pocket_tokenizer(), Reading(primer=primer), [], []
     net = network(shape, tokenizer, seed); opts = optimisers(net, shape.lr); net.train()
     for step in range(steps):
-        losses.append(_step(net, opts, shape.lr * rate(step, steps), batch(tokenizer, reading, seed, step), False))
+        losses.append(_step(net, opts, shape.lr * rate(step, steps), *batch(tokenizer, reading, seed, step), False))
         if (step + 1) % every == 0: out.append(dict(step=step + 1, loss=sum(losses[-every:]) / every, surprise=surprise(net, tokenizer)))
     return out

@@ -11,13 +11,13 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'OPS'
            'held_at_start', 'write_shuffle', 'steps_shuffle', 'read_shuffle', 'fact_shuffle', 'move', 'say_date',
            'date_steps', 'draw_dates', 'say_dates', 'write_dates', 'steps_dates', 'read_dates', 'fact_dates',
            'draw_letters', 'say_letter', 'write_letters', 'steps_letters', 'read_letters', 'fact_letters', 'flipped',
-           'draw_coin', 'say_coin', 'write_coin', 'steps_coin', 'read_coin', 'fact_coin', 'draw_relations',
-           'say_relation', 'write_relations', 'steps_relations', 'read_relations', 'fact_relations', 'make_world',
-           'say_fact', 'follow', 'draw_facts', 'write_facts', 'steps_facts', 'read_world', 'read_facts', 'fact_facts',
-           'draw_strategy', 'write_strategy', 'steps_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone',
-           'review', 'draw_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'read_sentiment',
-           'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'steps_entail', 'read_entail', 'fact_entail',
-           'draw_sst', 'write_sst', 'steps_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances',
+           'draw_coin', 'say_coin', 'asked_side', 'write_coin', 'steps_coin', 'read_coin', 'fact_coin',
+           'draw_relations', 'say_relation', 'write_relations', 'steps_relations', 'read_relations', 'fact_relations',
+           'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'steps_facts', 'read_world', 'read_facts',
+           'fact_facts', 'draw_strategy', 'write_strategy', 'steps_strategy', 'read_strategy', 'fact_strategy',
+           'say_part', 'tone', 'review', 'draw_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment',
+           'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'steps_entail', 'read_entail',
+           'fact_entail', 'draw_sst', 'write_sst', 'steps_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances',
            'procedural_task']
 
 # %% ../nbs/01_procedural.ipynb #0e992a66
@@ -141,8 +141,8 @@ OPS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b
 GAIN = ("{n} buys {b} more.", "{n} finds {b} {i}.", "{n} gets {b} more.")
 LOSS = ("{n} loses {b}.", "{n} gives away {b} {i}.", "{n} sells {b} {i}.")
 
-def draw_arith(rng: Random, steps: tuple[int, int] = (2, 4)) -> Instance:
-    "A chain of additions and subtractions, sometimes begun by a product."
+def draw_arith(rng: Random, steps: tuple[int, int] = (2, 4), large: float = 0.15) -> Instance:
+    "A chain of additions and subtractions, some of numbers up to 25, sometimes begun by a product."
     name, item, n = rng.choice(NAMES), rng.choice(ITEMS), rng.randint(*steps)
     text, trace, template = "", [], []
     if rng.random() < 0.25:
@@ -151,7 +151,8 @@ def draw_arith(rng: Random, steps: tuple[int, int] = (2, 4)) -> Instance:
     else: x = rng.randint(2, 12); text = f"{name} has {x} {item}."; template.append("has")
     while len(trace) < n:
         op = "+" if x < 3 or rng.random() < 0.5 else "-"
-        b = rng.randint(1, 9 if op == "+" else min(9, x - 1)); y = OPS[op](x, b)
+        most = 25 if rng.random() < large else 9
+        b = rng.randint(1, most if op == "+" else min(most, x - 1)); y = OPS[op](x, b)
         form = rng.choice(GAIN if op == "+" else LOSS)
         text += " " + form.format(n=name, b=b, i=item); trace.append((x, op, b, y)); x = y; template.append(form.split()[1])
     end = rng.choice(("now", "left")); text += f" How many {item} does {name} have {end}?"
@@ -197,7 +198,7 @@ def fact_arith(rng: Random) -> str:
     "A single sum, bare or inside a two-sentence story."
     if rng.random() < 0.2: a, o, b = rng.randint(2, 5), "*", rng.randint(2, 6)
     else:
-        o = rng.choice("+-"); b = rng.randint(1, 9); a = rng.randint(1, 40) + (b if o == "-" else 0)
+        o = rng.choice("+-"); b = rng.randint(1, 25 if rng.random() < 0.3 else 9); a = rng.randint(1, 40) + (b if o == "-" else 0)
     n, i, c = rng.choice(NAMES), rng.choice(ITEMS), OPS[o](a, b)
     said = step_arith(rng.randrange(4), n, i, a, o, b, c)
     if o == "*" or rng.random() < 0.5: return said
@@ -219,12 +220,12 @@ def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 4)) -> Instance:
     return Instance("", with_options(stem, options), letter, options, f"shuffle:{verb}:{len(pairs)}",
                     f"shuffle:{start}:{who_swaps}", ((tuple(people), who), *trace))
 
-def say_held(style: int, pair: tuple[str, str], before: tuple[str, ...], people: tuple[str, ...], held: tuple[str, ...]) -> str:
-    "Who swaps what, and who holds what then, in one of three phrasings."
+def say_held(style: int, pair: tuple[str, str], before: tuple[str, ...], people: tuple[str, ...]) -> str:
+    "What two people hold, and hold after their swap, in one of three phrasings."
     (a, b), (x, y) = pair, (before[people.index(p)] for p in pair)
-    if style == 0: return f"{a} {x} and {b} {y} swap: " + ", ".join(f"{p} {t}" for p, t in zip(people, held)) + "."
-    if style == 1: return f"{a} has the {x} and {b} has the {y}, so now " + ", ".join(f"{p} has the {t}" for p, t in zip(people, held)) + "."
-    return f"{a}: {x}, {b}: {y} -> " + ", ".join(f"{p}: {t}" for p, t in zip(people, held)) + "."
+    if style == 0: return f"{a} {x} and {b} {y} swap: {a} {y}, {b} {x}."
+    if style == 1: return f"{a} has the {x} and {b} has the {y}, so now {a} has the {y} and {b} has the {x}."
+    return f"{a}: {x}, {b}: {y} -> {a}: {y}, {b}: {x}."
 
 def held_at_start(instance: Instance) -> dict[str, str]:
     "Who holds what before the first swap, as the question says."
@@ -235,7 +236,7 @@ def write_shuffle(instance: Instance, rng: Random) -> str:
     states = [tuple(held_at_start(instance)[p] for p in people), *(held for _, held in instance.trace[1:])]
     end = states[-1][people.index(who)]
     close = rng.choice((f"So {who} has the {end}.", f"At the end {who} has the {end}."))
-    return " ".join(say_held(next(style), pair, before, people, held) for (pair, held), before in zip(instance.trace[1:], states)) + " " + close
+    return " ".join(say_held(next(style), pair, before, people) for (pair, _), before in zip(instance.trace[1:], states)) + " " + close
 
 def steps_shuffle(instance: Instance) -> tuple[list[Claim], set]:
     (people, who), *rest = instance.trace
@@ -257,9 +258,9 @@ def read_shuffle(instance: Instance, text: str) -> list[Claim]:
 
 def fact_shuffle(rng: Random) -> str:
     "One swap, told with the state before and after it."
-    i = draw_shuffle(rng, (1, 1)); (people, _), (pair, held) = i.trace
+    i = draw_shuffle(rng, (1, 1)); (people, _), (pair, _) = i.trace
     verb = rng.choice(("swap", "trade"))
-    return f"{i.question.split('.')[0]}. {pair[0]} and {pair[1]} {verb}. {say_held(rng.randrange(3), pair, tuple(held_at_start(i)[p] for p in people), people, held)}"
+    return f"{i.question.split('.')[0]}. {pair[0]} and {pair[1]} {verb}. {say_held(rng.randrange(3), pair, tuple(held_at_start(i)[p] for p in people), people)}"
 
 # %% ../nbs/01_procedural.ipynb #b0863c1c
 MONTH_NAMES = tuple(MONTHS)
@@ -375,17 +376,20 @@ def say_coin(style: int, person: str, does: bool, side: str) -> str:
     act = f"{person} {'flips' if does else 'does not flip'}"
     return (f"{act}, so {side}.", f"{act} and it is {side}.", f"{act}: {side}.")[style]
 
+def asked_side(instance: Instance) -> str: return re.findall(r"heads|tails", instance.question)[-1]
+
 def write_coin(instance: Instance, rng: Random) -> str:
-    style, side = phrasings(rng, 3), instance.trace[-1][2]
-    return " ".join(say_coin(next(style), *t) for t in instance.trace) + rng.choice((f" So it is {side} up.", f" It ends {side} up."))
+    style, side, ask = phrasings(rng, 3), instance.trace[-1][2], asked_side(instance)
+    return " ".join(say_coin(next(style), *t) for t in instance.trace) + rng.choice((f" So it is {side} up, and asked is {ask}.", f" It ends {side} up, the question was {ask}."))
 
 def steps_coin(instance: Instance) -> tuple[list[Claim], set]:
-    return [(p, s) for p, _, s in instance.trace] + [("end", instance.trace[-1][2])], set()
+    return [(p, s) for p, _, s in instance.trace] + [("end", instance.trace[-1][2])], {("asked", asked_side(instance))}
 
 def read_coin(instance: Instance, text: str) -> list[Claim]:
     people = "|".join(p for p, *_ in instance.trace) or "-"
     out = [(m.start(), (m[1], m[2])) for m in re.finditer(rf"\b({people})\b[^.]*?\b(heads|tails)\b", text)]
     out += [(m.start(), ("end", m[1])) for m in re.finditer(r"(?:[Ss]o it is|It ends) (heads|tails) up", text)]
+    out += [(m.start(), ("asked", m[1])) for m in re.finditer(r"(?:asked is|question was) (heads|tails)", text)]
     return [c for _, c in sorted(out, key=lambda p: p[0])]
 
 def fact_coin(rng: Random) -> str:
@@ -461,7 +465,7 @@ def follow(who: str, path: list[str]) -> list[Claim]:
     for r in path: out.append(((r, who), WORLD[r, who])); who = WORLD[r, who]
     return out
 
-def draw_facts(rng: Random, hops: tuple[int, int] = (2, 3)) -> Instance:
+def draw_facts(rng: Random, hops: tuple[int, int] = (3, 4)) -> Instance:
     "A trait of somebody's friend's boss, with five options."
     who, trait = rng.choice(CREATURES), rng.choice(list(TRAITS)); path = [rng.choice(LINKS) for _ in range(rng.randint(*hops) - 1)]
     trace = follow(who, [*path, trait]); gold = trace[-1][1]
@@ -529,7 +533,7 @@ def fact_strategy(rng: Random) -> str:
 # %% ../nbs/01_procedural.ipynb #78f464d0
 GOOD = "good great warm bright funny fresh clever sweet".split()
 BAD = "bad dull cold dark weak stale clumsy bitter".split()  # BAD[i] is the opposite of GOOD[i] in tone
-PARTS = "plot cast end song start pace".split()
+PARTS = "plot cast end song start pace look joke".split()
 
 def say_part(part: str, adjective: str, negated: bool) -> str: return f"The {part} is {'not ' if negated else ''}{adjective}."
 
@@ -542,7 +546,7 @@ def review(parts: list[tuple[str, str, bool]], ask: int) -> Instance:
     trace = tuple(((p, a, n), t) for (p, a, n), t in zip(parts, tones))
     return Instance("", text, gold, (), f"sentiment:{len(parts)}:{ask}", "sentiment:" + " ".join(("-" if n else "") + a for _, a, n in parts), trace)
 
-def draw_sentiment(rng: Random, parts: tuple[int, ...] = (3, 5)) -> Instance:
+def draw_sentiment(rng: Random, parts: tuple[int, ...] = (5, 7)) -> Instance:
     "A review decided by a majority of one."
     n = rng.choice(parts); signs = [i <= n // 2 for i in range(n)]; rng.shuffle(signs)
     if rng.random() < 0.5: signs = [not s for s in signs]
@@ -654,15 +658,15 @@ def fact_sst(rng: Random) -> str:
 
 # %% ../nbs/01_procedural.ipynb #1a07c37c
 FAMILIES: dict[str, Family] = {f.name: f for f in (
-    Family("arith", "number", "SingleEq AddSub MultiArith SVAMP GSM8K", 0.0, draw_arith, write_arith, steps_arith, read_arith, fact_arith, dict(steps=(2, 4))),
+    Family("arith", "number", "SingleEq AddSub MultiArith SVAMP GSM8K", 0.0, draw_arith, write_arith, steps_arith, read_arith, fact_arith, dict(steps=(2, 4), large=0.15)),
     Family("shuffle", "choice", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle, dict(swaps=(2, 4)), tuple("ABC")),
     Family("dates", "choice", "Date Understanding", 1 / 4, draw_dates, write_dates, steps_dates, read_dates, fact_dates, dict(shifts=SHIFTS), tuple("ABCD")),
     Family("letters", "letters", "Last Letter Concatenation", 0.0, draw_letters, write_letters, steps_letters, read_letters, fact_letters, dict(words=(4, 6))),
     Family("coin", "yesno", "Coin Flip", 1 / 2, draw_coin, write_coin, steps_coin, read_coin, fact_coin, dict(flips=(5, 8)), ("yes", "no")),
     Family("relations", "choice", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations, dict(hops=(1, 3)), tuple("AB"), calibrated=False),
-    Family("facts", "choice", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts, dict(hops=(2, 3)), tuple("ABCDE")),
+    Family("facts", "choice", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts, dict(hops=(3, 4)), tuple("ABCDE")),
     Family("strategy", "yesno", "StrategyQA", 1 / 2, draw_strategy, write_strategy, steps_strategy, read_strategy, fact_strategy, dict(hops=(1, 2)), ("yes", "no"), calibrated=False),
-    Family("sentiment", "label", "IMDB", 1 / 2, draw_sentiment, write_sentiment, steps_sentiment, read_sentiment, fact_sentiment, dict(parts=(3, 5)), ("positive", "negative"), contrast=contrast_sentiment),
+    Family("sentiment", "label", "IMDB", 1 / 2, draw_sentiment, write_sentiment, steps_sentiment, read_sentiment, fact_sentiment, dict(parts=(5, 7)), ("positive", "negative"), contrast=contrast_sentiment),
     Family("entail", "label", "ANLI", 1 / 3, draw_entail, write_entail, steps_entail, read_entail, fact_entail, dict(depth=(1, 3)), ("true", "false", "unknown"), calibrated=False),
     Family("sst", "label", "SST-2", 1 / 2, draw_sst, write_sst, steps_sst, read_sst, fact_sst, dict(negated=0.4), ("positive", "negative"), pretrained=False, calibrated=False),
 )}

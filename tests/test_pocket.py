@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import cotstudy
 from cotstudy.models import load
 from cotstudy.pocket import (FORMAT, PRETRAINED, SIZES, Reading, batch, build, document, exercise, network, overlap, pocket_tokenizer,
-                             rate, stem, surprise)
+                             rate, stem, surprise, weighed)
 from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.prompts import render_completion, render_prompt
 
@@ -65,8 +65,16 @@ def test_nothing_asked_was_told(name):
 
 def test_rows_begin_with_a_document_and_never_hold_padding():
     for step, shape in ((0, (8, 192)), (7, (2, 768))):
-        x = batch(TOK, Reading(primer=0, page_every=8), 0, step)
-        assert x.shape == shape and (x != TOK.pad_token_id).all() and (x == TOK.eos_token_id).any()
+        x, weights = batch(TOK, Reading(primer=0, page_every=8), 0, step)
+        assert x.shape == weights.shape == shape and (x != TOK.pad_token_id).all() and (x == TOK.eos_token_id).any()
+
+def test_the_words_of_a_question_count_less_and_all_others_fully():
+    rng = Random(4)
+    for text in (document(rng, k % 3 == 0) for k in range(60)):
+        ids, weights = weighed(TOK, text, 0.25)
+        assert ids == TOK(text)["input_ids"] + [TOK.eos_token_id] and weights[-1] == 1
+        told = "".join(re.findall(r"Q: .*\n", text))
+        assert sum(w == 0.25 for w in weights) == len(TOK(told)["input_ids"]) and set(weights) <= {0.25, 1.0}
 
 def test_a_primer_holds_exercises_only():
     assert not any("Q:" in t for s in (0, 599) for _, t in zip(range(40), Reading().documents(0, s)[2]))
@@ -78,7 +86,7 @@ def test_exercises_are_right():
         if text.startswith("Copy: "): a, b, end = text.removeprefix("Copy: ").split("."); assert a == b.strip() and not end
         else:
             said, *asked = re.findall(r"[^.]+", text)
-            known = {w: c for c, w in re.findall(r"\((\w)\) (\w+)", said)} or dict(p.strip().split(" ") for p in said.split(","))
+            known = {w: c for c, w in re.findall(r"\((\w)\) ([^(]+?)(?= \(|$)", said)} or dict(p.strip().split(" ") for p in said.split(","))  # the last value holds
             assert asked and all(known[q] == a for q, a in (x.strip().split(": ") for x in asked))
 
 def test_a_model_that_cannot_copy_is_surprised():
@@ -88,7 +96,7 @@ def test_a_model_that_cannot_copy_is_surprised():
 
 def test_rate_rises_and_falls_to_zero():
     r = [rate(k, 400) for k in range(400)]
-    assert max(r) == 1 and r[0] < 0.05 and 0 < r[-1] < 0.01 and all(a >= b for a, b in zip(r[60:], r[61:]))
+    assert max(r) == 1 and r[0] < 0.05 and 0 < r[-1] < 0.01 and all(a >= b for a, b in zip(r[60:], r[61:])) and r[80] == 1 > r[81]
 
 def test_interrupted_build_equals_undisturbed(tmp_path):
     kw = dict(steps=4, stages=1, n_items=0, progress=None)

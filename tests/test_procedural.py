@@ -155,6 +155,14 @@ def test_contrast_flips_one_word_and_the_label():
         assert a.answer != b.answer and sum(x != y for x, y in zip(a.question.split(), b.question.split())) == 1
         assert f.check(b, f.rationale(b, Random(0))).sound
 
+def test_what_was_asked_is_checked_too():
+    f = FAMILIES["coin"]
+    for seed in range(20):
+        i = f.draw(Random(seed)); text = f.rationale(i, Random(seed)); m = re.search(r"(asked is|question was) (heads|tails)", text)
+        bad = text[:m.start(2)] + ("tails" if m[2] == "heads" else "heads") + text[m.end(2):]
+        assert f.check(i, text).sound and f.check(i, bad).n_wrong == 1
+        assert f.check(i, text.replace(m[0], "so be it")).sound, "it may be left out"
+
 def test_world_is_closed():
     for (r, c), v in WORLD.items(): assert r not in LINKS or (v != c and ("home", v) in WORLD)
 
