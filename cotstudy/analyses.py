@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REFERENCES', 'TOK_PER_ROW', 'ANALYSES', 'base_condition', 'vote_of', 'trained', 'teacher_row', 'sample_count',
-           'student_size', 'sequence_length', 'cost']
+           'student_size', 'sequence_length', 'chains_per_visit', 'cost']
 
 # %% ../nbs/14_analyses.ipynb #7b28be60
 """The analyses of both papers as lists of conditions: accuracy against rationales per question (Ho et al. 2023, diverse reasoning;
@@ -100,6 +100,17 @@ def sequence_length(
     cut_student = [full.with_(max_student_tok=limit, seed=s) for limit in sorted(student_limits, reverse=True) for s in seeds]
     return cut_teacher + cut_student
 
+# %% ../nbs/14_analyses.ipynb #6408cdd6
+def chains_per_visit(
+    base: Condition,
+    visits: Sequence[int] = (1, 8),  # chains of a question each time it is drawn; 1 as in Li et al. 2023
+    n_rationales: int = 16,
+    seeds: Sequence[int] = (0,),
+) -> list[Condition]:
+    "The same chains one at a time or several together, at equal completions seen (Li et al. 2023, code: one)."
+    full = base.with_(method="cot", n_rationales=n_rationales)
+    return [full.with_(recipe=full.recipe.model_copy(update=dict(chains_per_visit=v)), seed=s) for v in visits for s in seeds]
+
 # %% ../nbs/14_analyses.ipynb #029e9780
 TOK_PER_ROW = 100  # a guess for prompt and completion together, for prices only
 
@@ -128,4 +139,4 @@ def cost(
                 train_flop=flop([(6, tok, m) for _, tok, m in students.values()]), sample_flop=flop(sampled))
 
 # %% ../nbs/14_analyses.ipynb #58c6b438
-ANALYSES = dict(sample_count=sample_count, student_size=student_size, sequence_length=sequence_length)
+ANALYSES = dict(sample_count=sample_count, student_size=student_size, sequence_length=sequence_length, chains_per_visit=chains_per_visit)

@@ -66,9 +66,9 @@ class Claim:
 
 # %% ../nbs/16_claims.ipynb #3812f825
 CONDITION = ("task", "task_args", "student", "n_params", "method", "supervision", "decoding", "n_rationales", "teacher", "filters", "n_questions",
-             "max_rationale_tok", "max_student_tok", "n_paths", "pool", "steps", "format", "rule", "split", "sources", "chance", "seed")
+             "max_rationale_tok", "max_student_tok", "n_paths", "pool", "steps", "chains_per_visit", "format", "rule", "split", "sources", "chance", "seed")
 PROMPTED = ("zero_shot", "zero_shot_cot", "few_shot_cot", "teacher", "chance")  # not trained, so without seeds
-HEADLINE = dict(filters="", split="test", n_questions="max", max_rationale_tok="max", max_student_tok="max", n_paths="max", pool="max", steps="max", teacher="best")
+HEADLINE = dict(filters="", split="test", n_questions="max", max_rationale_tok="max", max_student_tok="max", n_paths="max", pool="max", steps="max", chains_per_visit="min", teacher="best")
 
 def join_items(rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     "One row per evaluation and instance: the condition's columns and the score of its vote."

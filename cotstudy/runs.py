@@ -385,7 +385,7 @@ def describe(cond: Condition, task: Task | None = None) -> dict:
         n_rationales={"cot": cond.n_rationales, "greedy_cot": 1}.get(cond.method, 0), pool=teacher.pool if cond.method == "cot" else None,
         filters="" if cond.filters is None else " ".join(cond.filters), n_questions=cond.n_questions, seed=cond.seed,
         max_rationale_tok=(cond.max_rationale_tok or teacher.max_tok) if cond.method in ("cot", "greedy_cot") else None,
-        max_student_tok=cond.max_student_tok, steps=None if untrained else recipe.steps, rule=cond.rule, split=cond.split,
+        max_student_tok=cond.max_student_tok, steps=None if untrained else recipe.steps, chains_per_visit=None if untrained else recipe.chains_per_visit, rule=cond.rule, split=cond.split,
         chance=None if task is None else task.chance)
 
 # %% ../nbs/12_runs.ipynb #33d8664c
