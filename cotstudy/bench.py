@@ -6,8 +6,8 @@
 __all__ = ['SHAPES', 'WORKS', 'GROUPS', 'TARGETS', 'ARMS', 'Work', 'model', 'examples', 'work_of', 'Turns', 'threads',
            'take_turns', 'best_of', 'n_cores', 'ours_training', 'trl_training', 'train_row', 'machine', 'matrix_peak',
            'operations', 'peak_row', 'ours_sampling', 'generate_sampling', 'generate_batch_sampling', 'sample_row',
-           'ours_studying', 'papermill_studying', 'study_row', 'gpu_training', 'gpu_row', 'peak_memory', 'with_memory',
-           'bench', 'bench_file', 'save', 'bench_table', 'table_of']
+           'ours_studying', 'start_share', 'papermill_studying', 'study_row', 'gpu_training', 'gpu_row', 'peak_memory',
+           'with_memory', 'bench', 'bench_file', 'save', 'bench_table', 'table_of']
 
 # %% ../nbs/20_bench.ipynb #df042d43
 """Speed, measured: training against `trl.SFTTrainer`, sampling against `transformers.generate` and `generate_batch`, a study against plain
@@ -25,6 +25,7 @@ import warnings
 from collections import Counter
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
+from datetime import datetime
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -392,16 +393,29 @@ def _quietly(command: list[str], folder: Path, **env):
     r = subprocess.run(command, cwd=studies_folder(), env=os.environ | dict(COTSTUDY_OUTPUTS=str(folder), TOKENIZERS_PARALLELISM="false") | env, capture_output=True, text=True)
     if r.returncode: raise RuntimeError(f"{' '.join(command[:4])} ... ended with {r.returncode}: {r.stderr[-600:]}")
 
-def ours_studying(study: str) -> Callable:
+def ours_studying(study: str, seen: dict | None = None) -> Callable:
     "The study from nothing, with its report."
     def prepare():
         folder = Path(tempfile.mkdtemp())
         def go():
             _quietly([sys.executable, "-c", "from cotstudy.cli import app; app()", "run", study], folder)
+            if seen is not None: seen.setdefault("start_share", []).append(start_share(folder / load_study(study).study / "notebooks"))
             shutil.rmtree(folder)
             return 1.0
         return go
     return prepare
+
+def start_share(notebooks: Path) -> float:
+    "Share of the time of executed cells that passed before their first condition: kernel start, imports, reading parameters."
+    at, before, whole = lambda when: datetime.fromisoformat(when).timestamp(), 0.0, 0.0
+    for path in notebooks.glob("*.ipynb"):
+        nb = json.loads(path.read_text())
+        working = [c for c in nb["cells"] if "run_cell(" in "".join(c["source"])]
+        if not working: continue  # a summary
+        begun = at(nb["metadata"]["papermill"]["start_time"])
+        before += at(working[0]["metadata"]["papermill"]["start_time"]) - begun
+        whole += at(nb["metadata"]["papermill"]["end_time"]) - begun
+    return round(before / whole, 3)
 
 def papermill_studying(study: str) -> Callable:
     "The same cells with plain papermill, one after the other, nothing reused from one to the next."
@@ -422,10 +436,11 @@ def papermill_studying(study: str) -> Callable:
 def study_row(repeats: int = 3, fast: bool = False, study: str = "quick") -> dict:
     "Seconds of a study by ours and by papermill; the ratio says how many times faster."
     study = "smoke" if fast else study
-    turns = take_turns({"ours": ours_studying(study), "peer": papermill_studying(study)}, 1 if fast else repeats)
+    seen: dict = {}
+    turns = take_turns({"ours": ours_studying(study, seen), "peer": papermill_studying(study)}, 1 if fast else repeats)
     a, b = (median(turns[k].wall) for k in ("ours", "peer"))
     return dict(name="study_quick", ours=round(a, 1), peer=round(b, 1), ratio=round(b / a, 3), unit="s", settings=dict(
-        study=study, ours=dict(of="cotstudy run", workers=n_cores()), peer=dict(of="papermill, cell after cell"), turns={k: [round(w, 1) for w in t.wall] for k, t in turns.items()},
+        study=study, seen=seen, ours=dict(of="cotstudy run", workers=n_cores()), peer=dict(of="papermill, cell after cell"), turns={k: [round(w, 1) for w in t.wall] for k, t in turns.items()},
         repeats=len(turns["ours"].wall), fast=fast, machine=machine()))
 
 # %% ../nbs/20_bench.ipynb #cd3cd0df

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings as hyp, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cotstudy import draws
-from cotstudy.draws import Ledger, Shelf, index, lease, winners
+from cotstudy.draws import Ledger, lease, winners
 from cotstudy.models import Completion, Decoding, Request, prompt_id
 
 EOS = 0

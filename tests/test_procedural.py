@@ -1,5 +1,4 @@
 """Procedural tasks: gold, splits and the step checker, on fresh instances."""
-from dataclasses import replace
 from random import Random
 import re
 
@@ -7,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cotstudy.instances import KINDS, Instance
-from cotstudy.procedural import FAMILIES, OPS, PLACES, WORLD, LINKS, bucket, move, procedural_task, stated_answer
+from cotstudy.procedural import FAMILIES, PLACES, WORLD, LINKS, bucket, move, procedural_task, stated_answer
 
 names = pytest.mark.parametrize("name", sorted(FAMILIES))
 seeds = st.integers(0, 10**9)

@@ -1,0 +1,76 @@
+"""The bench measures the same work on both sides and says where a number comes from; how fast anything is, no test asks."""
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cotstudy import bench as b
+from cotstudy.cli import app
+
+SMALL = replace(b.work_of("train_n30", fast=True), n_prompts=2, n=3, width=16, layers=1)
+
+
+def test_an_epoch_of_ours_sees_every_completion_once():
+    seen: dict = {}
+    assert b.ours_training(SMALL, batch=3, seen=seen)()() == 6
+    pairs = b.Counter((tuple(b.model(SMALL).prompt_ids(e.prompt)), tuple(b.model(SMALL).completion_ids(c, eos=True))) for e in b.examples(SMALL) for c in e.completions)
+    assert seen["ours"] == dict(completions=6, label_tok=sum(len(c) for _, c in pairs), digest=b._digest(pairs))
+
+
+def test_trl_sees_the_same_completions():
+    pytest.importorskip("trl", reason="trl is not installed: pip install 'cotstudy[bench]'")
+    seen: dict = {}
+    for make in (b.ours_training, b.trl_training): make(SMALL, batch=3, seen=seen)()()
+    assert seen["ours"] == seen["peer"]
+
+
+def test_without_trl_the_train_rows_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "trl", None)
+    result = CliRunner().invoke(app, ["bench", "train", "--fast"])
+    assert result.exit_code == 1 and "cotstudy[bench]" in result.output
+
+
+def test_unknown_groups_few_turns_and_a_missing_gpu_are_refused():
+    with pytest.raises(KeyError, match="train, sample, study"): b.bench("speed")
+    with pytest.raises(ValueError, match="at least 3"): b.bench("sample", repeats=1)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="CUDA"): b.bench("gpu")
+
+
+@pytest.mark.parametrize("name", [b.GROUPS["gpu"][0], b.GROUPS["gpu"][1]])
+def test_gpu_rows_run_anywhere_when_fast(name):
+    row = b.gpu_row(name, repeats=1, fast=True)
+    assert row["name"] == name and row["ours"] > 0 and row["ratio"] == pytest.approx(row["ours"] / row["peer"], rel=0.02)
+
+
+def test_published_shapes_have_their_sizes():
+    from transformers import AutoModelForCausalLM
+    vocab = {"gpt2": 50_257, "smollm2_135m": 49_152, "opt_1.3b": 50_272}
+    with torch.device("meta"): n = {k: AutoModelForCausalLM.from_config(make(vocab_size=vocab[k])).num_parameters() for k, make in b.SHAPES.items()}
+    assert {k: round(v / 1e6) for k, v in n.items()} == {"gpt2": 124, "smollm2_135m": 135, "opt_1.3b": 1316}
+
+
+def test_operations_are_counted_as_executed_and_not_as_padded():
+    work = replace(SMALL, width=64, n=4, shortest=20, longest=20)
+    rows, _ = b.students.tokenise(b.model(work), b.examples(work), b._plan(work, 1), True)
+    shared, padded = (b.operations(lambda: nll(b.model(work).net, rows).backward()) for nll in (b.students.shared_nll, b.students.padded_nll))
+    attention, mlp, head = 4 * 64**2, 12 * 64**2, 64 * work.vocab  # weights that a token meets; the last MLP and the head only where a label is
+    told = 2 * 320 * (attention + mlp + head) / (2 * 140 * attention + 2 * 80 * (mlp + head))
+    assert padded / shared == pytest.approx(told, rel=0.05), "four rows of 80 tokens against one of 140"
+
+
+def test_fast_rows_are_not_kept(tmp_path):
+    row = dict(name="train_n1", ours=2.0, peer=1.0, ratio=2.0, unit="rows/s", settings=dict(fast=True, machine=b.machine()))
+    with pytest.raises(ValueError, match="measure nothing"): b.save([row], tmp_path / "bench.json")
+    b.save([row | dict(settings=dict(fast=False, machine=b.machine()))], tmp_path / "bench.json")
+    assert "| 2.00x | 1.10x | 1.50x | aim |" in b.bench_table(tmp_path / "bench.json")
+
+
+def test_start_share_is_the_time_before_the_first_condition(tmp_path):
+    def cell(source, start): return dict(source=[source], metadata=dict(papermill=dict(start_time=f"2026-01-01T00:00:{start:02}")))
+    whole = dict(papermill=dict(start_time="2026-01-01T00:00:00", end_time="2026-01-01T00:00:40"))
+    (tmp_path / "a.ipynb").write_text(json.dumps(dict(cells=[cell("import x", 2), cell("rows = run_cell(study)", 10)], metadata=whole)))
+    (tmp_path / "report.ipynb").write_text(json.dumps(dict(cells=[cell("read()", 1)], metadata=whole)))
+    assert b.start_share(tmp_path) == 0.25
