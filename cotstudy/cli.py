@@ -76,10 +76,10 @@ def status(study: str, as_json: AsJson = False):
 # %% ../nbs/21_cli.ipynb #8a464a9c
 @app.command()
 def tasks(as_json: AsJson = False):
-    "The table of tasks: sizes, chance, source, licence."
+    "The table of tasks: sizes, chance, split rule, licence; with --json also source, revision and checksums."
     from cotstudy.tasks import task_table
     table = task_table()
-    print(table.to_json(orient="records", indent=1) if as_json else table.to_string(index=False))
+    print(table.to_json(orient="records", indent=1) if as_json else table.drop(columns=["source", "revision", "sha256"]).to_string(index=False))
 
 @app.command()
 def rescore(
@@ -92,7 +92,7 @@ def rescore(
     from cotstudy.answers import rescore as score
     try: r = score(file, task, rule)
     except EXPECTED as e: fail(e)
-    print(json.dumps(r) if as_json else f"n {r['n']}   accuracy {r['accuracy']:.2f} %   unparsed {r['unparsed']}")
+    print(json.dumps(r | dict(accuracy=round(r["accuracy"], 2))) if as_json else f"n {r['n']}   accuracy {r['accuracy']:.2f} %   unparsed {r['unparsed']}")
 
 # %% ../nbs/21_cli.ipynb #b592f99a
 Task = Annotated[str, typer.Option("--task", help="a task of the table, or the path of a JSONL file")]
