@@ -122,14 +122,14 @@ def sample(
     concurrency: Annotated[int, typer.Option(help="requests at once")] = 4,
     budget_tok: Annotated[int, typer.Option(help="tokens this run may use; 0: no limit")] = 0,
     budget_money: Annotated[float, typer.Option(help="money this run may cost; 0: no limit")] = 0.0,
-    price: Annotated[str, typer.Option(help="input,output[,date] for a million tokens")] = "",
+    price: Annotated[str, typer.Option(help="input,output[,date] for a million tokens; none given: a dated table, or yours in COTSTUDY_PRICES")] = "",
     as_json: AsJson = False,
 ):
     "A corpus from any teacher on any task; only missing draws are made."
     from cotstudy import workbench as w
-    from cotstudy.servers import budget
+    from cotstudy.servers import budget, named_options
     try:
-        options: dict[str, Any] = dict(base_url=base_url or None, dialect=dialect, concurrency=concurrency, budget=budget(budget_tok or None, budget_money or None, price)) if teacher.startswith("api:") else {}
+        options: dict[str, Any] = dict(base_url=base_url or None, dialect=dialect, concurrency=concurrency, budget=budget(budget_tok or None, budget_money or None, price, named_options(teacher)[0])) if teacher.startswith("api:") else {}
         rows = w.sample(task, teacher, n, split, n_questions or None, temperature, top_p, top_k, max_tok, format, rule, revision or None, progress=w.reporter("draws"), **options)
         w.write_corpus(rows, out)
     except EXPECTED as e: fail(e)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cotstudy.models import Decoding, Request
-from cotstudy.servers import Budget, OverBudget, Price, Server, Vllm, open_model
+from cotstudy.servers import PRICES, Budget, OverBudget, Price, Server, Vllm, budget, named_options, open_model
 
 pytest.importorskip("openai", reason="the openai client is an extra: pip install 'cotstudy[api]'")
 HOT = Decoding(temperature=0.7, max_tok=20)
@@ -162,6 +162,22 @@ def test_a_server_that_does_not_count_cannot_break_the_budget(fake, usage):
         for part in server.complete([Request("Why?", tuple(range(100)))], HOT): got += part
     assert len(fake.asked) == 3 + len(got) < 12 and {c.n_tok for c in got} == {None}
     assert server.budget.n_out >= 20 * len(got) and (server.budget.held_in, server.budget.held_out) == (0, 0)
+
+
+def test_prices_are_dated_and_overridden(tmp_path, monkeypatch):
+    monkeypatch.delenv("COTSTUDY_PRICES", raising=False)
+    assert all(len(p.as_of) == 10 for p in PRICES.values())
+    known = budget(money=1, model="gpt-4o-mini").price
+    assert known == PRICES["gpt-4o-mini"] == named_options("api:gpt-4o-mini?money=1")[1]["budget"].price
+    assert budget(money=1, price="7,8,2026-11-24", model="gpt-4o-mini").price == Price(7.0, 8.0, "2026-11-24")
+    with pytest.raises(ValueError, match="none is known of 'desk'.*COTSTUDY_PRICES"): budget(money=1, model="desk")
+    (table := tmp_path / "prices.json").write_text('{"desk": [1, 2, "2026-11-24"]}')
+    monkeypatch.setenv("COTSTUDY_PRICES", str(table))
+    assert budget(money=1, model="desk").price == Price(1.0, 2.0, "2026-11-24")
+    with pytest.raises(ValueError, match="none is known of 'gpt-4o-mini'"): budget(money=1, model="gpt-4o-mini")
+    for bad in ("{", "[]", '{"desk": [1]}', '{"desk": "cheap"}', '{"desk": [1, -2, "today"]}'):
+        table.write_text(bad)
+        with pytest.raises(ValueError, match="COTSTUDY_PRICES is|none is known"): budget(money=1, model="desk")
 
 
 def test_processes_share_one_book(tmp_path, fake):

@@ -1,4 +1,5 @@
 """One's own questions become a corpus, a student and a number; what passes between the steps is complete and comes back the same."""
+import gzip
 import json
 import re
 import threading
@@ -464,7 +465,16 @@ def test_a_corpus_from_a_server(desk, address, fmt):
     assert all("999" not in r["rationale"] and r["engine"] == "openai" and r["n_tok"] == 7 for r in rows)
 
 
-@pytest.mark.parametrize("price, said", [("cheap", "expected input,output"), ("1", "expected input,output"), ("", "needs a price")])
+@pytest.mark.parametrize("name", ["said.jsonl", "said.jsonl.gz"])
+def test_rescore_prints_percent_to_two_decimals(tmp_path, name):
+    text = "".join(json.dumps(dict(id=k, rationale="I see 1.", answer_text=f" {k}.", gold="1")) + "\n" for k in range(3))
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    asked = ["rescore", tmp_path / name, "--task", "gsm8k", "--rule", "kojima"]
+    assert json.loads(cotstudy(*asked, "--json").stdout) == dict(n=3, accuracy=33.33, unparsed=0)
+    assert cotstudy(*asked).stdout.split() == "n 3 accuracy 33.33 % unparsed 0".split()
+
+
+@pytest.mark.parametrize("price, said", [("cheap", "expected input,output"), ("1", "expected input,output"), ("nan,1", "expected input,output"), ("-1,1", "expected input,output"), ("", "needs a price")])
 def test_a_budget_in_money_needs_a_price(price, said):
     assert budget(money=5, price="0.15,0.60").cost(10**6, 10**6) == pytest.approx(0.75)
     with pytest.raises(ValueError, match=said):
