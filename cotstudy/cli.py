@@ -142,15 +142,18 @@ def import_recorded(
     task: Annotated[str, typer.Option(help="its task, where the name does not say")] = "",
     format: Annotated[str, typer.Option("--format", help="how it is laid out")] = "",
     rule: Rule = "cotstudy",
+    conditioned: Annotated[bool, typer.Option("--conditioned", help="the rationales were written with the gold answer in view: it is their answer")] = False,
     as_json: AsJson = False,
 ):
     "Recorded completions as draws, and as a corpus joined to their task."
     from cotstudy import workbench as w
+    from cotstudy.sources import recorded
     try:
-        rows = w.import_recorded(name, task or None, format or None, rule)
+        rows = w.import_recorded(name, task or None, format or None, rule, conditioned)
         w.write_corpus(rows, out)
+        n_strange = len(recorded(name)) - len(rows)  # of questions that the task does not have
     except EXPECTED as e: fail(e)
-    tell(dict(out=str(out)) | w.corpus_facts(rows), as_json)
+    tell(dict(out=str(out), task=rows[0]["task"]) | w.corpus_facts(rows) | dict(n_of_unknown_questions=n_strange), as_json)
 
 # %% ../nbs/21_cli.ipynb #cdd6d500
 @app.command()

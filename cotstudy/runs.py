@@ -174,9 +174,9 @@ def teacher_model(store: Store, cond: Condition, task: Task):
     if (key := (name, cond.teacher.format)) not in store._models: store._models[key] = recorded_model(name, format_named(cond.teacher.format))
     return store._models[key]
 
-def recorded_model(name: str, fmt: Format) -> models.Recorded:
+def recorded_model(name: str, fmt: Format, table: pd.DataFrame | None = None) -> models.Recorded:  # table: None: of that name
     "Published completions as a model whose draws are what was recorded."
-    table = recorded(name.removeprefix("recorded:"))
+    if table is None: table = recorded(name.removeprefix("recorded:"))
     said = table.answer_text if fmt.trigger else table.prediction.where(table.prediction.notna(), table.answer_text)
     text = [f"{fmt.lead}{(r or '').strip()}{fmt.sep}{str(a or '').strip()}{fmt.end}" for r, a in zip(table.rationale, said)]
     return models.Recorded(table.assign(text=text, finish=table.finish_reason)[["instance", "draw_index", "text", "finish"]], name)

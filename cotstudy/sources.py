@@ -562,7 +562,7 @@ def origin_of(name: str, revision: str | None = None) -> dict[str, str]:
                 revision=" ".join(dict.fromkeys(commits)), licence=source.licence)
 
 # %% ../nbs/02_sources.ipynb #f99908da
-RECORDED = ("instance", "draw_index", "rationale", "answer_text", "prediction", "gold", "finish_reason", "question")
+RECORDED = ("instance", "draw_index", "rationale", "answer_text", "prediction", "gold", "finish_reason", "question", "prompt")
 
 def read_text(path: str | Path) -> str:
     "A UTF-8 text file, gzipped or not."

@@ -419,9 +419,25 @@ def test_recorded_files_keep_every_completion(desk, data_dir, name, task, splits
     assert len(rows) == len(table) == len(texts) and {r["task"] for r in rows} == {task} and {r["split"] for r in rows} == splits
     for r in rows:  # also where two questions have the same words
         said = texts[r["instance"], r["draw_index"]]
-        assert all((part or "").strip() in r["text"] for part in (said.rationale, said.answer_text))
+        assert all((part or "").strip() in r["text"] for part in (said.rationale, said.answer_text)) and r["prompt"] == (said.prompt or r["prompt"])
+        assert r["question"] == (said.question or r["question"]) and r["recorded_sha256"] == table.attrs["sha256"]
     with pytest.raises(ValueError, match="test split"):
         w.rows_to_train_on(rows, None)
+
+
+def test_recorded_files_find_their_task_by_their_ids(desk, data_dir, tmp_path):
+    said = [dict(id=f"strategy_qa-{k}", rationale="So it is.", prediction="yes", gold="yes") for k in range(9)] + [dict(id="stranger-1", rationale="No.")]
+    (path := tmp_path / "strategyqa_train__somebody.jsonl").write_text("".join(json.dumps(r) + "\n" for r in said))
+    assert {r["task"] for r in w.import_recorded(path, store=desk)} == {"strategy_qa"}
+    facts = json.loads(cotstudy("import-recorded", path, "--out", tmp_path / "c.jsonl", "--json").stdout)
+    assert (facts["n_rows"], facts["n_of_unknown_questions"], facts["task"]) == (9, 1, "strategy_qa")
+
+
+def test_explanations_of_a_known_answer_have_it_only_when_told(desk, data_dir, tmp_path):
+    said = [dict(id=i.id, rationale="Because of that.", gold=i.answer) for i in load_task("openbookqa").split("train")[:9]]
+    (path := tmp_path / "why.jsonl").write_text("".join(json.dumps(r) + "\n" for r in said))
+    assert not any(r["answer"] or r["correct"] for r in w.import_recorded(path, store=desk))
+    assert all(r["correct"] and r["conditioned"] and r["answer"] == r["gold"] for r in w.import_recorded(path, conditioned=True, store=desk))
 
 
 # --- a teacher behind an address
