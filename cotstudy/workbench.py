@@ -32,7 +32,7 @@ from .filters import apply_filters, parse_filter, votes
 from .instances import SPLITS, Instance, Task, few_samples
 from .models import Decoding, Recorded, Request
 from .prompts import Format, check_same_prompt, format_named, parse_completion, render_completion, render_prompt
-from .runs import (Condition, Store, Teacher, asked_of_ledger, content_id, make_items, provenance, read_chains, recorded_model, results, scorer, spoken,
+from .runs import (Condition, Store, Teacher, asked_of_ledger, check_letters, content_id, make_items, provenance, read_chains, recorded_model, results, scorer, spoken,
                            teacher_draws, write_text)
 from .sources import SOURCES, read_jsonl, recorded
 from .students import POCKET, Example, Recipe, read_record, train
@@ -147,10 +147,10 @@ def corpus_facts(rows: Sequence[dict]) -> dict:
                 n_truncated=sum(r["finish"] == "length" for r in rows), n_tok=sum(r["n_tok"] or 0 for r in rows))
 
 # %% ../nbs/19_workbench.ipynb #4b84b61f
-def task_of_recorded(name: str, ids: set[str]) -> str:
-    "The task, or variant of it, that holds most of these questions."
+def task_of_recorded(name: str, asked: dict[str, str | None]) -> str:  # asked: id -> question, None where the file does not say
+    "The task, or variant of it, that holds most of these questions in these words."
     base = name.split("__")[0].removesuffix("_train").removesuffix("_test")
-    if base not in SOURCES: base = next((s for s in SOURCES if any(i.startswith(f"{s}-") for i in ids)), base)
+    if base not in SOURCES: base = next((s for s in SOURCES if any(i.startswith(f"{s}-") for i in asked)), base)
     if base not in SOURCES: raise KeyError(f"recorded file {name!r} belongs to no task of the table; name one with --task")
     held, missing = {}, None
     for full in (base, *(f"{base}:{v}" for v in SOURCES[base].variants), *(other for other in SOURCES if other.startswith(f"{base}_"))):
@@ -158,9 +158,10 @@ def task_of_recorded(name: str, ids: set[str]) -> str:
         except FileNotFoundError as e:  # not at hand; a part of it may be
             missing = missing or e
             continue
-        held[full] = len(ids & {i.id for part in task.splits.values() for i in part})
-        if held[full] == len(ids): break
-    if missing and not any(held.values()): raise missing
+        found = [i for part in task.splits.values() for i in part if i.id in asked]
+        held[full] = len(found), sum(asked[i.id] in (None, i.question) for i in found)
+        if held[full] == (len(asked), len(asked)): break
+    if missing and not any(n for n, _ in held.values()): raise missing
     return max(held, key=lambda full: held[full])
 
 def import_recorded(
@@ -173,8 +174,9 @@ def import_recorded(
 ) -> list[dict]:  # rows of a corpus, of all splits
     "Recorded completions as draws in the ledger, joined to their task."
     store, table = store or Store(), recorded(name)
-    task = task or task_of_recorded(table.attrs["name"], set(table.instance))
+    task = task or task_of_recorded(table.attrs["name"], dict(zip(table.instance, table.question)))
     loaded = load_task(task)
+    check_letters(table, loaded)
     of = {i.id: i for s in SPLITS for i in loaded.split(s)}
     split_of = {i.id: s for s in SPLITS for i in loaded.split(s)}
     counts = {i: n for i, n in table.groupby("instance", sort=False).size().items() if i in of}

@@ -433,6 +433,19 @@ def test_recorded_files_find_their_task_by_their_ids(desk, data_dir, tmp_path):
     assert (facts["n_rows"], facts["n_of_unknown_questions"], facts["task"]) == (9, 1, "strategy_qa")
 
 
+@pytest.mark.parametrize("name", ["date_understanding:ho", "tracking_shuffled_objects:ho", "date_understanding"])
+def test_letters_are_read_with_the_options_that_were_asked(desk, data_dir, tmp_path, name):
+    task, base = load_task(name), name.split(":")[0]
+    said = [dict(id=i.id, question=i.question, rationale="So it is.", answer_text=f" ({i.answer})", gold=i.answer) for s in task.splits.values() for i in s]
+    (path := tmp_path / f"{base}__ho_zero_shot_cot.jsonl").write_text("".join(json.dumps(r) + "\n" for r in said))
+    rows = w.import_recorded(path, store=desk)
+    assert len(rows) == len(said) and {r["task"] for r in rows} == {name} and all(r["correct"] for r in rows)
+    other = {"date_understanding:ho": "date_understanding", "date_understanding": "date_understanding:ho"}.get(name)
+    if other is None: return  # both list these options in one order
+    with pytest.raises(ValueError, match="letters mean something else; name the rendering"): w.import_recorded(path, other, store=desk)
+    with pytest.raises(ValueError, match="letters mean something else"): w.sample(other, f"recorded:{path}", 1, store=desk)
+
+
 def test_explanations_of_a_known_answer_have_it_only_when_told(desk, data_dir, tmp_path):
     said = [dict(id=i.id, rationale="Because of that.", gold=i.answer) for i in load_task("openbookqa").split("train")[:9]]
     (path := tmp_path / "why.jsonl").write_text("".join(json.dumps(r) + "\n" for r in said))
