@@ -129,6 +129,7 @@ def sample(
     from cotstudy import workbench as w
     from cotstudy.servers import budget, named_options
     try:
+        w.may_write(out)
         options: dict[str, Any] = dict(base_url=base_url or None, dialect=dialect, concurrency=concurrency, budget=budget(budget_tok or None, budget_money or None, price, named_options(teacher)[0])) if teacher.startswith("api:") else {}
         rows = w.sample(task, teacher, n, split, n_questions or None, temperature, top_p, top_k, max_tok, format, rule, revision or None, progress=w.reporter("draws"), **options)
         w.write_corpus(rows, out)
@@ -202,6 +203,7 @@ def evaluate(
     "Accuracy of any model on any task, with its interval."
     from cotstudy import workbench as w
     try:
+        if items: w.may_write(items, *w.ITEM_FILES)
         r, answers = w.evaluate(model, task, split, decoding, n_paths, temperature, method or None, format or None, rule, n_items or None, max_tok, revision or None,
                                 progress=w.reporter("answers"))
         if items: w.write_items(answers, items)

@@ -32,7 +32,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from . import models
-from .answers import extract, is_correct
+from .answers import RULES, extract, is_correct
 from .draws import Ledger, lease
 from .evaluate import summarise
 from .filters import USES_GOLD, apply_filters, parse_filter, votes
@@ -94,7 +94,7 @@ class Condition(Spec):
     n_paths: int = 1  # of a vote; Li et al. 30
     temperature: float = 0.7  # of a vote (Li et al. 2023)
     max_student_tok: int = 128  # generation limit of the student
-    rule: str = "cotstudy"  # answer extraction
+    rule: Literal[RULES] = "cotstudy"  # answer extraction
 
     @model_validator(mode="after")
     def _consistent(self):

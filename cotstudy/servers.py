@@ -140,7 +140,9 @@ class Server:
     ):
         if dialect not in DIALECTS: raise ValueError(f"dialect is {dialect!r}, expected one of {', '.join(DIALECTS)}")
         self.model, self.base_url = model, base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        if urlsplit(self.base_url).password: raise ValueError(f"the address holds a password; put keys into the environment variable {key_variable}")
+        parts = urlsplit(self.base_url)
+        if parts.username or parts.password or any("key" in k.lower() or "token" in k.lower() for k, _ in parse_qsl(parts.query)):
+            raise ValueError(f"the address holds a password or a key; put keys into the environment variable {key_variable}")
         self.chat, self.dialect, self.logprobs, self.budget, self.extra = chat, dialect, logprobs, budget or Budget(), dict(extra or {})
         self.concurrency, self.attempts, self.pause_s, self.timeout_s, self.key_variable, self.probed = concurrency, attempts, pause_s, timeout_s, key_variable, False
         self.name = f"api:{model}"
@@ -220,8 +222,8 @@ def _ask(server: Server, prompt: str, d: Decoding, seed: int):
         try: return again(create, **body, extra_body=DIALECTS[server.dialect](d) | server.extra)
         except (openai.APIError, json.JSONDecodeError) as e:
             n, said = again.statistics.get("attempt_number", 1), str(e).replace(client.api_key, "***")[:300]
-            hint = {401: f"; is the key in {server.key_variable} right?", 403: f"; is the key in {server.key_variable} right?", 404: "; is this the model's name there?"}
-            raise ConnectionError(f"{server.name!r} failed after {n} attempt{'s' * (n > 1)}: {type(e).__name__}: {said}{hint.get(getattr(e, 'status_code', 0), '')}") from None
+            hint = {401: f"; is the key in {server.key_variable} right?", 403: f"; is the key in {server.key_variable} right?", 404: "; is this the model's name there?", 0: f"; is a server running at {server.base_url}?"}
+            raise ConnectionError(f"{server.name!r} failed after {n} attempt{'s' * (n > 1)}: {type(e).__name__}: {said}{hint.get(getattr(e, 'status_code', 0 if isinstance(e, openai.APIConnectionError) else None), '')}") from None
 
 def _client(server: Server):
     "A client with the key from the environment; it is never stored."

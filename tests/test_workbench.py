@@ -537,7 +537,9 @@ def test_commands_print_one_json_document_and_report_on_stderr(desk):
 @pytest.mark.parametrize("args, said", [
     (("sample", "--task", "pns", "--teacher", "pocket/xs", "--out", "c.jsonl"), "no task"),
     (("sample", "--task", "pens.jsonl", "--teacher", "pocket/xxs", "--out", "c.jsonl"), "did you mean"),
-    (("sample", "--task", "pens.jsonl", "--teacher", "gpt2", "--out", "c.jsonl"), "revision"),
+    (("sample", "--task", "pens.jsonl", "--teacher", "gpt2", "--out", "c.jsonl"), "no folder here, and as a hub model its revision"),
+    (("sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--out", "."), "is a folder"),
+    (("sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--rule", "mine", "--out", "c.jsonl"), "rule: "),
     (("sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--split", "tset", "--out", "c.jsonl"), "no split"),
     (("sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--temperature", 0, "--out", "c.jsonl"), "--n 1"),
     (("sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--n", 0, "--out", "c.jsonl"), "at least 1"),
@@ -563,6 +565,7 @@ def test_expected_errors_are_one_line_that_says_what_to_do(desk, args, said):
     result = cotstudy(*args)
     lines = [x for x in result.stderr.splitlines() if x.startswith("cotstudy: ")]
     assert result.exit_code == 1 and len(lines) == 1 and said in lines[0] and "Traceback" not in result.stderr and not result.stdout
+    assert Store().ledger.count() == 0  # said before the work
 
 
 def test_every_command_has_help():
