@@ -198,6 +198,7 @@ def _draw(server: Server, r: Request, i: int, d: Decoding) -> Completion:
         used, n_tok = _used(answer, held)
         text, logp, finish = _read(server, answer, r.prompt)
         n_tok = n_tok or (None if logp is None else len(logp))
+        if (n_tok or 0) > d.max_tok: raise ValueError(f"{server.name!r} wrote {n_tok} tokens where at most {d.max_tok} were asked, so it ignores max_tokens; no budget holds there")
     finally: server.budget.settle(held, *used)
     at = min((k for s in d.stop if (k := text.find(s)) >= 0), default=None)  # not every server knows stop texts, or more than four
     return Completion(r.instance, r.prompt, prompt_id(server, r.prompt, d), i, text if at is None else text[:at], None, logp, n_tok, finish if at is None else "stop")
@@ -237,17 +238,22 @@ def _client(server: Server):
 def _read(server: Server, answer, prompt: str) -> tuple[str, np.ndarray | None, str]:  # text, log-probabilities, finish
     "Text, log-probabilities and finish of an answer, or what is wrong with it."
     choices = getattr(answer, "choices", None)
-    if choices is None: raise ValueError(f"{server.name!r} answered with something else than a completion: {str(answer)[:120]!r}; is {server.base_url} the right address?")
+    c = choices[0] if isinstance(choices, list) and choices else None
+    said = getattr(c, "message", None) if server.chat else c
+    text = getattr(said, "content" if server.chat else "text", None)
+    if server.chat and hasattr(said, "content") and text is None: text = ""  # it only thought
+    if not isinstance(choices, list) or choices and not isinstance(text, str):
+        raise ValueError(f"{server.name!r} answered with something else than a completion: {str(answer)[:120]!r}; is {server.base_url} the right address?")
     if len(choices) != 1: raise ValueError(f"{server.name!r} gave {len(choices)} completions where 1 was asked; it does not follow the protocol")
-    c = choices[0]
-    text = c.message.content or "" if server.chat else c.text
-    if thought := server.chat and (getattr(c.message, "reasoning_content", None) or getattr(c.message, "reasoning", None)): text = f"<think>\n{thought}\n</think>\n\n{text}"
+    if thought := server.chat and (getattr(said, "reasoning_content", None) or getattr(said, "reasoning", None)): text = f"<think>\n{thought}\n</think>\n\n{text}"
     if len(prompt) > 20 and text.startswith(prompt): raise ValueError(f"{server.name!r} repeats the prompt before its completion; switch its echo off")
     given = getattr(c, "logprobs", None)
-    logp = None if given is None else [t.logprob for t in given.content or []] if server.chat else given.token_logprobs
+    logp = [getattr(t, "logprob", None) for t in getattr(given, "content", None) or ()] if server.chat else getattr(given, "token_logprobs", None)
+    if not (isinstance(logp, list) and all(type(x) in (int, float) and x <= 1e-3 for x in logp)): logp = None  # 1e-3: rounding above 0
     if server.logprobs and not logp: raise ValueError(f"{server.name!r} gives no log-probabilities; do without (logprobs=False), or take a server that has them")
-    if c.finish_reason not in ("stop", "length", "eos", "eos_token", None): raise ValueError(f"{server.name!r} ended a completion with {c.finish_reason!r}, so it is not one")
-    return text, np.array(logp, np.float32) if logp else None, "length" if c.finish_reason == "length" else "stop"
+    finish = getattr(c, "finish_reason", None)
+    if finish not in ("stop", "length", "eos", "eos_token", None): raise ValueError(f"{server.name!r} ended a completion with {finish!r}, so it is not one")
+    return text, np.array(logp, np.float32) if logp else None, "length" if finish == "length" else "stop"
 
 # %% ../nbs/11_servers.ipynb #6237f942
 class Vllm:

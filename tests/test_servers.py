@@ -127,6 +127,23 @@ def test_what_another_try_would_not_cure_is_said_at_once(fake, behave, message):
     assert len(fake.asked) == 1
 
 
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("changes, message", [
+    *((dict(choices=c), "something else than a completion") for c in ([1], [None], ["x"], [[]], [{}], {"text": "x"}, "x", [dict(finish_reason="stop")], [dict(text=5, message=5)], [dict(text=["a"], message=dict(content=["a"]))])),
+    (dict(error=dict(message="overloaded"), choices=None), "something else than a completion"), (dict(usage=dict(prompt_tokens=1, completion_tokens=21)), "21 tokens where at most 20")])
+def test_answers_of_no_known_shape_are_one_clear_error(fake, chat, changes, message):
+    fake.behave = lambda body, n: (200, fake.good(body) | changes)
+    with pytest.raises(ValueError, match=message): draw(model(fake, chat=chat), 1, Decoding(max_tok=20))
+    assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize("given", ["x", {}, dict(token_logprobs=[None, -1.0]), dict(token_logprobs=["a"]), dict(token_logprobs=[3.0]), dict(token_logprobs=[])])
+def test_log_probabilities_that_are_none_are_not_kept(fake, given):
+    fake.behave = lambda body, n: (200, fake.good(body, choice=dict(logprobs=given)))
+    assert draw(model(fake), 1, Decoding(max_tok=20))[0].logprobs is None
+    with pytest.raises(ValueError, match="no log-probabilities"): draw(model(fake, logprobs=True), 1, Decoding(max_tok=20))
+
+
 def test_missing_log_probabilities_are_an_error_only_where_needed(fake):
     fake.behave = lambda body, n: (200, fake.good(body | dict(logprobs=None)))
     assert draw(model(fake), 1)[0].logprobs is None
