@@ -151,7 +151,7 @@ def sample(
 def corpus_facts(rows: Sequence[dict]) -> dict:
     "A corpus in a few numbers."
     judged = [r["correct"] for r in rows if r["correct"] is not None]
-    return dict(n_rows=len(rows), n_questions=len({r["instance"] for r in rows}), splits=sorted({str(r["split"]) for r in rows}),
+    return dict(n_rows=len(rows), n_questions=len({r["instance"] for r in rows}), n_distinct=len({(r["instance"], r["text"], r["rationale"], r["answer"]) for r in rows}), splits=sorted({str(r["split"]) for r in rows}),
                 accuracy=sum(judged) / len(judged) if judged else None, n_unparsed=sum(r["answer"] is None for r in rows),
                 n_truncated=sum(r["finish"] == "length" for r in rows), n_tok=sum(r["n_tok"] or 0 for r in rows))
 
@@ -281,6 +281,8 @@ def distil(
     rows = rows_to_train_on(read_corpus(corpus), split)
     kept = select(rows, filters, plan.seed)
     examples, unrenderable = examples_of(kept, fmt, method)
+    if plan.checkpoint != "last" and (n := sum(kept.split == "selection")):
+        raise ValueError(f"{n} rows are questions of the selection split, on which checkpoint={plan.checkpoint!r} is chosen; leave them out with --split train, or take checkpoint last")
     if not examples:
         raise ValueError(f"no training example is left of {len(rows)} rows after the filters {filters or 'by default'}: look at the corpus, "
                          f"{sum(bool(r['correct']) for r in rows)} rows are correct, {sum(r['answer'] is None for r in rows)} have no answer, "
@@ -469,9 +471,9 @@ def corpus_table(rows: Sequence[dict]) -> pa.Table:
     columns = {k: [r[k] for r in rows] for k in FIELDS}
     return pa.table(columns | dict(extra=[json.dumps(e) if e else None for e in extra]), schema=ARROW)
 
-def view(rows: Sequence[dict], schema: str, fmt: Format) -> tuple[list[dict], list[dict]]:  # the view, and the rows behind it
+def view(rows: Sequence[dict], schema: str, fmt: Format) -> list[dict]:
     "The corpus as a trainer wants it; rows that the format cannot carry are left out."
-    out, kept = [], []
+    out = []
     for r in rows:
         answer = r["gold"] if r["correct"] and r["gold"] else r["answer"]
         if answer is None: continue
@@ -481,9 +483,8 @@ def view(rows: Sequence[dict], schema: str, fmt: Format) -> tuple[list[dict], li
         prompt = render_prompt(fmt, r["question"], mode)
         out.append(dict(messages=[dict(role="user", content=prompt), dict(role="assistant", content=completion.strip())]) if schema == "chat"
                    else dict(prompt=prompt, completion=completion))
-        kept.append(r)
     if not out: raise ValueError(f"none of {len(rows)} rows has an answer that format {fmt.name!r} can carry; export with schema 'raw', or take another format")
-    return out, kept
+    return out
 
 def export(
     corpus: str | Path,
@@ -501,15 +502,15 @@ def export(
         kept = set(select(rows, filters, seed)[["instance", "draw_index"]].itertuples(index=False, name=None))
         rows = [r for r in rows if (r["instance"], r["draw_index"]) in kept]
         if not rows: raise ValueError(f"no row passes the filters {', '.join(filters)}")
-    n_before = len(rows)
-    shown, rows = (None, rows) if schema == "raw" else view(rows, schema, fmt)
+    shown = None if schema == "raw" else view(rows, schema, fmt)
+    n_shown = len(rows if shown is None else shown)
     splits = sorted({r["split"] or "train" for r in rows})
     split = splits[0] if len(splits) == 1 else "all"
     write_table(corpus_table(rows), out / "corpus" / f"{split}.parquet")
     if shown: write_table(pa.Table.from_pylist(shown), out / "data" / f"{split}.parquet")
-    write_text(out / "README.md", card(rows, schema, fmt, split, list(filters)))
+    write_text(out / "README.md", card(rows, n_shown, schema, fmt, split, list(filters)))
     write_text(out / MARK, json.dumps(dict(schema=schema, format=fmt.name, filters=list(filters), seed=seed, n_rows=len(rows))))
-    return dict(out=str(out), schema=schema, split=split, n_rows=len(rows), n_left_out=n_before - len(rows))
+    return dict(out=str(out), schema=schema, split=split, n_rows=n_shown, n_left_out=len(rows) - n_shown)
 
 MARK = "export.json"
 
@@ -542,7 +543,7 @@ def short(name: object) -> str:
     "A name as others may read it: of a path only its end."
     return Path(str(name)).name if Path(str(name)).exists() or Path(str(name)).is_absolute() else str(name)
 
-def card(rows: Sequence[dict], schema: str, fmt: Format, split: str, filters: Sequence[str]) -> str:
+def card(rows: Sequence[dict], n_shown: int, schema: str, fmt: Format, split: str, filters: Sequence[str]) -> str:
     "A dataset card: metadata header, contents, provenance, licences."
     tasks, facts = origins(rows), corpus_facts(rows)
     licences = {(t.licence if t else "") or ("" if t is None or t.source != "procedural" else "apache-2.0") for t in tasks.values()} or {""}
@@ -558,7 +559,7 @@ def card(rows: Sequence[dict], schema: str, fmt: Format, split: str, filters: Se
                 prompt_completion="`prompt` and `completion`" + ("; the completion is to be closed by the tokenizer's end token" if fmt.eos else ""))[schema]
     accuracy = "" if facts["accuracy"] is None else f" {100 * facts['accuracy']:.1f} % of the answers are right."
     body = ["---", "", f"# Rationales for {', '.join(names) or 'own questions'}", "", f"Chain-of-thought rationales: {facts['n_rows']} draws for {facts['n_questions']} questions.{accuracy}", "",
-            f"Layout `{schema}`: {what}." + ("" if schema == "raw" else f" Rendered in the format `{fmt.name}` ({fmt.source}). The configuration `corpus` holds the rows it was rendered from."), "", "## Provenance", ""]
+            f"Layout `{schema}`: {what}." + ("" if schema == "raw" else f" Rendered in the format `{fmt.name}` ({fmt.source}). The configuration `corpus` holds all {len(rows)} rows; {len(rows) - n_shown} of them have no answer that this format can carry and are not rendered."), "", "## Provenance", ""]
     for key in ("teacher", "teacher_id", "engine", "format", "temperature", "top_p", "top_k", "max_tok", "rule", "split"): body.append(f"* {key}: {told(key)}")
     p = provenance()
     body += [f"* filters: {', '.join(filters) or 'none'}", f"* made with: {p['versions']}", "", "## Licences", ""]
