@@ -162,7 +162,7 @@ def distil(
     corpus: Annotated[Path, typer.Option(help="JSONL, or an exported folder")],
     student: Annotated[str, typer.Option(help="initial weights: pocket/NAME, a folder, a hub id, scratch/SIZE")],
     out: Annotated[Path, typer.Option(help="folder of this student")],
-    filters: Annotated[str, typer.Option(help="e.g. correct,sample:4; none given: correct where gold is known, else parsed")] = "",
+    filters: Annotated[str, typer.Option(help="e.g. correct,sample:4; none given: correct where gold is known, else parsed; all for label")] = "",
     format: Annotated[str, typer.Option("--format", help="how the student is asked")] = "cotstudy",
     method: Annotated[str, typer.Option(help="cot or label")] = "cot",
     split: Annotated[str, typer.Option(help="only rows of this split; test only by name")] = "",

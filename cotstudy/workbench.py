@@ -265,7 +265,7 @@ def distil(
     corpus: str | Path,
     student: str,  # initial weights: folder, pocket/NAME, hub id, scratch/SIZE
     out: str | Path,  # folder of this student alone
-    filters: Sequence[str] | None = None,  # None: correct where gold is known, else parsed
+    filters: Sequence[str] | None = None,  # None: correct where gold is known, else parsed; label: every question where gold is known
     format: str = "cotstudy",
     method: str = "cot",  # or "label": the baseline without rationales
     split: str | None = None,  # None: the whole corpus, refused if it holds test questions
@@ -279,6 +279,7 @@ def distil(
     if method not in ("cot", "label"): raise ValueError(f"method is {method!r}, expected 'cot' or 'label'")
     store, fmt, plan = store or Store(), format_named(format), Recipe(**POCKET.model_dump() | dict(warmup=min(30, recipe.get("steps", 400) // 10)) | recipe)
     rows = rows_to_train_on(read_corpus(corpus), split)
+    if filters is None and method == "label" and all(r["gold"] for r in rows): filters = ()  # the baseline is not for the teacher to choose
     kept = select(rows, filters, plan.seed)
     examples, unrenderable = examples_of(kept, fmt, method)
     if plan.checkpoint != "last" and (n := sum(kept.split == "selection")):

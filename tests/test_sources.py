@@ -168,7 +168,10 @@ def mirror(tmp_path, monkeypatch):
     server.shutdown(); server.server_close()
 
 
-def pin(name, sha=hashlib.sha256(GOOD).hexdigest()): return Pinned(f"toy/{name}", "someone/toys", "0" * 40, name, sha)
+SHA = hashlib.sha256(GOOD).hexdigest()
+
+
+def pin(name, sha=SHA): return Pinned(f"toy/{name}", "someone/toys", "0" * 40, name, sha)
 
 
 def left_over(tmp_path): return [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]

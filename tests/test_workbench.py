@@ -161,6 +161,15 @@ def test_completions_are_rendered_from_gold_or_from_the_teacher(desk):
     assert {e.instance: e.completions for e in label} == {r["instance"]: (f" {r['gold']}",) for r in rows}
 
 
+def test_labels_do_not_depend_on_what_the_teacher_got_right(desk):
+    path, rows = sampled(desk, n=2)
+    w.write_corpus([r | dict(correct=r["correct"] and k < 4) for k, r in enumerate(rows)], "few.jsonl")
+    n = len({r["instance"] for r in rows})
+    assert w.distil("few.jsonl", "scratch/0.1m", "l", method="label", store=desk, **SMALL)["n_completions"] == n
+    assert w.distil("few.jsonl", "scratch/0.1m", "c", store=desk, **SMALL)["n_questions"] < n
+    assert w.distil("few.jsonl", "scratch/0.1m", "d", filters=["correct"], method="label", store=desk, **SMALL)["n_questions"] < n
+
+
 def test_without_gold_the_parsed_ones_are_kept(desk):
     rows = [r | dict(gold=None, correct=None) for r in sampled(desk, n=2)[1]]
     assert len(w.select(rows, None, 0)) == len(rows)
