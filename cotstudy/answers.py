@@ -233,6 +233,7 @@ def readings(
     "What each rule reads in every completion of a file; one row per completion and rule."
     for rule in rules: _rule(rule)
     file, rows = Path(path).name, read_jsonl(path)
+    if not rows: raise ValueError(f"{file} holds no records; expected one completion a line")
     if isinstance(task, str): task = _task_of(task, rows)
     known = {i.id: i for part in task.splits.values() for i in part}
     said = [{k: worded(r, k, f"{file}, record {n}") for k in ("answer_text", "rationale", "gold")} for n, r in enumerate(rows, 1)]

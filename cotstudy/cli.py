@@ -76,10 +76,10 @@ def status(study: str, as_json: AsJson = False):
 # %% ../nbs/21_cli.ipynb #8a464a9c
 @app.command()
 def tasks(as_json: AsJson = False):
-    "The table of tasks: sizes, chance, source, licence."
+    "The table of tasks: sizes, chance, split rule, licence; with --json also source, revision and checksums."
     from cotstudy.tasks import task_table
     table = task_table()
-    print(table.to_json(orient="records", indent=1) if as_json else table.to_string(index=False))
+    print(table.to_json(orient="records", indent=1) if as_json else table.drop(columns=["source", "revision", "sha256"]).to_string(index=False))
 
 @app.command()
 def rescore(
@@ -92,7 +92,7 @@ def rescore(
     from cotstudy.answers import rescore as score
     try: r = score(file, task, rule)
     except EXPECTED as e: fail(e)
-    print(json.dumps(r) if as_json else f"n {r['n']}   accuracy {r['accuracy']:.2f} %   unparsed {r['unparsed']}")
+    print(json.dumps(r | dict(accuracy=round(r["accuracy"], 2))) if as_json else f"n {r['n']}   accuracy {r['accuracy']:.2f} %   unparsed {r['unparsed']}")
 
 # %% ../nbs/21_cli.ipynb #b592f99a
 Task = Annotated[str, typer.Option("--task", help="a task of the table, or the path of a JSONL file")]
@@ -122,14 +122,15 @@ def sample(
     concurrency: Annotated[int, typer.Option(help="requests at once")] = 4,
     budget_tok: Annotated[int, typer.Option(help="tokens this run may use; 0: no limit")] = 0,
     budget_money: Annotated[float, typer.Option(help="money this run may cost; 0: no limit")] = 0.0,
-    price: Annotated[str, typer.Option(help="input,output[,date] for a million tokens")] = "",
+    price: Annotated[str, typer.Option(help="input,output[,date] for a million tokens; none given: a dated table, or yours in COTSTUDY_PRICES")] = "",
     as_json: AsJson = False,
 ):
     "A corpus from any teacher on any task; only missing draws are made."
     from cotstudy import workbench as w
-    from cotstudy.servers import budget
+    from cotstudy.servers import budget, named_options
     try:
-        options: dict[str, Any] = dict(base_url=base_url or None, dialect=dialect, concurrency=concurrency, budget=budget(budget_tok or None, budget_money or None, price)) if teacher.startswith("api:") else {}
+        w.may_write(out)
+        options: dict[str, Any] = dict(base_url=base_url or None, dialect=dialect, concurrency=concurrency, budget=budget(budget_tok or None, budget_money or None, price, named_options(teacher)[0])) if teacher.startswith("api:") else {}
         rows = w.sample(task, teacher, n, split, n_questions or None, temperature, top_p, top_k, max_tok, format, rule, revision or None, progress=w.reporter("draws"), **options)
         w.write_corpus(rows, out)
     except EXPECTED as e: fail(e)
@@ -142,15 +143,18 @@ def import_recorded(
     task: Annotated[str, typer.Option(help="its task, where the name does not say")] = "",
     format: Annotated[str, typer.Option("--format", help="how it is laid out")] = "",
     rule: Rule = "cotstudy",
+    conditioned: Annotated[bool, typer.Option("--conditioned", help="the rationales were written with the gold answer in view: it is their answer")] = False,
     as_json: AsJson = False,
 ):
     "Recorded completions as draws, and as a corpus joined to their task."
     from cotstudy import workbench as w
+    from cotstudy.sources import recorded
     try:
-        rows = w.import_recorded(name, task or None, format or None, rule)
+        rows = w.import_recorded(name, task or None, format or None, rule, conditioned)
         w.write_corpus(rows, out)
+        n_strange = len(recorded(name)) - len(rows)  # of questions that the task does not have
     except EXPECTED as e: fail(e)
-    tell(dict(out=str(out)) | w.corpus_facts(rows), as_json)
+    tell(dict(out=str(out), task=rows[0]["task"]) | w.corpus_facts(rows) | dict(n_of_unknown_questions=n_strange), as_json)
 
 # %% ../nbs/21_cli.ipynb #cdd6d500
 @app.command()
@@ -158,7 +162,7 @@ def distil(
     corpus: Annotated[Path, typer.Option(help="JSONL, or an exported folder")],
     student: Annotated[str, typer.Option(help="initial weights: pocket/NAME, a folder, a hub id, scratch/SIZE")],
     out: Annotated[Path, typer.Option(help="folder of this student")],
-    filters: Annotated[str, typer.Option(help="e.g. correct,sample:4; none given: correct where gold is known, else parsed")] = "",
+    filters: Annotated[str, typer.Option(help="e.g. correct,sample:4; none given: correct where gold is known, else parsed; all for label")] = "",
     format: Annotated[str, typer.Option("--format", help="how the student is asked")] = "cotstudy",
     method: Annotated[str, typer.Option(help="cot or label")] = "cot",
     split: Annotated[str, typer.Option(help="only rows of this split; test only by name")] = "",
@@ -199,6 +203,7 @@ def evaluate(
     "Accuracy of any model on any task, with its interval."
     from cotstudy import workbench as w
     try:
+        if items: w.may_write(items, *w.ITEM_FILES)
         r, answers = w.evaluate(model, task, split, decoding, n_paths, temperature, method or None, format or None, rule, n_items or None, max_tok, revision or None,
                                 progress=w.reporter("answers"))
         if items: w.write_items(answers, items)

@@ -312,7 +312,7 @@ def load(
         return _read(folder, text, folder_id(folder), dtype, device)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text): raise ValueError(f"{text!r} is neither a folder, nor pocket/NAME, nor a hub id (owner/model)")
     if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        raise ValueError(f"revision of {text!r} is {revision!r}, expected the 40 hex digits of a commit: a hub name alone can change. Find it on "
+        raise ValueError(f"{text!r} is no folder here, and as a hub model its revision is {revision!r}, expected the 40 hex digits of a commit: a hub name alone can change. Find it on "
                          f"https://huggingface.co/{text}/commits/main or with huggingface_hub.model_info({text!r}).sha")
     return _read(text, text, f"{text}@{revision}", dtype, device, revision=revision)
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'TRAINED', 'PROTOCOL', 'Spec', 'Teacher', 'Condition', 'content_id', 'home', 'Store', 'questions', 'spoken',
-           'teacher_model', 'recorded_model', 'exemplars', 'asked_of_ledger', 'teacher_draws', 'read_answer',
-           'read_chains', 'Corpus', 'blind', 'make_corpus', 'make_student', 'scorer', 'make_items', 'write_text',
-           'write_parquet', 'provenance', 'run', 'describe', 'cell_name', 'study_folder', 'run_cell', 'note_progress',
-           'collect', 'results', 'show_chains', 'show_answers']
+           'teacher_model', 'check_letters', 'recorded_model', 'exemplars', 'asked_of_ledger', 'teacher_draws',
+           'read_answer', 'read_chains', 'Corpus', 'blind', 'make_corpus', 'make_student', 'scorer', 'make_items',
+           'write_text', 'write_parquet', 'provenance', 'run', 'describe', 'cell_name', 'study_folder', 'run_cell',
+           'note_progress', 'collect', 'results', 'show_chains', 'show_answers']
 
 # %% ../nbs/12_runs.ipynb #0b793fc8
 """A *condition* says everything that decides a number: task, teacher, method, supervision, student, recipe, decoding, seed.
@@ -32,7 +32,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from . import models
-from .answers import extract, is_correct
+from .answers import RULES, extract, is_correct
 from .draws import Ledger, lease
 from .evaluate import summarise
 from .filters import USES_GOLD, apply_filters, parse_filter, votes
@@ -41,7 +41,7 @@ from .models import Decoding
 from .prompts import Exemplar, Format, Parsed, format_named, parse_completion, render_completion, render_prompt
 from .servers import Server, named_options, open_model
 from .students import Example, Recipe, train
-from .sources import recorded
+from .sources import LETTERS, recorded
 from .tasks import exemplars_for, load as load_task
 
 # %% ../nbs/12_runs.ipynb #40d95419
@@ -94,7 +94,7 @@ class Condition(Spec):
     n_paths: int = 1  # of a vote; Li et al. 30
     temperature: float = 0.7  # of a vote (Li et al. 2023)
     max_student_tok: int = 128  # generation limit of the student
-    rule: str = "cotstudy"  # answer extraction
+    rule: Literal[RULES] = "cotstudy"  # answer extraction
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -171,12 +171,24 @@ def teacher_model(store: Store, cond: Condition, task: Task):
     "The condition's teacher as a model; recorded completions are laid out in its format."
     name = cond.teacher.model
     if not name.startswith("recorded:"): return spoken(store.model(name, cond.teacher.revision), format_named(cond.teacher.format))
-    if (key := (name, cond.teacher.format)) not in store._models: store._models[key] = recorded_model(name, format_named(cond.teacher.format))
+    if (key := (name, cond.teacher.format, cond.task)) not in store._models:
+        table = recorded(name.removeprefix("recorded:"))
+        check_letters(table, task)
+        store._models[key] = recorded_model(name, format_named(cond.teacher.format), table)
     return store._models[key]
 
-def recorded_model(name: str, fmt: Format) -> models.Recorded:
+def check_letters(table: pd.DataFrame, task: Task) -> None:
+    "Refuse recorded completions whose letters stand for other options than the task's (Kojima et al. and Ho et al. shuffle differently)."
+    def plain(text): return " " + re.sub(r"\W+", " ", text).casefold() + " "
+    options = {i.id: [plain(f"({k}) {o}").replace("  ", " ") for k, o in zip(LETTERS, i.options)] for s in task.splits.values() for i in s} if task.kind == "choice" else {}
+    for name, q in zip(table.instance, table.question):
+        if q is not None and any(o not in plain(q).replace("  ", " ") for o in options.get(name, ())):
+            raise ValueError(f"{table.attrs['name']!r} lists the options of {name!r} otherwise than task {task.name!r}, so its letters mean something else; "
+                             f"name the rendering that was recorded, e.g. {task.name.split(':')[0]}:ho")
+
+def recorded_model(name: str, fmt: Format, table: pd.DataFrame | None = None) -> models.Recorded:  # table: None: of that name
     "Published completions as a model whose draws are what was recorded."
-    table = recorded(name.removeprefix("recorded:"))
+    if table is None: table = recorded(name.removeprefix("recorded:"))
     said = table.answer_text if fmt.trigger else table.prediction.where(table.prediction.notna(), table.answer_text)
     text = [f"{fmt.lead}{(r or '').strip()}{fmt.sep}{str(a or '').strip()}{fmt.end}" for r, a in zip(table.rationale, said)]
     return models.Recorded(table.assign(text=text, finish=table.finish_reason)[["instance", "draw_index", "text", "finish"]], name)

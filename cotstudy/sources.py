@@ -7,8 +7,8 @@ __all__ = ['RAW', 'PINS', 'LETTERS', 'YESNO', 'SENTIMENT', 'ENTAIL', 'HUB', 'BIG
            'data_dir', 'cache_dir', 'fetch', 'at_hand', 'read_rows', 'plain_number', 'read_word_problems', 'read_svamp',
            'read_gsm8k', 'read_aqua', 'read_aqua_flan', 'read_bigbench', 'read_examples', 'read_strategyqa',
            'read_arc_style', 'read_endings', 'read_quarel', 'read_quarel_train', 'read_anli', 'read_sst2',
-           'read_reviews', 'Part', 'Source', 'read_hub', 'source_named', 'load_source', 'chance_of', 'origin_of',
-           'read_text', 'read_jsonl', 'worded', 'recorded']
+           'read_reviews', 'Part', 'Source', 'read_hub', 'source_named', 'load_source', 'split_rule', 'checksums',
+           'chance_of', 'origin_of', 'read_text', 'read_jsonl', 'worded', 'recorded']
 
 # %% ../nbs/02_sources.ipynb #79689279
 """Loaders for the datasets of Ho et al. 2023 (their sec. 4.1) and Li et al. 2023 (their sec. 3), each from upstream files pinned by commit
@@ -399,8 +399,8 @@ SOURCES = {
     "addsub": _one("number", "AddSub/AddSub.json", "object", read_word_problems),
     "multiarith": _one("number", "MultiArith/MultiArith.json", "object", read_word_problems, variants=("template",)),
     "svamp": _one("number", "SVAMP/SVAMP.json", "object", read_svamp, licence="MIT"),
-    "date_understanding": _one("choice", "Bigbench_Date/task.json", "object", read_bigbench, "ABCDEF", ("ho", "template"), BIG),
-    "tracking_shuffled_objects": _one("choice", "Bigbench_object_tracking/task.json", "object", read_bigbench, "ABC", ("ho", "scenario"), BIG),
+    "date_understanding": _one("choice", "Bigbench_Date/task.json", "object", read_bigbench, "ABCDEF", ("kojima", "ho", "template"), BIG),
+    "tracking_shuffled_objects": _one("choice", "Bigbench_object_tracking/task.json", "object", read_bigbench, "ABC", ("kojima", "ho", "scenario"), BIG),
     "coin_flip": _one("yesno", "coin_flip/coin_flip.json", "examples", read_examples, YESNO),
     "last_letter_concatenation": _one("letters", "last_letters/last_letters.json", "examples", read_examples),
     "strategy_qa": _one("yesno", "StrategyQA/task.json", "object", read_strategyqa, YESNO, licence="MIT (StrategyQA), packaged by BIG-bench"),
@@ -412,7 +412,7 @@ _AQUA = (Part("AQuA/dev.json", "json", read_aqua, "validation", "aqua-dev"),
 
 def _aqua_with(*train: Part, at_most: int = 0) -> Source:
     "AQuA's held-out parts with some training part."
-    return Source("choice", (*train, *_AQUA), tuple("ABCDE"), "aqua", "Apache-2.0", ("ho",), selection="validation", train_at_most=at_most)
+    return Source("choice", (*train, *_AQUA), tuple("ABCDE"), "aqua", "Apache-2.0", ("kojima", "ho"), selection="validation", train_at_most=at_most)
 
 SOURCES |= {
     "gsm8k": Source("number", (Part("grade-school-math/train.jsonl", "json", read_gsm8k, "train"),
@@ -422,7 +422,7 @@ SOURCES |= {
     "aqua_flan": _aqua_with(Part("AQuA/aqua_train.tsv", "lines", read_aqua_flan, "train", "aqua-flan")),
     "commonsense_qa": Source("choice", (Part("CommonsenseQA/train_rand_split.jsonl", "json", read_arc_style, "train"),
                                         Part("CommonsenseQA/dev_rand_split.jsonl", "json", read_arc_style, "validation", "", 9741)),
-                             tuple("ABCDE"), variants=("ho", "scotd"), test="validation"),
+                             tuple("ABCDE"), variants=("kojima", "ho", "scotd"), test="validation"),
 }
 
 # %% ../nbs/02_sources.ipynb #a72cfa78
@@ -460,7 +460,7 @@ SOURCES |= {
 }
 
 # %% ../nbs/02_sources.ipynb #d59de85c
-STYLES = ("ho", "scotd")
+STYLES = ("kojima", "ho", "scotd")  # the first is what a plain name means
 
 def source_named(name: str) -> tuple[Source, str, tuple[str, ...]]:
     "A source, its plain name and the variants asked for."
@@ -498,7 +498,10 @@ def load_source(
 ) -> Task:
     "A dataset of the papers with its three splits (Ho et al. 2023, sec. 4.1; Li et al. 2023, sec. 3)."
     source, base, variants = source_named(name)
-    parts = _read_parts(source, base, next((v for v in variants if v in STYLES), "kojima"), base_url, revision)
+    try: parts = _read_parts(source, base, next((v for v in variants if v in STYLES), "kojima"), base_url, revision)
+    except FileNotFoundError as e:
+        if others := _at_hand_instead(base): raise FileNotFoundError(f"{e}; at hand are {', '.join(others)}") from None
+        raise
     official = "official_test" in variants
     if "all" in parts: train, test = _cut_all(parts["all"], variants)
     else: train, test = parts.get("train", []), parts["test" if official else source.test]
@@ -525,6 +528,25 @@ def _carve(train: list[Instance], n_train: int | None, n_selection: int | None, 
     left, selection = carve_selection(rest, 1.0, n_selection, seed)
     return few if n_train is not None else left, selection
 
+def _at_hand_instead(base: str) -> list[str]:
+    "Sources of the same questions that need no download."
+    key = SOURCES[base].rule_key or base
+    return [n for n, s in SOURCES.items() if n != base and s.rule_key == key and all(p.local in PINS and at_hand(PINS[p.local]) for p in s.parts)]
+
+def split_rule(name: str) -> str:
+    "How a source is cut, in words."
+    source, _, variants = source_named(name)
+    if any(p.split == "all" for p in source.parts):
+        over = next((f" of the {v}s" for v in variants if v in ("template", "scenario")), "")
+        return f"70:30{over}, seed 0; selection carved from train"
+    official = "official_test" in variants
+    return (f"upstream's; test = {'test' if official else source.test}, "
+            f"selection {'= validation' if official or source.selection else 'carved from train'}")
+
+def checksums(name: str) -> str:
+    "SHA-256 of the files of a source, in their order; '-' where we never saw the bytes."
+    return " ".join(PINS[p.local].sha256 or "-" if p.local in PINS else "-" for p in source_named(name)[0].parts)
+
 def chance_of(source: Source, test: Sequence[Instance]) -> float:
     "Accuracy of uniform guessing on the scored split."
     if source.kind == "choice" and test: return sum(1 / len(i.options) for i in test) / len(test)
@@ -540,7 +562,7 @@ def origin_of(name: str, revision: str | None = None) -> dict[str, str]:
                 revision=" ".join(dict.fromkeys(commits)), licence=source.licence)
 
 # %% ../nbs/02_sources.ipynb #f99908da
-RECORDED = ("instance", "draw_index", "rationale", "answer_text", "prediction", "gold", "finish_reason", "question")
+RECORDED = ("instance", "draw_index", "rationale", "answer_text", "prediction", "gold", "finish_reason", "question", "prompt")
 
 def read_text(path: str | Path) -> str:
     "A UTF-8 text file, gzipped or not."

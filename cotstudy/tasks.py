@@ -20,7 +20,7 @@ import pandas as pd
 
 from .instances import Instance, Task, carve_selection, few_samples, group_split
 from .procedural import FAMILIES, procedural_task
-from .sources import LETTERS, PINS, SOURCES, YESNO, at_hand, chance_of, load_source, origin_of, plain_number, read_text, source_named
+from .sources import LETTERS, PINS, SOURCES, YESNO, at_hand, chance_of, checksums, load_source, origin_of, plain_number, read_text, source_named, split_rule
 
 # %% ../nbs/03_tasks.ipynb #93df3e38
 FIELDS: dict[str, Any] = {"question": str, "answer": (str, int, float), "options": list, "id": (str, int), "template": str, "rationale": str}
@@ -42,9 +42,9 @@ def _record(line: str, where: str) -> dict:
     for k, v in r.items():
         if isinstance(v, bool) or not isinstance(v, FIELDS[k]): raise _complain(where, f"`{k}` is a {type(v).__name__}, expected {_types(FIELDS[k])}")
         if isinstance(v, float) and not math.isfinite(v): raise _complain(where, f"`{k}` is {v}, expected a finite number")
-        if k in ("question", "answer", "id") and not str(v).strip(): raise _complain(where, f"`{k}` is empty; fill it in or drop the line")
-        if isinstance(v, str) and not v.isprintable() and any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for c in v):
+        if any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for text in (v if isinstance(v, list) else [v]) if isinstance(text, str) and not text.isprintable() for c in text):
             raise _complain(where, f"`{k}` holds a character that is not text; save the file as UTF-8")
+        if k in ("question", "answer", "id") and not any(c.isprintable() and not c.isspace() for c in str(v)): raise _complain(where, f"`{k}` is empty; fill it in or drop the line")
     return r
 
 class _Twice(Exception): pass
@@ -69,7 +69,7 @@ def _options(r: dict, where: str) -> tuple[tuple[str, ...], str]:
     if not 2 <= len(options) <= len(LETTERS): raise _complain(where, f"{len(options)} options, expected 2 to {len(LETTERS)}")
     if bad := [o for o in options if isinstance(o, bool) or not isinstance(o, (str, int, float)) or not str(o).strip() or o != o]:
         raise _complain(where, f"option {_short(bad[0])} is not a text; write options as a list of texts")
-    options = tuple(str(o).strip() for o in options)
+    options = tuple(o.strip() if isinstance(o, str) else plain_number(o) for o in options)
     if len(set(options)) < len(options): raise _complain(where, f"an option occurs twice in {_short(options)}")
     letters = LETTERS[: len(options)]
     bare = answer.strip("().").upper()
@@ -210,13 +210,13 @@ def exemplars_for(
 
 # %% ../nbs/03_tasks.ipynb #8044e449
 def task_table(names: Sequence[str] | None = None) -> pd.DataFrame:  # one row per task
-    "Every task: kind, sizes, chance, source, revision, licence, and whether its bytes are verified."
+    "Every task: kind, sizes, chance, split rule, source, revision, checksums, licence, and whether its bytes are verified."
     rows = []
     for name in names or TASKS:
         origin = SOURCES.get(name.split(":")[0])
         here = origin is None or all(p.local in PINS and at_hand(PINS[p.local]) for p in origin.parts)
         task = load(name) if here else outline(name)
         n = {f"n_{s}": len(task.split(s)) if here else None for s in ("train", "selection", "test")}
-        rows.append(dict(name=name, kind=task.kind, **n, chance=task.chance, source=task.source, revision=task.revision,
-                         licence=task.licence, verified=origin is None or origin.verified))
+        rows.append(dict(name=name, kind=task.kind, **n, chance=task.chance, split_rule="fresh questions for each split" if name in FAMILIES else split_rule(name) if origin else "70:30, by template; selection carved from train",
+                         source=task.source, revision=task.revision, sha256=checksums(name) if origin else "", licence=task.licence, verified=origin is None or origin.verified))
     return pd.DataFrame(rows).astype({f"n_{s}": "Int64" for s in ("train", "selection", "test")})

@@ -199,7 +199,7 @@ def test_rescore_prefers_the_answer_to_the_rationale(tmp_path):
 
 def test_rescore_refuses(tmp_path):
     with pytest.raises(ValueError, match="expected `answer_text` or `rationale`"): rescore(write(tmp_path, [dict(id="q", prediction="5", gold="5")]), "multiarith")
-    with pytest.raises(ValueError, match="expected `answer_text` or `rationale`"): rescore(write(tmp_path, []), "multiarith")
+    with pytest.raises(ValueError, match="holds no records"): rescore(write(tmp_path, []), "multiarith")
     with pytest.raises(ValueError, match="no `gold`"): rescore(write(tmp_path, [dict(id="q", answer_text="5")]), "multiarith")
     with pytest.raises(FileNotFoundError): rescore(tmp_path / "none.jsonl", "multiarith")
     with pytest.raises(KeyError): rescore(write(tmp_path, [dict(id="q", answer_text="5", gold="5")]), "multarith")

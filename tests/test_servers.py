@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cotstudy.models import Decoding, Request
-from cotstudy.servers import Budget, OverBudget, Price, Server, Vllm, open_model
+from cotstudy.servers import PRICES, Budget, OverBudget, Price, Server, Vllm, budget, named_options, open_model
 
 pytest.importorskip("openai", reason="the openai client is an extra: pip install 'cotstudy[api]'")
 HOT = Decoding(temperature=0.7, max_tok=20)
@@ -127,6 +127,23 @@ def test_what_another_try_would_not_cure_is_said_at_once(fake, behave, message):
     assert len(fake.asked) == 1
 
 
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("changes, message", [
+    *((dict(choices=c), "something else than a completion") for c in ([1], [None], ["x"], [[]], [{}], {"text": "x"}, "x", [dict(finish_reason="stop")], [dict(text=5, message=5)], [dict(text=["a"], message=dict(content=["a"]))])),
+    (dict(error=dict(message="overloaded"), choices=None), "something else than a completion"), (dict(usage=dict(prompt_tokens=1, completion_tokens=21)), "21 tokens where at most 20")])
+def test_answers_of_no_known_shape_are_one_clear_error(fake, chat, changes, message):
+    fake.behave = lambda body, n: (200, fake.good(body) | changes)
+    with pytest.raises(ValueError, match=message): draw(model(fake, chat=chat), 1, Decoding(max_tok=20))
+    assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize("given", ["x", {}, dict(token_logprobs=[None, -1.0]), dict(token_logprobs=["a"]), dict(token_logprobs=[3.0]), dict(token_logprobs=[])])
+def test_log_probabilities_that_are_none_are_not_kept(fake, given):
+    fake.behave = lambda body, n: (200, fake.good(body, choice=dict(logprobs=given)))
+    assert draw(model(fake), 1, Decoding(max_tok=20))[0].logprobs is None
+    with pytest.raises(ValueError, match="no log-probabilities"): draw(model(fake, logprobs=True), 1, Decoding(max_tok=20))
+
+
 def test_missing_log_probabilities_are_an_error_only_where_needed(fake):
     fake.behave = lambda body, n: (200, fake.good(body | dict(logprobs=None)))
     assert draw(model(fake), 1)[0].logprobs is None
@@ -162,6 +179,22 @@ def test_a_server_that_does_not_count_cannot_break_the_budget(fake, usage):
         for part in server.complete([Request("Why?", tuple(range(100)))], HOT): got += part
     assert len(fake.asked) == 3 + len(got) < 12 and {c.n_tok for c in got} == {None}
     assert server.budget.n_out >= 20 * len(got) and (server.budget.held_in, server.budget.held_out) == (0, 0)
+
+
+def test_prices_are_dated_and_overridden(tmp_path, monkeypatch):
+    monkeypatch.delenv("COTSTUDY_PRICES", raising=False)
+    assert all(len(p.as_of) == 10 for p in PRICES.values())
+    known = budget(money=1, model="gpt-4o-mini").price
+    assert known == PRICES["gpt-4o-mini"] == named_options("api:gpt-4o-mini?money=1")[1]["budget"].price
+    assert budget(money=1, price="7,8,2026-11-24", model="gpt-4o-mini").price == Price(7.0, 8.0, "2026-11-24")
+    with pytest.raises(ValueError, match="none is known of 'desk'.*COTSTUDY_PRICES"): budget(money=1, model="desk")
+    (table := tmp_path / "prices.json").write_text('{"desk": [1, 2, "2026-11-24"]}')
+    monkeypatch.setenv("COTSTUDY_PRICES", str(table))
+    assert budget(money=1, model="desk").price == Price(1.0, 2.0, "2026-11-24")
+    with pytest.raises(ValueError, match="none is known of 'gpt-4o-mini'"): budget(money=1, model="gpt-4o-mini")
+    for bad in ("{", "[]", '{"desk": [1]}', '{"desk": "cheap"}', '{"desk": [1, -2, "today"]}'):
+        table.write_text(bad)
+        with pytest.raises(ValueError, match="COTSTUDY_PRICES is|none is known"): budget(money=1, model="desk")
 
 
 def test_processes_share_one_book(tmp_path, fake):
@@ -205,14 +238,16 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere(fake, monkeypatch):
     assert "secret" not in str(error.value) and error.value.__cause__ is None
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ValueError, match="set the environment variable OPENAI_API_KEY"): draw(Server("m", "https://example.invalid/v1"), 1)
-    with pytest.raises(ValueError, match="password"): Server("m", "https://me:pass@example.invalid/v1")
+    for address in ("https://me:pass@example.invalid/v1", "https://sk-very-secret@example.invalid/v1", "https://example.invalid/v1?api-key=sk-very-secret"):
+        with pytest.raises(ValueError, match="a password or a key") as error: Server("m", address)
+        assert "secret" not in str(error.value)
 
 
 def test_a_server_that_is_not_there():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    with pytest.raises(ConnectionError, match="after 2 attempts"): draw(Server("m", f"http://127.0.0.1:{port}/v1", attempts=2, pause_s=0.01), 1)
+    with pytest.raises(ConnectionError, match=f"after 2 attempts.*is a server running at http://127.0.0.1:{port}/v1"): draw(Server("m", f"http://127.0.0.1:{port}/v1", attempts=2, pause_s=0.01), 1)
 
 
 def test_greedy_has_one_draw(fake):

@@ -168,7 +168,10 @@ def mirror(tmp_path, monkeypatch):
     server.shutdown(); server.server_close()
 
 
-def pin(name, sha=hashlib.sha256(GOOD).hexdigest()): return Pinned(f"toy/{name}", "someone/toys", "0" * 40, name, sha)
+SHA = hashlib.sha256(GOOD).hexdigest()
+
+
+def pin(name, sha=SHA): return Pinned(f"toy/{name}", "someone/toys", "0" * 40, name, sha)
 
 
 def left_over(tmp_path): return [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
@@ -191,6 +194,58 @@ def test_bad_downloads_leave_nothing(mirror, tmp_path, name, error, says):
 def test_a_page_is_refused_even_without_a_checksum(mirror, tmp_path):
     with pytest.raises(ValueError, match="HTML page"): fetch(pin("page.jsonl", ""), mirror)
     assert left_over(tmp_path) == [] and fetch(pin("good.jsonl", ""), mirror).read_bytes() == GOOD
+
+
+class Upstream(BaseHTTPRequestHandler):
+    "The collected files at the addresses of the pins, whole or spoilt."
+    folder, fault = None, ""
+
+    def do_GET(self):
+        local = next(p.local for p in PINS.values() if p.url("") == self.path)
+        path = self.folder / "raw" / local
+        data = path.read_bytes() if path.exists() else gzip.decompress(path.with_name(path.name + ".gz").read_bytes())
+        body = {"changed": data[:-2] + b" " + data[-1:], "page": b"<html>" + data, "cut": data[: len(data) // 2]}.get(self.fault, data)
+        self.send_response(404 if self.fault == "gone" else 200)
+        self.send_header("Content-Length", str(len(data) if self.fault == "cut" else len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args): pass
+
+
+def same(a, b): return all(list(a.split(s)) == list(b.split(s)) for s in a.splits)
+
+
+@pytest.mark.parametrize("name", ["multiarith:template", "svamp", "date_understanding:ho", "coin_flip", "aqua_heldout", "openbookqa:scotd", "quarel"])
+def test_downloaded_tasks_equal_the_local_ones(name, data_dir, tmp_path, monkeypatch):
+    local = load_source(name)
+    monkeypatch.setattr(Upstream, "folder", data_dir)
+    server = HTTPServer(("127.0.0.1", 0), Upstream)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.delenv("COTSTUDY_DATA")
+    monkeypatch.setenv("COTSTUDY_CACHE", str(tmp_path / "cache"))
+    try:
+        for fault, says in (("cut", "cut after"), ("changed", "expected [0-9a-f]{64}"), ("page", "HTML page"), ("gone", "404")):
+            monkeypatch.setattr(Upstream, "fault", fault)
+            with pytest.raises((FileNotFoundError, ValueError), match=says): load_source(name, base_url=base)
+            assert left_over(tmp_path) == []
+        monkeypatch.setattr(Upstream, "fault", "")
+        assert same(load_source(name, base_url=base), local)
+    finally: server.shutdown(); server.server_close()
+    assert same(load_source(name, base_url="http://127.0.0.1:1"), local)  # from the cache
+
+
+def test_a_missing_training_part_names_what_is_at_hand(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_CACHE", str(tmp_path))
+    if (data_dir / "raw/AQuA/train.json").exists(): pytest.skip("the folder has it")
+    with pytest.raises(FileNotFoundError, match="AQuA/train.json; at hand are aqua_heldout, aqua_flan$"): load_source("aqua", base_url="http://127.0.0.1:1")
+
+
+def test_both_renderings_have_a_name(data_dir):
+    for name in ("date_understanding", "tracking_shuffled_objects", "aqua_heldout", "commonsense_qa"):
+        plain, kojima, ho = (load_source(name + v).split("test") for v in ("", ":kojima", ":ho"))
+        assert plain == kojima and [i.id for i in ho] == [i.id for i in plain] and not {i.question for i in ho} & {i.question for i in plain}
 
 
 def test_a_damaged_cache_is_not_read(mirror):

@@ -52,6 +52,7 @@ BAD = [  # (line that stands third in the file, what the error must say)
     (choice("AB"), "not among the options"), (choice("Z"), "not among the options"), (choice("()"), "not among the options"), (choice(0), "not among the options"),
     (line(question="Ann has 3 pens. How many?"), "also on line 1"), (line(question=" Bob has 4 pens. How many? "), "also on line 2"),
     (choice("x" * 1000), "not among the options"), (choice(), "unlike the lines before"), (line(question="a\ud800b"), "not text"), (line(answer="\udfff"), "not text"), (line(question="a\0b"), "not text"),
+    (line(question="\u200b"), "`question` is empty"), (line(answer="\ufeff"), "`answer` is empty"), (choice("red", options=("red", "\ud800")), "`options` holds a character"),
 ]
 
 
@@ -96,7 +97,7 @@ def many(tmp_path, answers, n=20, **kw):
 
 @pytest.mark.parametrize("answers, options, kind, labels, chance", [
     ((5, "1,000", 2.5, "$3"), None, "number", (), 0.0), (("Yes", "no"), None, "yesno", ("yes", "no"), 0.5), (("red", "blue", "green"), None, "label", ("blue", "green", "red"), 1 / 3),
-    (("B", "red"), ["red", "blue"], "choice", ("A", "B"), 0.5), (("(b)", "a"), ["red", "blue", "green", "black"], "choice", tuple("ABCD"), 0.25), ([f"word {k}" for k in range(20)], None, "text", (), 0.0)])
+    (("B", "red"), ["red", "blue"], "choice", ("A", "B"), 0.5), (("(b)", "a"), ["red", "blue", "green", "black"], "choice", tuple("ABCD"), 0.25), ((1.0, 2.5, "1"), [1.0, 2.5], "choice", ("A", "B"), 0.5), ([f"word {k}" for k in range(20)], None, "text", (), 0.0)])
 def test_kind_labels_and_chance_are_derived(answers, options, kind, labels, chance, tmp_path):
     task = load(many(tmp_path, answers, **({"options": lambda k: options} if options else {})))
     assert (task.kind, task.labels, task.chance) == (kind, labels, pytest.approx(chance))
@@ -160,9 +161,10 @@ def test_table_without_data(monkeypatch, tmp_path):
     monkeypatch.delenv("COTSTUDY_DATA", raising=False)
     monkeypatch.setenv("COTSTUDY_CACHE", str(tmp_path))
     table = task_table(["coin", "multiarith", "aqua"]).set_index("name")
-    assert list(table) == ["kind", "n_train", "n_selection", "n_test", "chance", "source", "revision", "licence", "verified"]
+    assert list(table) == ["kind", "n_train", "n_selection", "n_test", "chance", "split_rule", "source", "revision", "sha256", "licence", "verified"]
     assert table.n_test["coin"] == 500 and table.n_test.isna()["multiarith"] and table.verified.tolist() == [True, True, False]
     assert "5ef330fcdeec0cd26aee27943504f91f8ec1c33c" in table.source["multiarith"] and table.revision["multiarith"]
+    assert table.sha256["multiarith"].startswith("dc9db1b6") and table.sha256["aqua"].startswith("- 4a52301d") and "70:30" in table.split_rule["multiarith"]
 
 
 def test_table_with_data(data_dir):
