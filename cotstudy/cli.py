@@ -78,7 +78,8 @@ def status(study: str, as_json: AsJson = False):
 def tasks(as_json: AsJson = False):
     "The table of tasks: sizes, chance, split rule, licence; with --json also source, revision and checksums."
     from cotstudy.tasks import task_table
-    table = task_table()
+    try: table = task_table()
+    except EXPECTED as e: fail(e)
     print(table.to_json(orient="records", indent=1) if as_json else table.drop(columns=["source", "revision", "sha256"]).to_string(index=False))
 
 @app.command()

@@ -150,7 +150,7 @@ class Store:
 
     def fresh(self, name: str, revision: str | None = None, seed: int = 0):
         "A model of its own, to be changed by training."
-        if name.startswith(("api:", "vllm:", "recorded:")): raise ValueError(f"{name!r} cannot be trained here; name a student by its folder, pocket/NAME, hub id or scratch/SIZE")
+        if name.startswith(("api:", "vllm:", "recorded:")): raise ValueError(f"{name!r} has no weights here to train or to ask; name a model by its folder, pocket/NAME, hub id or scratch/SIZE")
         if not name.startswith("scratch/"): return models.load(name, revision)
         return models.scratch(name.removeprefix("scratch/"), models.load("pocket/teacher").tokenizer, seed)
 

@@ -578,6 +578,13 @@ def test_expected_errors_are_one_line_that_says_what_to_do(desk, args, said):
     assert Store().ledger.count() == 0  # said before the work
 
 
+def test_a_wrong_data_folder_is_one_line_too(monkeypatch):
+    monkeypatch.setenv("COTSTUDY_DATA", "/nowhere/at/all")
+    for args in (["tasks"], ["sample", "--task", "gsm8k", "--teacher", "pocket/xs", "--out", "c.jsonl"]):
+        result = cotstudy(*args)
+        assert result.exit_code == 1 and "COTSTUDY_DATA is '/nowhere/at/all'" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
 def test_every_command_has_help():
     listed = set(typer.main.get_command(app).commands)
     assert {"sample", "distil", "evaluate", "show", "ask", "export", "import-corpus", "import-recorded"} <= listed
