@@ -31,8 +31,8 @@ readme: $(SETUP)  ## make README.md from nbs/index.ipynb
 export: $(SETUP)  ## notebooks to modules
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
 
-lint: $(SETUP)  ## ruff and mypy
-	$(BIN)/ruff check cotstudy tests && $(BIN)/mypy cotstudy
+lint: $(SETUP)  ## ruff
+	$(BIN)/ruff check cotstudy tests
 
 clean:  ## forget the quick study and the store (draws, students)
 	rm -rf outputs/quick outputs/store

@@ -204,7 +204,7 @@ def test_a_recorded_teacher_answers_by_question_id(store, tmp_path, monkeypatch)
 def server(monkeypatch):
     "An OpenAI-compatible server that knows the chain of every arith question, and slips where its seed is odd."
     if not find_spec("openai"): pytest.skip("the openai client is an extra: pip install 'cotstudy[api]'")
-    task, knows, asked, lock = procedural_task("arith", **SIZES), Scripted(), [], threading.Lock()
+    knows, asked, lock = Scripted(), [], threading.Lock()
 
     class Answer(BaseHTTPRequestHandler):
         def log_message(self, *args): pass
