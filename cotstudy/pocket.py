@@ -41,7 +41,7 @@ from .prompts import FORMATS, Exemplar, parse_completion, render_completion, ren
 FORMAT = FORMATS["cotstudy"]
 PRETRAINED = [f for f in FAMILIES.values() if f.pretrained]
 EASIER = dict(arith=dict(steps=(1, 4)), shuffle=dict(swaps=(1, 4)), letters=dict(words=(2, 6)), coin=dict(flips=(2, 8)),
-              facts=dict(hops=(1, 4)), entail=dict(depth=(1, 3)), sentiment=dict(parts=(3, 5, 7)))  # texts also hold shorter problems than the tasks ask
+              facts=dict(hops=(1, 4)), entail=dict(depth=(1, 3)), sentiment=dict(parts=(3, 5, 7)))  # texts hold shorter problems; the longest of some tasks are longer than any that was read
 WEIGHTS = dict(arith=1.3, shuffle=1.5, dates=1.4, letters=0.8, coin=0.8, relations=1.0, facts=1.2, strategy=1.0, sentiment=1.0, entail=1.0)
 
 def told(family: Family, rng: Random) -> Instance:

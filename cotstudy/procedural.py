@@ -205,7 +205,7 @@ def fact_arith(rng: Random) -> str:
     return f"{n} has {a} {i}. " + rng.choice(GAIN if o == "+" else LOSS).format(n=n, b=b, i=i) + " " + said
 
 # %% ../nbs/01_procedural.ipynb #627b6dbf
-def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 4)) -> Instance:
+def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 5)) -> Instance:
     "Who holds what after a few swaps."
     people, things = rng.sample(NAMES, 3), rng.sample(THINGS, 3)
     held, trace, pairs = dict(zip(people, things)), [], []
@@ -331,7 +331,7 @@ def fact_dates(rng: Random) -> str:
     i = draw_dates(rng); return say_dates(rng.randrange(3), *rng.choice([s for s in i.trace if isinstance(s[0], tuple)]))
 
 # %% ../nbs/01_procedural.ipynb #a3b3b75d
-def draw_letters(rng: Random, words: tuple[int, int] = (4, 6)) -> Instance:
+def draw_letters(rng: Random, words: tuple[int, int] = (4, 7)) -> Instance:
     "The last letters of a few words."
     chosen = rng.sample(WORDS, rng.randint(*words)); verb = rng.choice(("Take", "Join"))
     text = (f"Take the last letters of the words {' '.join(chosen)} and join them." if verb == "Take"
@@ -465,7 +465,7 @@ def follow(who: str, path: list[str]) -> list[Claim]:
     for r in path: out.append(((r, who), WORLD[r, who])); who = WORLD[r, who]
     return out
 
-def draw_facts(rng: Random, hops: tuple[int, int] = (3, 4)) -> Instance:
+def draw_facts(rng: Random, hops: tuple[int, int] = (3, 5)) -> Instance:
     "A trait of somebody's friend's boss, with five options."
     who, trait = rng.choice(CREATURES), rng.choice(list(TRAITS)); path = [rng.choice(LINKS) for _ in range(rng.randint(*hops) - 1)]
     trace = follow(who, [*path, trait]); gold = trace[-1][1]
@@ -659,12 +659,12 @@ def fact_sst(rng: Random) -> str:
 # %% ../nbs/01_procedural.ipynb #1a07c37c
 FAMILIES: dict[str, Family] = {f.name: f for f in (
     Family("arith", "number", "SingleEq AddSub MultiArith SVAMP GSM8K", 0.0, draw_arith, write_arith, steps_arith, read_arith, fact_arith, dict(steps=(2, 4), large=0.15)),
-    Family("shuffle", "choice", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle, dict(swaps=(2, 4)), tuple("ABC")),
+    Family("shuffle", "choice", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle, dict(swaps=(2, 5)), tuple("ABC")),
     Family("dates", "choice", "Date Understanding", 1 / 4, draw_dates, write_dates, steps_dates, read_dates, fact_dates, dict(shifts=SHIFTS), tuple("ABCD")),
-    Family("letters", "letters", "Last Letter Concatenation", 0.0, draw_letters, write_letters, steps_letters, read_letters, fact_letters, dict(words=(4, 6))),
+    Family("letters", "letters", "Last Letter Concatenation", 0.0, draw_letters, write_letters, steps_letters, read_letters, fact_letters, dict(words=(4, 7))),
     Family("coin", "yesno", "Coin Flip", 1 / 2, draw_coin, write_coin, steps_coin, read_coin, fact_coin, dict(flips=(5, 8)), ("yes", "no")),
     Family("relations", "choice", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations, dict(hops=(1, 3)), tuple("AB"), calibrated=False),
-    Family("facts", "choice", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts, dict(hops=(3, 4)), tuple("ABCDE")),
+    Family("facts", "choice", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts, dict(hops=(3, 5)), tuple("ABCDE")),
     Family("strategy", "yesno", "StrategyQA", 1 / 2, draw_strategy, write_strategy, steps_strategy, read_strategy, fact_strategy, dict(hops=(1, 2)), ("yes", "no"), calibrated=False),
     Family("sentiment", "label", "IMDB", 1 / 2, draw_sentiment, write_sentiment, steps_sentiment, read_sentiment, fact_sentiment, dict(parts=(5, 7)), ("positive", "negative"), contrast=contrast_sentiment),
     Family("entail", "label", "ANLI", 1 / 3, draw_entail, write_entail, steps_entail, read_entail, fact_entail, dict(depth=(1, 3)), ("true", "false", "unknown"), calibrated=False),
