@@ -338,7 +338,7 @@ def ship(folder: Path, n: int = 500, sampling: bool = False, progress: Callable[
     "Measure a built model, write its card, drop its training state; its row of the table of models."
     lm, read, measured = load(folder), json.loads((folder / "train.json").read_text())["reading"]["families"], {}
     for name in FAMILIES:
-        known = name in read or not read
+        known = name in read or not read and FAMILIES[name].pretrained
         measured[name] = measure(lm, name, n) if known else measure(lm, name, n, modes=("cot", "label"))
         if known and sampling: measured[name] |= measure_sampling(lm, name, n)
         progress(f"{folder.name} {name} {measured[name]}")
