@@ -480,7 +480,9 @@ def _alone(told: str):
     if t["arm"]: ARMS[t["arm"]](Work(**t["work"]), **t["settings"])()()
     print(json.dumps(dict(before=before, peak=_resident())))
 
-def _resident() -> float:  # MB; Linux counts in kB, macOS in bytes
+def _resident() -> float:  # MB
+    status = Path("/proc/self/status")
+    if status.exists(): return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e3  # Linux; its getrusage remembers the parent's peak
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 def peak_memory(arm: str, work: Work, settings: dict) -> dict:  # MB: before the work, and at most
