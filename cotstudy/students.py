@@ -5,13 +5,16 @@
 # %% auto #0
 __all__ = ['POCKET', 'SCOTD', 'Example', 'Row', 'padded_nll', 'Block', 'Layout', 'layout_of', 'shared_attention', 'shared_nll',
            'encoded_nll', 'choose_nll', 'Recipe', 'ho_recipe', 'lr_at', 'epoch_order', 'batch_at', 'step_rows',
-           'tokenise', 'parts_of', 'world', 'out_of_memory', 'backward', 'fingerprint', 'read_record', 'train']
+           'tokenise', 'parts_of', 'world', 'threads', 'Twins', 'out_of_memory', 'backward', 'fingerprint',
+           'read_record', 'train']
 
 # %% ../nbs/09_students.ipynb #315633ff
 """Fine-tune a student on completions: loss on response tokens only, a fixed budget of steps, instances in balance (Li et al. 2023, sec. 2;
 Ho et al. 2023, sec. 3 and app. A). A prompt and several of its completions share one row. A killed training resumes and ends in the same
 weights. It never sees a test split: what chooses a checkpoint is handed in."""
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -354,33 +357,76 @@ def _sum_up(net, total: torch.Tensor) -> torch.Tensor:
 
 def _params(net) -> dict[str, torch.nn.Parameter]: return {k: p for k, p in net.named_parameters() if p.requires_grad}
 
+# %% ../nbs/09_students.ipynb #d54a1d6a
+@contextmanager
+def threads(n: int):
+    "Run a block with n threads of torch."
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try: yield
+    finally: torch.set_num_threads(before)
+
+class Twins:
+    "A network and twins that share its weights, each with its own gradients: parts of a step computed side by side on a CPU, one thread each."
+
+    def __init__(self, net, n: int):
+        twin = lambda: deepcopy(net, {id(p): torch.nn.Parameter(p.data, p.requires_grad) for p in net.parameters()})
+        self.n, self.nets, self._pool = n, [net, *(twin() for _ in range(n - 1))], ThreadPoolExecutor(n)
+
+    def __enter__(self) -> "Twins": return self
+    def __exit__(self, *_): self._pool.shutdown()
+
+    def sum(self, add: Callable, parts: Sequence) -> torch.Tensor:
+        "Sum of `add(net, part)` over the parts, where `add` also adds to the gradients of `net`; these end in the first network."
+        all_of = lambda net, mine: torch.stack([add(net, part) for part in mine]).sum()
+        for net in self.nets[1:]: net.zero_grad(set_to_none=True)
+        with threads(1):
+            jobs = [self._pool.submit(all_of, net, parts[i::self.n]) for i, net in enumerate(self.nets)]
+            wait(jobs)
+        total = torch.stack([job.result() for job in jobs]).sum()
+        for first, *others in zip(*(_params(net).values() for net in self.nets)):
+            for p in others:
+                if p.grad is not None: first.grad = p.grad if first.grad is None else first.grad.add_(p.grad)
+        return total
+
+_SMALL = 20_000_000  # parameters; the matrices of larger networks keep several cores busy by themselves
+
+def _twins(lm, recipe: Recipe):
+    "Twins for every thread that torch may use, where they help; else a context of None."
+    n = torch.get_num_threads()
+    helps = n > 1 and lm.net.device.type == "cpu" and lm.n_params <= _SMALL and not recipe.dropout  # one stream of random numbers cannot serve two threads
+    return Twins(lm.net, n) if helps else nullcontext()
+
 # %% ../nbs/09_students.ipynb #c0cc1ee5
 def out_of_memory(error: BaseException) -> bool:
     "Is this error the machine's memory? CPU, CUDA and MPS each say it in their own words."
     words = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or isinstance(error, RuntimeError) and any(w in str(error) for w in words)
 
-def backward(lm, nll: Callable, rows: Sequence[Row], budget: int, precision: str = "float32") -> tuple[torch.Tensor, int]:
+def backward(lm, nll: Callable, rows: Sequence[Row], budget: int, precision: str = "float32", twins: Twins | None = None) -> tuple[torch.Tensor, int]:
     "Loss of a step (mean over its response tokens), its gradient, and the budget that was small enough."
     n_label = sum(len(c) * w for r in rows for c, w in zip(r.completions, r.weights))
-    cast = torch.autocast(lm.net.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    def add(net, part):
+        with torch.autocast(net.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext(): loss = nll(net, part) / n_label
+        loss.backward()
+        return loss.detach()
     while True:
         total = torch.zeros((), device=lm.net.device)
         lm.net.zero_grad(set_to_none=True)
         try:
-            for part in parts_of(_share(rows), budget):
-                with cast: loss = nll(lm.net, part) / n_label
-                loss.backward()
-                total += loss.detach()
+            parts = parts_of(_share(rows), budget)
+            together = len(parts) // twins.n * twins.n if twins and twins.n else 0
+            if together: total += twins.sum(add, parts[:together])
+            for part in parts[together:]: total += add(lm.net, part)
             return _sum_up(lm.net, total), budget
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e): raise
+            if together: twins.n = 0; continue  # from now on one part at a time
             if len(part) == 1 and len(part[0].completions) == 1:
                 r = part[0]
                 raise RuntimeError(f"memory runs out on a single completion of {r.instance!r} (prompt {len(r.prompt)}, completion {len(r.completions[0])} tokens): "
                                    "take a smaller student, a device with more memory, or a lower max_completion_tok with truncate='drop'") from e
             budget = max(1, min(budget, sum(r.n_tok for r in part)) // 2)
-        loss = None  # nothing of the failed attempt stays in memory
         if torch.cuda.is_available(): torch.cuda.empty_cache()
 
 # %% ../nbs/09_students.ipynb #905bf8f5
@@ -450,13 +496,13 @@ def _optimiser(lm, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(_params(lm.net).values(), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps,
                              weight_decay=recipe.weight_decay, fused=lm.net.device.type in ("cpu", "cuda"))
 
-def _step(lm, nll: Callable, optimiser, rows: Sequence[Row], recipe: Recipe, step: int, budget: int) -> tuple[float, int]:
+def _step(lm, nll: Callable, optimiser, rows: Sequence[Row], recipe: Recipe, step: int, budget: int, twins: Twins | None = None) -> tuple[float, int]:
     "One update of the weights; returns the loss and the budget that was small enough."
     with torch.random.fork_rng() if recipe.dropout else nullcontext():
         if recipe.dropout:
             lm.net.train()
             torch.manual_seed(int(np.random.default_rng([recipe.seed, 1, step]).integers(2**62)))
-        try: loss, budget = backward(lm, nll, rows, budget, recipe.precision)
+        try: loss, budget = backward(lm, nll, rows, budget, recipe.precision, twins)
         finally: lm.net.eval()
     if not math.isfinite(loss.item()): raise ValueError(f"the loss is {loss.item()} at step {step + 1}; lower lr={recipe.lr}, or clip={recipe.clip}")
     if recipe.clip: torch.nn.utils.clip_grad_norm_(_params(lm.net).values(), recipe.clip)
@@ -487,12 +533,12 @@ def _finish(lm, record: dict, recipe: Recipe, folder: Path):
     _write(folder / _RECORD, lambda p: p.write_text(json.dumps(record, indent=1), "utf-8"))
 
 # %% ../nbs/09_students.ipynb #b63ac1cb
-def _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, checkpoint_s, begun):
+def _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, checkpoint_s, begun, twins):
     "Steps, scores and checkpoints from where the record stands."
     counts, cache, before, saved = [len(r.completions) for r in rows], {}, record["seconds"], time.monotonic()
     while record["step"] < recipe.steps:
         chosen = step_rows(rows, batch_at(counts, recipe, record["step"], cache))
-        loss, record["budget_tok"] = _step(lm, nll, optimiser, chosen, recipe, record["step"], record["budget_tok"])
+        loss, record["budget_tok"] = _step(lm, nll, optimiser, chosen, recipe, record["step"], record["budget_tok"], twins)
         record["step"] += 1
         record["losses"].append(loss)
         record["n_completions_seen"] += recipe.batch
@@ -518,7 +564,7 @@ def train(
     progress: Callable | None = None,  # progress(step, steps, loss) after every step
     resume: bool = True,  # go on from a checkpoint in the folder; False starts over
     checkpoint_s: float = 60.0,  # seconds between two checkpoints
-    budget_tok: int | None = None,  # tokens computed at once, to begin with; None: 1,024 on a CPU (its caches), 16,384 elsewhere
+    budget_tok: int | None = None,  # tokens computed at once, to begin with; None: 2,048 on a CPU (its caches), 16,384 elsewhere
 ) -> Path:  # the folder, for models.load
     "Train a student and write it with its record (Li et al. 2023, sec. 2: loss on response tokens only)."
     folder, begun, writes = Path(folder), time.monotonic(), world()[0] == 0
@@ -531,11 +577,11 @@ def train(
     if found != "finished":
         folder.mkdir(parents=True, exist_ok=True)
         nll, optimiser = choose_nll(lm, rows), _optimiser(lm, recipe)
-        record = dict(fingerprint=name, recipe=recipe.model_dump(), **n, form=nll.__name__, budget_tok=budget_tok or (1024 if lm.net.device.type == "cpu" else 16_384),
+        record = dict(fingerprint=name, recipe=recipe.model_dump(), **n, form=nll.__name__, budget_tok=budget_tok or (2048 if lm.net.device.type == "cpu" else 16_384),
                       step=0, chosen_step=0, losses=[], scores=[], n_completions_seen=0, n_label_tok=0, n_computed_tok=0, seconds=0.0)
         if found: record = _load_state(lm, optimiser, folder)
         _meet()
-        _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, checkpoint_s, begun)
+        with _twins(lm, recipe) as twins: _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, checkpoint_s, begun, twins)
         if writes: _finish(lm, record, recipe, folder)
     if writes: _clear(folder, [_STATE, "best-*.safetensors", ".new", ".*.safetensors.*", ".tmp*", f".{_RECORD}.*"])
     _meet()

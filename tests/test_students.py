@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 
 import pytest
@@ -15,8 +16,8 @@ from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCaus
                           PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration)
 
 from cotstudy.models import LM, load
-from cotstudy.students import (SCOTD, Example, Recipe, Row, backward, batch_at, choose_nll, encoded_nll, epoch_order, fingerprint, ho_recipe, lr_at,
-                               out_of_memory, padded_nll, parts_of, read_record, shared_nll, step_rows, tokenise, train)
+from cotstudy.students import (SCOTD, Example, Recipe, Row, Twins, backward, batch_at, choose_nll, encoded_nll, epoch_order, fingerprint, ho_recipe, lr_at,
+                               out_of_memory, padded_nll, parts_of, read_record, shared_nll, step_rows, threads, tokenise, train)
 
 V = 60
 
@@ -298,6 +299,59 @@ def test_memory_failing_inside_a_training_changes_nothing_else(tmp_path, monkeyp
     train(model(), examples(), recipe, tmp_path / "tight", eos=True)
     a, b = read_record(tmp_path / "calm"), read_record(tmp_path / "tight")
     assert b["losses"] == pytest.approx(a["losses"], rel=1e-5) and b["budget_tok"] < a["budget_tok"]
+
+
+# ---- twins
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "t5"])
+def test_twins_add_up_to_the_gradient_of_one_network(kind):
+    lm, rows, nll = model(kind), random_rows(5, most=8), encoded_nll if kind == "t5" else shared_nll
+    alone, _ = backward(lm, nll, rows, 60)
+    reference = torch.cat([p.grad.flatten() for p in lm.net.parameters() if p.grad is not None])
+    assert len(parts_of(rows, 60)) > 3
+    with Twins(lm.net, 2) as twins: loss, _ = backward(lm, nll, rows, 60, twins=twins)
+    assert loss.item() == pytest.approx(alone.item(), rel=1e-6)
+    assert distance(torch.cat([p.grad.flatten() for p in lm.net.parameters() if p.grad is not None]), reference) < 1e-6
+
+
+def test_a_twin_has_the_weights_of_this_moment():
+    lm = model()
+    with Twins(lm.net, 2) as twins:
+        with torch.no_grad():
+            for p in lm.net.parameters(): p.add_(torch.randn_like(p) * 0.1)
+        a, b = twins.nets
+        assert all(p.data_ptr() == q.data_ptr() and p is not q for p, q in zip(a.parameters(), b.parameters())) and len(list(a.parameters())) == len(list(b.parameters()))
+        with torch.no_grad(): assert shared_nll(a, random_rows()).item() == shared_nll(b, random_rows()).item()
+
+
+def test_memory_running_out_in_a_twin_goes_on_one_by_one():
+    lm, rows, calls = model(), random_rows(5, most=8), []
+    n = sum(len(c) * w for r in rows for c, w in zip(r.completions, r.weights))
+    def fails_together(net, part):
+        calls.append(threading.current_thread() is threading.main_thread())
+        if not calls[-1]: raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return shared_nll(net, part)
+    with Twins(lm.net, 2) as twins:
+        loss, budget = backward(lm, fails_together, rows, 60, twins=twins)
+        assert budget == 60 and loss.item() == pytest.approx((padded_nll(lm.net, rows) / n).item(), rel=1e-5) and False in calls
+        calls.clear()
+        backward(lm, fails_together, rows, 60, twins=twins)
+    assert all(calls)
+
+
+def test_an_error_in_a_twin_is_not_swallowed():
+    def broken(net, part): raise RuntimeError("shapes do not match")
+    lm, before = model(), torch.get_num_threads()
+    with Twins(lm.net, 2) as twins, pytest.raises(RuntimeError, match="shapes"): backward(lm, broken, random_rows(), 60, twins=twins)
+    assert torch.get_num_threads() == before
+
+
+def test_threads_change_only_the_rounding(tmp_path):
+    recipe = Recipe(steps=4, batch=12, lr=1e-3, chains_per_visit=4)
+    for name, n in (("one", 1), ("two", 2), ("again", 2)):
+        with threads(n): train(model(), examples(), recipe, tmp_path / name, eos=True, budget_tok=40)
+    one, two, again = (read_record(tmp_path / k)["losses"] for k in ("one", "two", "again"))
+    assert two == again and two == pytest.approx(one, rel=1e-5)
 
 
 # ---- which weights are kept
