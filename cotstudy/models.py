@@ -444,7 +444,7 @@ _ROW = np.dtype([(name, np.int64) for name in ("place", "prompt", "position", "s
 
 class _Cohort:
     "Draws that started together. Axes: G prompts, R grid places, n draws, K key heads, q query heads a key head, P prompt and T own tokens, D width."
-    grow = 16  # own columns added at a time: copying then costs 1/16 of reading
+    grow = 16  # own columns at first, then twice as many whenever they are full
 
     def __init__(self, lm, prompts: list, owners: Sequence[int], places: Sequence[int]):
         self.rows = np.zeros(len(owners), _ROW)
@@ -488,17 +488,19 @@ class _Cohort:
         if len(holes) and self.t:
             to, source = torch.from_numpy(holes).to(self.device), torch.from_numpy(last).to(self.device)
             for pair in self.own:
-                for x in pair: x[to] = x[source]
+                for x in pair: x[to, :, : self.t] = x[source, :, : self.t]
         if m < 0.7 * self.n_grouped: self.regroup()
         else: self._index()
 
-    def write(self, layer: int, i: int, x: torch.Tensor) -> torch.Tensor:  # [n, K, 1, D] -> [n, K, capacity, D]
+    def write(self, layer: int, i: int, x: torch.Tensor) -> torch.Tensor:  # [n, K, 1, D] -> [n, K, t + 1, D]
         "Put the keys (i = 0) or values (i = 1) of the current token behind the others."
         own, n = self.own[layer][i], len(x)
         if own is None or own.shape[2] == self.t:
-            own = self.own[layer][i] = torch.cat([x[:, :, :0] if own is None else own[:n], x.new_zeros(n, x.shape[1], self.grow, x.shape[3])], 2)
+            new = self.own[layer][i] = x.new_empty(n, x.shape[1], 2 * self.t or self.grow, x.shape[3])
+            if own is not None: new[:, :, : self.t] = own[:n]
+            own = new
         own[:n, :, self.t] = x[:, :, 0]
-        return own[:n]
+        return own[:n, :, : self.t + 1]
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:  # q scaled; all [n, heads, 1, D]
         "Attention over the shared prompt and the own tokens."
@@ -509,7 +511,6 @@ class _Cohort:
         s = q.index_select(0, self.to_grid).view(G * K, -1, D) @ kp.flatten(0, 1).transpose(1, 2)  # [G K, R q, P]
         if self.hidden is not None: s.view(G, -1, P).add_(self.hidden[:, None])
         own = q @ ko.flatten(0, 1).transpose(1, 2)  # [n K, q, T]
-        if self.t + 1 < own.shape[-1]: own[..., self.t + 1:] = float("-inf")
         s = s.view(G * K * R, -1, P).index_select(0, self.to_rows)
         w = torch.cat([s, own], -1).softmax(-1, dtype=torch.float32).to(q.dtype)
         shared = w[..., :P].index_select(0, self.to_grid).view(G * K, -1, P) @ vp.flatten(0, 1)  # [G K, R q, D]
