@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'WORKS', 'GROUPS', 'TARGETS', 'ARMS', 'Work', 'model', 'examples', 'work_of', 'Turns', 'take_turns',
-           'best_of', 'n_cores', 'ours_training', 'trl_training', 'train_row', 'machine', 'matrix_peak', 'operations',
-           'peak_row', 'ours_sampling', 'generate_sampling', 'generate_batch_sampling', 'sample_row', 'ours_studying',
-           'start_share', 'papermill_studying', 'study_row', 'gpu_training', 'gpu_row', 'peak_memory', 'with_memory',
-           'bench', 'bench_file', 'save', 'bench_table', 'table_of']
+           'best_of', 'n_cores', 'ours_training', 'trl_training', 'train_row', 'machine', 'where_time_goes',
+           'matrix_peak', 'operations', 'peak_row', 'ours_sampling', 'generate_sampling', 'generate_batch_sampling',
+           'sample_row', 'ours_studying', 'start_share', 'papermill_studying', 'study_row', 'gpu_training', 'gpu_row',
+           'peak_memory', 'with_memory', 'bench', 'bench_file', 'save', 'bench_table', 'table_of']
 
 # %% ../nbs/20_bench.ipynb #df042d43
 """Speed, measured: training against `trl.SFTTrainer`, sampling against `transformers.generate` and `generate_batch`, a study against plain
@@ -106,8 +106,9 @@ def _of_size(size: str) -> dict: return dict(zip(("width", "layers", "heads"), m
 
 WORKS = {
     "train_n30": Work(n_prompts=32, n=30, **_SHAPE), "train_n1": Work(n_prompts=480, n=1, **_SHAPE), "train_peak": Work(n_prompts=8, n=30, **_of_size("8m")),
-    "sample_1m": Work(n_prompts=32, n=30, n_eos=12, **_of_size("1m")), "sample_8m": Work(n_prompts=16, n=30, n_eos=12, **_of_size("8m"))}
-GROUPS = {"train": ("train_n30", "train_n1", "train_peak"), "sample": ("sample_1m", "sample_8m"), "study": ("study_quick",),
+    "sample_1m": Work(n_prompts=32, n=30, n_eos=25, longest=128, **_of_size("1m")), "sample_8m": Work(n_prompts=16, n=30, n_eos=25, longest=128, **_of_size("8m")),
+    "sample_1m_cut60": Work(n_prompts=32, n=30, n_eos=12, **_of_size("1m")), "sample_8m_cut60": Work(n_prompts=16, n=30, n_eos=12, **_of_size("8m"))}
+GROUPS = {"train": ("train_n30", "train_n1", "train_peak"), "sample": tuple(k for k in WORKS if k.startswith("sample")), "study": ("study_quick",),
           "gpu": tuple(f"gpu_{what}_{shape}" for shape in SHAPES for what in ("train", "sample"))}
 TARGETS = {"train_n30": (2.4, 3.5), "train_n1": (1.1, 1.5), "sample_1m": (3, 6), "sample_8m": (5, 8), "study_quick": (4, 8), "train_peak": (0.35, 0.55)}  # required, aim
 
@@ -251,7 +252,8 @@ def train_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     seen: dict = {}
     turns = take_turns({"ours": ours_training(work, **ours, seen=seen), "peer": trl_training(work, **peer, seen=seen)}, repeats)
     if seen["ours"] != seen["peer"]: raise RuntimeError(f"the two sides saw other completions: {seen}")
-    return _row(name, turns, "rate", "rows/s", fast, ours=ours, peer=dict(of="trl.SFTTrainer", **peer), seen=seen, sweep=sweep, our_sweep=our_sweep, work=vars(work))
+    profile = where_time_goes(ours_training(small, **ours | dict(n_threads=1))())
+    return _row(name, turns, "rate", "rows/s", fast, ours=ours, peer=dict(of="trl.SFTTrainer", **peer), seen=seen, sweep=sweep, our_sweep=our_sweep, profile=profile, work=vars(work))
 
 def _row(name: str, turns: dict[str, Turns], key: str, unit: str, fast: bool, **settings) -> dict:
     "A line of the table."
@@ -273,6 +275,20 @@ def machine() -> dict:
 def _has(package: str) -> bool:
     try: return bool(version(package))
     except ImportError: return False
+
+_KINDS = {"matrix products": ("mm", "addmm", "bmm", "baddbmm"), "attention kernels": ("_scaled_dot_product",), "optimiser": ("_fused_adamw", "_foreach", "linalg_vector_norm"),
+          "copies and fills": ("copy_", "cat", "index", "fill_", "scatter", "gather"),
+          "one element at a time": ("mul", "add", "sub", "div", "silu", "gelu", "pow", "rsqrt", "neg", "mean", "sum", "exp", "softmax", "_softmax", "_log_softmax", "log_softmax", "where")}
+
+def where_time_goes(go: Callable) -> dict[str, float]:  # shares, the largest first
+    "Share of each kind of operator in the processor time of a piece of work (torch.profiler, this thread)."
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as p: go()
+    spent: dict[str, float] = {}
+    for e in p.key_averages():
+        op = e.key.removeprefix("aten::")
+        kind = next((k for k, names in _KINDS.items() if op.rstrip("_") in names or any(len(n) > 4 and op.startswith(n) for n in names)), "rest")
+        spent[kind] = spent.get(kind, 0.0) + e.self_cpu_time_total
+    return {k: round(v / sum(spent.values()), 3) for k, v in sorted(spent.items(), key=lambda kv: -kv[1])}
 
 # %% ../nbs/20_bench.ipynb #a756a6c8
 def matrix_peak(n_threads: int, shapes=((768, 768, 768), (1024, 1024, 1024), (2048, 2048, 2048), (1024, 384, 1536), (1024, 1536, 384)), seconds: float = 0.3) -> float:
@@ -367,7 +383,7 @@ def sample_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     small = work if fast else replace(work, n_prompts=work.n_prompts // 2)  # for sweeps
     ours_sampling(small)()(), generate_sampling(small)()()
     ours, our_sweep = _swept(ours_sampling, small, _settings(n_threads=_some_threads()), "cpu_rate")
-    peer, sweep = _swept(generate_sampling, small, _settings(at_once=sorted({1, 4, small.n_prompts}), n_threads=_some_threads()), "cpu_rate")
+    peer, sweep = _swept(generate_sampling, small, _settings(at_once=sorted({1, 2, 4, 8, small.n_prompts}), n_threads=_some_threads()), "cpu_rate")
     arms: dict = {"ours": ours_sampling(work, **ours), "peer": generate_sampling(work, **peer)}
     batch: dict[str, Any] = {}
     try:
@@ -376,6 +392,7 @@ def sample_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     except Exception as e: batch["error"] = f"{type(e).__name__}: {e}"[:300]  # noqa: BLE001  an optional way of the library; said in the row
     turns = take_turns(arms, repeats)
     return _row(name, turns, "cpu_rate", "tokens/CPU s", fast, ours=ours, peer=dict(of="generate") | peer, sweep=sweep, our_sweep=our_sweep, generate_batch=batch,
+                profile=where_time_goes(ours_sampling(small)()),
                 draws=work.n_prompts * work.n, tokens={k: t.work for k, t in turns.items()}, n_params=model(work).n_params, work=vars(work))
 
 # %% ../nbs/20_bench.ipynb #5df08361
@@ -389,8 +406,11 @@ def ours_studying(study: str, seen: dict | None = None) -> Callable:
     def prepare():
         folder = Path(tempfile.mkdtemp())
         def go():
+            spent = _children_s()
             _quietly([sys.executable, "-c", "from cotstudy.cli import app; app()", "run", study], folder)
-            if seen is not None: seen.setdefault("start_share", []).append(start_share(folder / load_study(study).study / "notebooks"))
+            if seen is not None:
+                seen.setdefault("start_share", []).append(start_share(folder / load_study(study).study / "notebooks"))
+                seen.setdefault("ours_cpu_s", []).append(round(_children_s() - spent, 1))
             shutil.rmtree(folder)
             return 1.0
         return go
@@ -408,11 +428,16 @@ def start_share(notebooks: Path) -> float:
         whole += at(nb["metadata"]["papermill"]["end_time"]) - begun
     return round(before / whole, 3)
 
-def papermill_studying(study: str) -> Callable:
+def _children_s() -> float:  # CPU seconds of all finished child processes
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+def papermill_studying(study: str, seen: dict | None = None) -> Callable:
     "The same cells with plain papermill, one after the other, nothing reused from one to the next."
     def prepare():
         s, root = load_study(study), Path(tempfile.mkdtemp())
         def go():
+            spent = _children_s()
             for cell in expand(s):
                 folder = root / cell.name
                 folder.mkdir()
@@ -420,6 +445,7 @@ def papermill_studying(study: str) -> Callable:
                 _quietly([sys.executable, "-m", "papermill", f"{cell.template}.ipynb", str(folder / "out.ipynb"), "-y", yaml.safe_dump(given), "-k", "python3",
                           "--no-progress-bar"], folder)
             shutil.rmtree(root)
+            if seen is not None: seen.setdefault("peer_cpu_s", []).append(round(_children_s() - spent, 1))
             return 1.0
         return go
     return prepare
@@ -428,10 +454,11 @@ def study_row(repeats: int = 3, fast: bool = False, study: str = "quick") -> dic
     "Seconds of a study by ours and by papermill; the ratio says how many times faster."
     study = "smoke" if fast else study
     seen: dict = {}
-    turns = take_turns({"ours": ours_studying(study, seen), "peer": papermill_studying(study)}, 1 if fast else repeats)
+    turns = take_turns({"ours": ours_studying(study, seen), "peer": papermill_studying(study, seen)}, 1 if fast else repeats)
     a, b = (median(turns[k].wall) for k in ("ours", "peer"))
+    cpu_a, cpu_b = (median(seen[f"{k}_cpu_s"]) for k in ("ours", "peer"))
     return dict(name="study_quick", ours=round(a, 1), peer=round(b, 1), ratio=round(b / a, 3), unit="s", settings=dict(
-        study=study, seen=seen, ours=dict(of="cotstudy run", workers=n_cores()), peer=dict(of="papermill, cell after cell"), turns={k: [round(w, 1) for w in t.wall] for k, t in turns.items()},
+        study=study, seen=seen, ratio_cpu=round(cpu_b / cpu_a, 3), ours=dict(of="cotstudy run", workers=n_cores()), peer=dict(of="papermill, cell after cell"), turns={k: [round(w, 1) for w in t.wall] for k, t in turns.items()},
         repeats=len(turns["ours"].wall), fast=fast, machine=machine()))
 
 # %% ../nbs/20_bench.ipynb #cd3cd0df
@@ -531,8 +558,9 @@ def table_of(measured: list[dict], names: Iterable[str] = ()) -> str:  # names: 
     said = lambda ratio, name: "aim" if ratio >= TARGETS[name][1] else "required" if ratio >= TARGETS[name][0] else "**missed**"
     def memory(r): return " / ".join(str(m["peak"]) for m in r["memory_mb"].values()) if "memory_mb" in r else "-"
     lines = ["| work | ours | peer | unit | ratio | required | aim | reached | peak memory, MB |", "|:--|--:|--:|:--|--:|--:|--:|:--|--:|"]
-    lines += [f"| `{k}` | {r['ours']:,.1f} | {r['peer']:,.1f} | {r['unit']} | {show(k, r['ratio'])} | {show(k, TARGETS[k][0])} | {show(k, TARGETS[k][1])} | {said(r['ratio'], k)} | {memory(r)} |"
-              for k in TARGETS if (r := rows.get(k))]
+    wanted = lambda k, r: f"{show(k, TARGETS[k][0])} | {show(k, TARGETS[k][1])} | {said(r['ratio'], k)}" if k in TARGETS else "- | - | -"
+    lines += [f"| `{k}` | {r['ours']:,.1f} | {r['peer']:,.1f} | {r['unit']} | {show(k, r['ratio'])} | {wanted(k, r)} | {memory(r)} |"
+              for k in [*TARGETS, *sorted(rows.keys() - TARGETS)] if (r := rows.get(k))]
     lines += [f"| `{k}` | | | | | {show(k, TARGETS[k][0])} | {show(k, TARGETS[k][1])} | not measured | |" for k in names if k not in rows]
     machines = sorted({"{cpu}, {cores} cores, load {load} at the end, torch {torch}, transformers {transformers}, {date}".format(**r["settings"]["machine"]) for r in rows.values()})
     return "\n".join(lines) + "\n\nMeasured on: " + "; ".join(machines) + "."
