@@ -74,3 +74,8 @@ def test_start_share_is_the_time_before_the_first_condition(tmp_path):
     (tmp_path / "a.ipynb").write_text(json.dumps(dict(cells=[cell("import x", 2), cell("rows = run_cell(study)", 10)], metadata=whole)))
     (tmp_path / "report.ipynb").write_text(json.dumps(dict(cells=[cell("read()", 1)], metadata=whole)))
     assert b.start_share(tmp_path) == 0.25
+
+
+def test_a_ledger_step_counts_its_draws(tmp_path):
+    seen = {what: b.ledger_step(what, 600, str(tmp_path)) for what in b.LEDGER_STEPS}
+    assert seen == dict(append=570, count=570, view=76, resume=600) and b.ledger_step("count", 600, str(tmp_path)) == 600
