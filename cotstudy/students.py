@@ -110,7 +110,7 @@ def _block(pieces: Sequence[tuple], device) -> Block:
     mask = np.concatenate([np.broadcast_to(m, (*q.shape, m.shape[-1])) for m in (seen, past)], 2)
     return Block(put(q), put(np.concatenate([_spans(prompt, P), q], 1)), put(mask[:, None]))
 
-def layout_of(rows: Sequence[Row], device, together: int = 8) -> Layout:  # together: pieces per block
+def layout_of(rows: Sequence[Row], device, together: int = 12) -> Layout:  # together: pieces per block
     "How attention is to see these rows."
     groups = [kind[i: i + together] for kind in _pieces(rows) for i in range(0, len(kind), together)]
     blocks, back, n = [], np.empty(sum(r.n_tok for r in rows), np.int64), 0
@@ -149,11 +149,11 @@ def _attention(net, name: str):
 
 # %% ../nbs/09_students.ipynb #bbe484b4
 @contextmanager
-def _last_mlp_on(net, places: torch.Tensor):  # places: [L] flat tokens with a label
+def _last_mlp_on(net, places: torch.Tensor, n_tok: int):  # places: [L] flat tokens with a label, among n_tok
     "Run the last layer's MLP only on `places`; a class whose layers have no `mlp` runs as it is."
     layers = max((m for m in net.modules() if isinstance(m, torch.nn.ModuleList)), key=len, default=[None])
     mlp, hooks = getattr(layers[-1], "mlp", None), []
-    if mlp is not None:
+    if mlp is not None and len(places) < 0.9 * n_tok:  # else leaving out the rest costs more than it saves
         size = []
         def fewer(_, args): size[:] = args[0].shape; return (args[0].index_select(1, places), *args[1:])
         def spread(_, args, out): return out.new_zeros(*size[:2], out.shape[-1]).index_copy(1, places, out)
@@ -172,7 +172,7 @@ def shared_nll(net, rows: Sequence[Row]) -> torch.Tensor:
             predictors += [begin + P - 1, *range(len(ids), len(ids) + len(c) - 1)]
             ids += c; positions += range(P, P + len(c)); targets += c; weights += [w] * len(c)
     ids, positions, places, predictors, targets = (torch.tensor(x, device=net.device) for x in (ids, positions, sorted({*predictors}), predictors, targets))
-    with _attention(net, _SHARED), _last_mlp_on(net, places):
+    with _attention(net, _SHARED), _last_mlp_on(net, places, len(ids)):
         logits = net(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=predictors, rows=layout_of(rows, net.device)).logits[0]
     if max(weights) == 1: return F.cross_entropy(logits.float(), targets, reduction="sum")
     return F.cross_entropy(logits.float(), targets, reduction="none") @ torch.tensor(weights, dtype=torch.float32, device=net.device)
@@ -381,7 +381,8 @@ class Twins:
         all_of = lambda net, mine: torch.stack([add(net, part) for part in mine]).sum()
         for net in self.nets[1:]: net.zero_grad(set_to_none=True)
         with threads(1):
-            jobs = [self._pool.submit(all_of, net, parts[i::self.n]) for i, net in enumerate(self.nets)]
+            deal = [[*parts[i:: 2 * self.n], *parts[2 * self.n - 1 - i:: 2 * self.n]] for i in range(self.n)]  # there and back again: parts come in order of their size
+            jobs = [self._pool.submit(all_of, net, mine) for net, mine in zip(self.nets, deal)]
             wait(jobs)
         total = torch.stack([job.result() for job in jobs]).sum()
         for first, *others in zip(*(_params(net).values() for net in self.nets)):
