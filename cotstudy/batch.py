@@ -254,10 +254,8 @@ def n_params_of(name: str) -> int | None:
 
 def matmul_rate(n: int = 768) -> float:
     "Floating-point operations per second of one thread, measured with a matrix product."
-    x, threads = torch.randn(n, n), torch.get_num_threads()
-    torch.set_num_threads(1)
-    began = [time.perf_counter() for _ in range(8) if (x @ x) is not None]
-    torch.set_num_threads(threads)
+    x = torch.randn(n, n)
+    with models.threads(1): began = [time.perf_counter() for _ in range(8) if (x @ x) is not None]
     return 2 * n**3 / min(b - a for a, b in zip(began, began[1:]))
 
 def dry_run(study: Study, workers: int = 0) -> dict:

@@ -49,7 +49,8 @@ from . import models, students
 from .batch import expand, load_study, studies_folder
 from .draws import Ledger
 from .runs import home
-from .students import Example, Recipe, threads
+from .models import threads
+from .students import Example, Recipe
 
 # %% ../nbs/20_bench.ipynb #8b217416
 @dataclass(frozen=True)

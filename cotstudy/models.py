@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'SIZES', 'Decoding', 'Request', 'Completion', 'prompt_id', 'draw_key', 'uniforms', 'distribution', 'invert',
-           'choose', 'LM', 'folder_id', 'scratch', 'pocket_models', 'load', 'shares_prefixes', 'most_rows',
+           'choose', 'LM', 'folder_id', 'scratch', 'pocket_models', 'threads', 'load', 'shares_prefixes', 'most_rows',
            'divergence', 'logprobs', 'Recorded']
 
 # %% ../nbs/06_models.ipynb #1a64a0dd
@@ -277,6 +277,14 @@ def _check_folder(folder: Path):
         raise FileNotFoundError(f"{folder} holds no model: config.json is missing; expected config.json, *.safetensors and a tokenizer")
     if not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder} has no *.safetensors; other formats can run code when read. Convert with save_pretrained(folder)")
+
+@contextmanager
+def threads(n: int):
+    "Run a block with n threads of torch."
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try: yield
+    finally: torch.set_num_threads(before)
 
 @contextmanager
 def _no_bar():

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['POCKET', 'SCOTD', 'Example', 'Row', 'padded_nll', 'Block', 'Layout', 'layout_of', 'shared_attention', 'shared_nll',
            'encoded_nll', 'choose_nll', 'Recipe', 'ho_recipe', 'lr_at', 'epoch_order', 'batch_at', 'step_rows',
-           'tokenise', 'parts_of', 'world', 'threads', 'Twins', 'out_of_memory', 'backward', 'fingerprint',
-           'read_record', 'train']
+           'tokenise', 'parts_of', 'world', 'Twins', 'out_of_memory', 'backward', 'fingerprint', 'read_record', 'train']
 
 # %% ../nbs/09_students.ipynb #315633ff
 """Fine-tune a student on completions: loss on response tokens only, a fixed budget of steps, instances in balance (Li et al. 2023, sec. 2;
@@ -33,6 +32,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AttentionInterface
+
+from .models import threads
 
 # %% ../nbs/09_students.ipynb #2ff5a47e
 @dataclass(frozen=True)
@@ -358,14 +359,6 @@ def _sum_up(net, total: torch.Tensor) -> torch.Tensor:
 def _params(net) -> dict[str, torch.nn.Parameter]: return {k: p for k, p in net.named_parameters() if p.requires_grad}
 
 # %% ../nbs/09_students.ipynb #d54a1d6a
-@contextmanager
-def threads(n: int):
-    "Run a block with n threads of torch."
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try: yield
-    finally: torch.set_num_threads(before)
-
 class Twins:
     "A network and twins that share its weights, each with its own gradients: parts of a step computed side by side on a CPU, one thread each."
 
@@ -379,15 +372,17 @@ class Twins:
     def sum(self, add: Callable, parts: Sequence) -> torch.Tensor:
         "Sum of `add(net, part)` over the parts, where `add` also adds to the gradients of `net`; these end in the first network."
         all_of = lambda net, mine: torch.stack([add(net, part) for part in mine]).sum()
-        for net in self.nets[1:]: net.zero_grad(set_to_none=True)
         with threads(1):
             deal = [[*parts[i:: 2 * self.n], *parts[2 * self.n - 1 - i:: 2 * self.n]] for i in range(self.n)]  # there and back again: parts come in order of their size
             jobs = [self._pool.submit(all_of, net, mine) for net, mine in zip(self.nets, deal)]
             wait(jobs)
-        total = torch.stack([job.result() for job in jobs]).sum()
-        for first, *others in zip(*(_params(net).values() for net in self.nets)):
-            for p in others:
-                if p.grad is not None: first.grad = p.grad if first.grad is None else first.grad.add_(p.grad)
+        try:
+            total = torch.stack([job.result() for job in jobs]).sum()
+            for first, *others in zip(*(_params(net).values() for net in self.nets)):
+                for p in others:
+                    if p.grad is not None: first.grad = p.grad if first.grad is None else first.grad.add_(p.grad)
+        finally:
+            for net in self.nets[1:]: net.zero_grad(set_to_none=True)  # also where memory ran out: nothing of the attempt stays
         return total
 
 _SMALL = 20_000_000  # parameters; the matrices of larger networks keep several cores busy by themselves
