@@ -385,7 +385,7 @@ def sample_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     work = work_of(name, fast)
     small = work if fast else replace(work, n_prompts=work.n_prompts // 2)  # for sweeps
     ours_sampling(small)()(), generate_sampling(small)()()
-    ours, our_sweep = _swept(ours_sampling, small, _settings(n_threads=[1]), "cpu_rate")
+    ours = dict(n_threads=1)
     peer, sweep = _swept(generate_sampling, small, _settings(at_once=sorted({1, 2, 4, 8, small.n_prompts}), n_threads=[1]), "cpu_rate")  # a second thread costs more CPU seconds than it saves, ours too
     arms: dict = {"ours": ours_sampling(work, **ours), "peer": generate_sampling(work, **peer)}
     batch: dict[str, Any] = {}
@@ -394,7 +394,7 @@ def sample_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
         if max(batch["sweep"].values()) > max(sweep.values()): arms["peer"], peer = generate_batch_sampling(work, **best), best | dict(of="generate_batch")
     except Exception as e: batch["error"] = f"{type(e).__name__}: {e}"[:300]  # noqa: BLE001  an optional way of the library; said in the row
     turns = take_turns(arms, repeats)
-    return _row(name, turns, "cpu_rate", "tokens/CPU s", fast, ours=ours, peer=dict(of="generate") | peer, sweep=sweep, our_sweep=our_sweep, generate_batch=batch,
+    return _row(name, turns, "cpu_rate", "tokens/CPU s", fast, ours=ours, peer=dict(of="generate") | peer, sweep=sweep, generate_batch=batch,
                 profile=where_time_goes(ours_sampling(small)()),
                 draws=work.n_prompts * work.n, tokens={k: t.work for k, t in turns.items()}, n_params=model(work).n_params, work=vars(work))
 
@@ -494,7 +494,7 @@ ARMS = {"ours_training": ours_training, "trl_training": trl_training, "ours_samp
         "generate_batch_sampling": generate_batch_sampling}
 
 def _alone(told: str):
-    "Run one arm in this process and print its peak memory in MB (the child's side of `peak_memory`)."
+    "Run one arm in this process and print its peak memory in MB and its seconds (the child's side of `_in_a_child`)."
     t = json.loads(told)
     if t["arm"] == "trl_training": _trl()
     before, began = _resident(), time.perf_counter()
@@ -510,7 +510,7 @@ def _resident() -> float:  # MB
 def _in_a_child(**told) -> dict:
     "What `_alone` says of an arm."
     r = subprocess.run([sys.executable, "-c", "import sys; from cotstudy.bench import _alone; _alone(sys.argv[1])", json.dumps(told)], capture_output=True, text=True)
-    if r.returncode: raise RuntimeError(f"measuring the memory of {told['arm']} failed: {r.stderr[-600:]}")
+    if r.returncode: raise RuntimeError(f"measuring {told['arm']} failed: {r.stderr[-600:]}")
     return json.loads(r.stdout.strip().splitlines()[-1])
 
 def peak_memory(arm: str, work: Work, settings: dict) -> dict:  # MB: before the work, and at most
