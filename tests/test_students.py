@@ -314,6 +314,19 @@ def test_twins_add_up_to_the_gradient_of_one_network(kind):
     assert distance(torch.cat([p.grad.flatten() for p in lm.net.parameters() if p.grad is not None]), reference) < 1e-6
 
 
+@pytest.mark.parametrize("budget", [40, 100, 10_000])
+def test_every_twin_gets_parts_of_about_the_same_size(budget):
+    lm, rows, seen = model(), random_rows(24, most=1), {}
+    def watched(net, part):
+        seen.setdefault(id(net), []).append(sum(r.n_tok for r in part))
+        return shared_nll(net, part)
+    longest = max(r.n_tok for r in rows)
+    with Twins(lm.net, 2) as twins: _, kept = backward(lm, watched, rows, budget, twins=twins)
+    assert kept == budget and sum(map(sum, seen.values())) == sum(r.n_tok for r in rows)
+    assert len(seen) == 2 and max(map(max, seen.values())) <= max(budget, longest)
+    assert abs(sum(seen[id(twins.nets[0])]) - sum(seen[id(twins.nets[1])])) <= 2 * longest
+
+
 def test_a_twin_has_the_weights_of_this_moment():
     lm = model()
     with Twins(lm.net, 2) as twins:
