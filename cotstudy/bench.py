@@ -603,7 +603,7 @@ def bench_table(path: Path | None = None) -> str:
 def table_of(measured: list[dict], names: Iterable[str] = ()) -> str:  # names: rows that are listed even where they were not measured
     "Rows as a Markdown table, with the machine."
     rows = {r["name"]: r for r in measured}
-    show = lambda name, x: f"{100 * x:.0f} %" if name == "train_peak" else f"{x:.2f}x"
+    show = lambda name, x: f"{100 * x:.1f} %" if name == "train_peak" else f"{x:.2f}x"
     said = lambda ratio, name: "aim" if ratio >= TARGETS[name][1] else "required" if ratio >= TARGETS[name][0] else "**missed**"
     def memory(r): return " / ".join(str(m["peak"]) for m in r["memory_mb"].values()) if "memory_mb" in r else "-"
     lines = ["| work | ours | peer | unit | ratio | required | aim | reached | peak memory, MB |", "|:--|--:|--:|:--|--:|--:|--:|:--|--:|"]
