@@ -32,7 +32,9 @@ import torch
 import torch.nn.functional as F
 
 from .instances import Instance
-from .models import LM, Decoding, Request, load
+from .decoding import Decoding, Request
+from .models import load
+from .sampling import LM
 from .procedural import (BAD, CREATURES, FAMILIES, GOOD, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS, Family, bucket,
                                  procedural_task)
 from .prompts import FORMATS, Exemplar, parse_completion, render_completion, render_prompt
