@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 
 from cotstudy.evaluate import wilson
 from cotstudy.figures import (
-    METHOD_COLOURS, METHOD_MARKERS, METHOD_NAMES, VERDICT_COLOURS, caption, cut_share, fig_claims, fig_length, fig_limit, fig_sample_count,
-    fig_student_size, fig_supervision, fig_vote, points_of, published, save_figure, size_text, small_multiples, style)
+    VERDICT_COLOURS, caption, cut_share, fig_against, fig_claims, fig_length, fig_limit, fig_sample_count, fig_student_size,
+    fig_supervision, fig_vote, points_of, published, save_figure, size_text, small_multiples, style)
+from cotstudy.methods import METHODS, SHOWN, look_of
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_published_is_complete_and_tidy():
     key = ["paper", "table", "task", "model", "method", "supervision", "decoding", "n_rationales", "n_questions", "teacher"]
     assert not accuracies.duplicated(key).any()
     assert accuracies.accuracy.between(0, 1).all() and set(every.confidence) == {"exact", "digitised"}
-    assert set(accuracies.method) <= set(METHOD_NAMES) | {"few_shot"}
+    assert set(accuracies.method) <= {*METHODS, *SHOWN} | {"few_shot"}
     assert accuracies[accuracies.method.isin(["greedy_cot", "cot", "label_only"])].supervision.notna().all()
 
 
@@ -88,7 +89,8 @@ def test_published_refuses_unknown_names():
 # --- one look ---
 
 def test_every_method_and_verdict_has_its_own_colour():
-    assert set(METHOD_COLOURS) == set(METHOD_NAMES) == set(METHOD_MARKERS) and len(set(METHOD_COLOURS.values())) == len(METHOD_COLOURS)
+    looks = [look_of(m) for m in (*METHODS, *SHOWN)]
+    assert len({m.colour for m in looks}) == len({m.marker for m in looks}) == len({m.words for m in looks}) == len(looks)
     assert len(set(VERDICT_COLOURS.values())) == 6
 
 
@@ -107,7 +109,7 @@ def test_sizes_as_people_write_them(n, text): assert size_text(n) == text
 def test_sample_count_draws_the_seed_means_with_intervals():
     df = rows()
     ax = fig_sample_count(df)
-    assert heights(ax, METHOD_COLOURS["cot"], "o") == pytest.approx([0.45, 0.59])
+    assert heights(ax, look_of("cot").colour, "o") == pytest.approx([0.45, 0.59])
     levels = {line.get_gid(): float(line.get_ydata()[0]) for line in ax.lines if (line.get_gid() or "").startswith("level")}
     assert levels == pytest.approx({"level label_only": 0.32, "level greedy_cot": 0.42, "level zero_shot_cot": 0.1, "level teacher": 0.9})
     p = ax.points.query("method == 'teacher'").iloc[0]
@@ -189,7 +191,7 @@ def test_small_multiples_share_axis_and_legend():
 def test_student_size_lines_and_teacher():
     df = pd.concat([rows(student="small", n_params=1e5), rows(student="large", n_params=1e6).query("method != 'teacher'")])
     ax = fig_student_size(df)
-    assert len(heights(ax, METHOD_COLOURS["label_only"], "^")) == 2
+    assert len(heights(ax, look_of("label_only").colour, "^")) == 2
     assert set(ax.points.query("method == 'cot'").n_rationales) == {8}
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0.1M", "1M"]
     assert ax.points.query("method == 'teacher'").shape[0] == 1

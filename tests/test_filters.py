@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cotstudy.filters import FILTERS, NEEDS_NUMBER, agree, apply_filters, diverse_by, encoder, first, open_ended, parse_filter, sample, tally, votes
+from cotstudy.filters import FILTERS, agree, apply_filters, diverse_by, encoder, first, open_ended, parse_filter, sample, tally, votes
 
 WORDS = st.sampled_from(["3 + 2 = 5", "2 + 3 = 5", "so it is five", "4 - 1 is 3", "oh", "a b c d e"])
 
@@ -15,11 +15,12 @@ def chain_frames(draw):
         for k in range(draw(st.integers(1, 7))):
             answer = draw(st.sampled_from(["5", "3", None]))
             rows.append((f"q{i}", k, draw(WORDS), answer, answer == "5", draw(st.floats(-3, 0)), draw(st.integers(1, 9))))
-    return pd.DataFrame(rows, columns=["instance", "draw_index", "rationale", "answer", "correct", "logprob", "n_tok"])
+    return pd.DataFrame(rows, columns=["instance", "draw_index", "rationale", "answer", "correct", "logprob", "n_tok"]).assign(
+        sound=lambda d: d.correct.astype(float))
 
 
 def spec(name):
-    return f"{name}:3" if name in NEEDS_NUMBER else name
+    return f"{name}:3" if FILTERS[name].number else name
 
 
 @settings(max_examples=25, deadline=None)
@@ -29,7 +30,7 @@ def test_every_filter_selects_and_repeats(chains, seed, name):
     assert set(kept.index) <= set(chains.index) and not kept.index.has_duplicates
     assert kept.equals(apply_filters(chains, [spec(name)], seed))
     assert list(kept.index) == sorted(kept.index)
-    if name in NEEDS_NUMBER:
+    if FILTERS[name].number:
         assert kept.groupby("instance").size().max() <= 3
 
 
