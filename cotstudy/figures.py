@@ -31,6 +31,7 @@ from matplotlib.ticker import NullLocator, PercentFormatter
 
 from .conditions import COLUMNS, words_of
 from .evaluate import pool_seeds
+from .measures import MEASURES
 from .methods import METHODS, look_of, named
 from .procedural import titled
 
@@ -130,12 +131,14 @@ def _head(ax: Axes, title: str, sub: str, percent: bool = True) -> None:
     note.set_in_layout(False)
     if percent: ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
-def _curve(ax: Axes, x, points: pd.DataFrame, method: str, dashed: bool = False, single: pd.DataFrame | None = None, **marks) -> None:
+def _curve(ax: Axes, x, points: pd.DataFrame, method: str, dashed: bool = False, single: pd.DataFrame | None = None,
+           joined: bool = True) -> None:  # joined by a line; not where x are names
     "Means with their intervals and, faintly, the single seeds (x, accuracy)."
     colour = look_of(method).colour
     bars = np.clip([points.accuracy - points.lo, points.hi - points.accuracy], 0, 1)
-    ax.errorbar(x, points.accuracy, yerr=bars, color=colour, marker=look_of(method).marker, ls="--" if dashed else "-",
-                mfc=colour, mec="white", capsize=0, elinewidth=1.6, zorder=3, **marks)
+    ax.errorbar(x, points.accuracy, yerr=bars, color=colour, marker=look_of(method).marker,
+                ls="none" if not joined else "--" if dashed else "-",
+                mfc=colour, mec=colour if method == "teacher" else "white", capsize=0, elinewidth=1.6, zorder=3)
     if single is not None:
         beside = single.x * 1.045 if ax.get_xscale() == "log" else single.x + 0.06
         ax.scatter(beside, single.accuracy, s=15, color=colour, alpha=0.45, linewidths=0, zorder=2)
@@ -234,7 +237,8 @@ def fig_against(
         for (method, decoding), g in along.groupby(["method", "decoding"], sort=False):
             g = g.assign(place=scale(g[x])).sort_values("place")
             mine = df[(df.method == method) & (df.decoding == decoding)]
-            _curve(ax, g.place, g, method, dashed=decoding == "vote", single=mine.assign(x=scale(mine[x])) if g.n_seeds.max() > 1 else None)
+            single = mine.assign(x=scale(mine[x])) if g.n_seeds.max() > 1 else None
+            _curve(ax, g.place, g, method, decoding == "vote", single, joined=scale.numbers)
             told = look_of(method).words + (suffix if method in named(teach="sampled") else "") + (f", {decoding}" if several else "")
             names.append((g.accuracy.iloc[-1], told, look_of(method).colour))
         theirs = _comparable(published, df, one_model=x != "n_params")
@@ -243,14 +247,19 @@ def fig_against(
         scale.ticks(ax, x, theirs, curves, levels)
         _chance(ax, df, names)
         _head(ax, _task_title(df, title), _caption(points, theirs, not labels))
-        _finish(ax, points, names if labels else None)
+        _finish(ax, points, names if labels else None, _measured(df))
     return ax
 
+def _measured(df: pd.DataFrame) -> str:
+    "What stands in the column accuracy: accuracy, or the measure that was put in its place."
+    found = df.measure.dropna().unique() if "measure" in df else []
+    return MEASURES[found[0]].words if len(found) == 1 else "accuracy"
+
 def _along(df: pd.DataFrame, x: str) -> tuple[str, ...]:
-    "Methods measured at several values of x."
+    "Methods measured at several values of x; if there are none, the trained ones that have a value."
     counts = df[df.accuracy.notna()].groupby("method")[x].nunique()
-    found = tuple(counts.index[counts > 1])
-    if not found: raise ValueError(f"nothing varies in {x!r}: every method has one value of it; draw it against something else")
+    found = tuple(counts.index[counts > 1]) or tuple(m for m in named(trained=True) if counts.get(m, 0))
+    if not found: raise ValueError(f"no trained method has a value of {x!r}; draw it against something else")
     return found
 
 class _Scale:
@@ -271,6 +280,7 @@ class _Scale:
         if self.log: return _log_ticks(ax, {*self.values, *more}, words_of(x), self.text, right=2.0 if edge else 1.25)
         at = sorted(self.values) if self.numbers else range(len(self.values))
         ax.set_xticks(list(at), [self.text(v) for v in (at if self.numbers else self.values)])
+        if not self.numbers: ax.set_xlim(-0.5, len(self.values) - 0.5)
         ax.set_xlabel(words_of(x))
 
 def fig_sample_count(

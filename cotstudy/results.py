@@ -50,7 +50,7 @@ def run_cell(
     with threads(int(os.environ.get("COTSTUDY_THREADS", 1))):  # sums in another order give other weights: not the free cores decide
         for done, cond in enumerate(conditions):
             note_progress(folder, cell, done, len(conditions), cond)
-            rows.append(_attempt(cond, store, folder) | dict(study=study, cell=cell, analysis=analysis))
+            rows.append(_attempt(cond, store, folder) | dict(study=study, cell=cell, analysis=analysis, order=done))
     frame = pd.DataFrame(rows)
     empty = {c: frame[c].astype("string") for c in frame if frame[c].isna().all()}  # a type that all cells share
     write_parquet(folder / "rows" / f"{cell}.parquet", frame.assign(**empty))
@@ -80,7 +80,7 @@ def collect(study: str, cells: Sequence[str] | None = None) -> tuple[pd.DataFram
     paths = sorted((folder / "rows").glob("*.parquet"))
     if cells is not None: paths = [p for c in cells if (p := folder / "rows" / f"{c}.parquet").exists()]
     if not paths: raise FileNotFoundError(f"study {study!r} has no rows under {folder}: run it first with `cotstudy run {study}`")
-    rows = pd.concat([pd.read_parquet(p) for p in paths]).sort_values(["row_id", "cell"]).reset_index(drop=True)
+    rows = pd.concat([pd.read_parquet(p) for p in paths]).reset_index(drop=True)
     ids = sorted(set(rows.eval_id.dropna())) if "eval_id" in rows else []
     parts = [pd.read_parquet(folder / "items" / f"{i}.parquet") for i in ids]
     for p in parts: p.attrs.clear()

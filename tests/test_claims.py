@@ -114,9 +114,30 @@ def test_headline_values_keep_ablations_out():
     assert clean == mixed and clean.verdict == "reproduced"
 
 
-def test_what_is_not_headline_is_refused():
+@pytest.mark.parametrize("column, one, other", [("format", "cotstudy", "ho"), ("lr", 1e-3, 2e-3), ("teacher_temperature", 1.0, 0.7)])
+def test_what_is_not_headline_is_never_mixed(column, one, other):
+    items = world(1.2, **{column: one})
+    mixed = verdict(claim(), pd.concat([items, items.assign(**{column: other}, score=0.0)]))
+    assert mixed.verdict == "not testable here" and f"differ in {column}" in mixed.reason
+    assert verdict(claim(), items).verdict == "reproduced"
+
+
+def test_a_claim_reads_the_analyses_that_feed_it():
+    items = world(1.2, lr=1e-3, analysis="sample_count")
+    both = pd.concat([items, items.assign(lr=2e-3, score=0.0, analysis="stability")])
+    assert verdict_table(both, [claim()]).verdict.tolist() == ["not testable here"]
+    assert verdict_table(both, [claim()], feeds={"t-1": ("sample_count",)}).verdict.tolist() == ["reproduced"]
+
+
+def test_the_only_value_is_the_headline_but_the_smallest_of_one_is_no_finding():
+    items = world(1.2, chains_per_visit=1, steps=200)
+    assert verdict(claim(), items).verdict == "reproduced"
+    asked = measure(claim(contrast=minus(at(A, chains_per_visit="max"), at(A, chains_per_visit="min"))), cells_of(items))
+    assert asked.estimate is None and "only one chains_per_visit" in asked.reason
+
+
+def test_evaluations_that_rows_cannot_tell_apart_are_refused():
     items = world(1.2, format="cotstudy")
-    with pytest.raises(ValueError, match="format"): verdict(claim(), pd.concat([items, items.assign(format="ho")]))
     with pytest.raises(ValueError, match="evaluations"): verdict(claim(), pd.concat([items.assign(eval_id="e"), items.assign(eval_id="f")]))
 
 
