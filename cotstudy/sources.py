@@ -140,9 +140,13 @@ def fetch(
     "A local path with the pinned bytes: from COTSTUDY_DATA, the cache, or downloaded (in this order)."
     if folder := data_dir():
         for path in (folder / "raw" / pin.local, folder / "raw" / (pin.local + ".gz")):
-            if path.is_file(): _check(_bytes(path), pin, str(path)); return path
+            if path.is_file():
+                _check(_bytes(path), pin, str(path))
+                return path
     path = cache_dir() / pin.repo / pin.commit / pin.path
-    if path.is_file(): _check(path.read_bytes(), pin, str(path)); return path
+    if path.is_file():
+        _check(path.read_bytes(), pin, str(path))
+        return path
     data = _download(pin, base_url, timeout)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part: part.write(data)
@@ -156,7 +160,8 @@ def at_hand(pin: Pinned) -> bool:
     if folder: places += [folder / "raw" / (pin.local + z) for z in ("", ".gz")]
     return any(p.is_file() for p in places)
 
-def _bytes(path: Path) -> bytes: return gzip.decompress(data) if (data := path.read_bytes())[:2] == b"\x1f\x8b" or path.suffix == ".gz" else data
+def _bytes(path: Path) -> bytes:
+    return gzip.decompress(data) if (data := path.read_bytes())[:2] == b"\x1f\x8b" or path.suffix == ".gz" else data
 
 # %% ../nbs/10_sources.ipynb #78fbccae
 def read_rows(
@@ -318,7 +323,8 @@ def read_anli(rows: list[dict], prefix: str, first: int, style: str) -> list[Ins
     "ANLI with Li et al.'s wording."
     ask = 'Premise:\n"{context}"\nBased on this premise, can we conclude the hypothesis "{hypothesis}" is true?\nOPTIONS:\n'
     words = tuple(ENTAIL.values())
-    return [Instance(f"{prefix}-{r['uid']}", ask.format_map(r) + "\n".join(f"- {w}" for w in words), ENTAIL[r["label"]], words) for r in rows]
+    return [Instance(f"{prefix}-{r['uid']}", ask.format_map(r) + "\n".join(f"- {w}" for w in words), ENTAIL[r["label"]], words)
+            for r in rows]
 
 def read_sst2(rows: list[list[str]], prefix: str, first: int, style: str) -> list[Instance]:
     "SST-2 sentences with Li et al.'s wording."
@@ -400,10 +406,12 @@ SOURCES = {
     "multiarith": _one("number", "MultiArith/MultiArith.json", "object", read_word_problems, variants=("template",)),
     "svamp": _one("number", "SVAMP/SVAMP.json", "object", read_svamp, licence="MIT"),
     "date_understanding": _one("choice", "Bigbench_Date/task.json", "object", read_bigbench, "ABCDEF", ("kojima", "ho", "template"), BIG),
-    "tracking_shuffled_objects": _one("choice", "Bigbench_object_tracking/task.json", "object", read_bigbench, "ABC", ("kojima", "ho", "scenario"), BIG),
+    "tracking_shuffled_objects": _one("choice", "Bigbench_object_tracking/task.json", "object", read_bigbench, "ABC",
+                                      ("kojima", "ho", "scenario"), BIG),
     "coin_flip": _one("yesno", "coin_flip/coin_flip.json", "examples", read_examples, YESNO),
     "last_letter_concatenation": _one("letters", "last_letters/last_letters.json", "examples", read_examples),
-    "strategy_qa": _one("yesno", "StrategyQA/task.json", "object", read_strategyqa, YESNO, licence="MIT (StrategyQA), packaged by BIG-bench"),
+    "strategy_qa": _one("yesno", "StrategyQA/task.json", "object", read_strategyqa, YESNO,
+                        licence="MIT (StrategyQA), packaged by BIG-bench"),
 }
 
 # %% ../nbs/10_sources.ipynb #307a1419
@@ -412,7 +420,8 @@ _AQUA = (Part("AQuA/dev.json", "json", read_aqua, "validation", "aqua-dev"),
 
 def _aqua_with(*train: Part, at_most: int = 0) -> Source:
     "AQuA's held-out parts with some training part."
-    return Source("choice", (*train, *_AQUA), tuple("ABCDE"), "aqua", "Apache-2.0", ("kojima", "ho"), selection="validation", train_at_most=at_most)
+    return Source("choice", (*train, *_AQUA), tuple("ABCDE"), "aqua", "Apache-2.0", ("kojima", "ho"), selection="validation",
+                  train_at_most=at_most)
 
 SOURCES |= {
     "gsm8k": Source("number", (Part("grade-school-math/train.jsonl", "json", read_gsm8k, "train"),
@@ -448,8 +457,10 @@ SOURCES |= {
                      tuple("AB"), licence="CC-BY-4.0 (QuaRel; mirror states none)", variants=("official_test",), test="validation"),
     "anli": _anli_with(Part("hub:facebook/anli::train_r3", "hub", read_hub, "train", "anli-r3-train")),
     "anli_heldout": _anli_with(),
-    "sst2": _mood("sst2", ((f"hub:nyu-mll/glue:sst2:{s}", s, f"sst2-glue-{s}") for s in ("train", "validation")), "hub", read_hub, test="validation"),
-    "sst2_sentences": _mood("sst2", ((f"SST2/{f}.tsv", s, f"sst2-{s}") for f, s in (("train", "train"), ("dev", "validation"), ("test", "test"))),
+    "sst2": _mood("sst2", ((f"hub:nyu-mll/glue:sst2:{s}", s, f"sst2-glue-{s}") for s in ("train", "validation")), "hub", read_hub,
+                  test="validation"),
+    "sst2_sentences": _mood("sst2", ((f"SST2/{f}.tsv", s, f"sst2-{s}") for f,
+                                     s in (("train", "train"), ("dev", "validation"), ("test", "test"))),
                             "lines", read_sst2, variants=("official_test",), test="validation"),
     "imdb": _mood("imdb", ((f"hub:stanfordnlp/imdb::{s}", s, f"imdb-full-{s}") for s in ("train", "test")), "hub", read_hub),
     "imdb_sample": _mood("imdb", ((f"IMDb/orig/{f}.tsv", s, f"imdb-{s}") for f, s in (("train", "train"), ("dev", "validation"))),
@@ -510,7 +521,8 @@ def load_source(
     if chosen is None: train, selection = _carve(train, n_train, n_selection, seed)
     else: train, selection = _some(train, n_train, seed), _some(chosen, n_selection, seed)
     test = _some(test, n_test, seed)
-    return Task(name, source.kind, dict(train=train, selection=selection, test=test), source.labels, chance_of(source, test), source.rule_key or base,
+    return Task(name, source.kind, dict(train=train, selection=selection, test=test), source.labels, chance_of(source, test),
+                source.rule_key or base,
                 **origin_of(name, revision))
 
 def _some(items: list[Instance], n: int | None, seed: int) -> list[Instance]:
@@ -531,7 +543,8 @@ def _carve(train: list[Instance], n_train: int | None, n_selection: int | None, 
 def _at_hand_instead(base: str) -> list[str]:
     "Sources of the same questions that need no download."
     key = SOURCES[base].rule_key or base
-    return [n for n, s in SOURCES.items() if n != base and s.rule_key == key and all(p.local in PINS and at_hand(PINS[p.local]) for p in s.parts)]
+    return [n for n, s in SOURCES.items() if n != base and s.rule_key == key
+            and all(p.local in PINS and at_hand(PINS[p.local]) for p in s.parts)]
 
 def split_rule(name: str) -> str:
     "How a source is cut, in words."
@@ -590,7 +603,8 @@ def worded(record: dict, field: str, where: str) -> str | None:  # where: for er
     "A field of a record as text; None where it is null, as NaN is in files that pandas wrote."
     value = record.get(field)
     if value is None or value != value: return None
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)): raise ValueError(f"{where}: `{field}` is a {type(value).__name__}, expected a text")
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"{where}: `{field}` is a {type(value).__name__}, expected a text")
     return str(value)
 
 def recorded(name_or_path: str | Path) -> pd.DataFrame:
@@ -601,7 +615,8 @@ def recorded(name_or_path: str | Path) -> pd.DataFrame:
             raise FileNotFoundError(f"recorded completions {str(path)!r} need a data folder; "
                                     f"set COTSTUDY_DATA to one that holds recorded/{path}.jsonl.gz, or give a path")
         path = folder / "recorded" / f"{path}.jsonl.gz"
-    rows = [r | {k: worded(r, k, f"{path.name}, record {n}") for k in ("rationale", "answer_text", "gold") if k in r} for n, r in enumerate(read_jsonl(path), 1)]
+    rows = [r | {k: worded(r, k, f"{path.name}, record {n}") for k in ("rationale", "answer_text", "gold") if k in r} for n,
+            r in enumerate(read_jsonl(path), 1)]
     frame = pd.DataFrame(rows).rename(columns=dict(id="instance"))
     if "instance" not in frame:
         raise ValueError(f"{path.name} has the fields {sorted(frame)}, expected `id` (or `instance`) and `rationale` or `answer_text`")

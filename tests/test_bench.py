@@ -15,7 +15,8 @@ SMALL = replace(b.work_of("train_n30", fast=True), n_prompts=2, n=3, width=16, l
 def test_an_epoch_of_ours_sees_every_completion_once():
     seen: dict = {}
     assert b.ours_training(SMALL, batch=3, seen=seen)()() == 6
-    pairs = b.Counter((tuple(b.model(SMALL).prompt_ids(e.prompt)), tuple(b.model(SMALL).completion_ids(c, eos=True))) for e in b.examples(SMALL) for c in e.completions)
+    pairs = b.Counter((tuple(b.model(SMALL).prompt_ids(e.prompt)), tuple(b.model(SMALL).completion_ids(c, eos=True)))
+                      for e in b.examples(SMALL) for c in e.completions)
     assert seen["ours"] == dict(completions=6, label_tok=sum(len(c) for _, c in pairs), digest=b._digest(pairs))
 
 
@@ -48,15 +49,18 @@ def test_gpu_rows_run_anywhere_when_fast(name):
 def test_published_shapes_have_their_sizes():
     from transformers import AutoModelForCausalLM
     vocab = {"gpt2": 50_257, "smollm2_135m": 49_152, "opt_1.3b": 50_272}
-    with torch.device("meta"): n = {k: AutoModelForCausalLM.from_config(make(vocab_size=vocab[k])).num_parameters() for k, make in b.SHAPES.items()}
+    with torch.device("meta"):
+        n = {k: AutoModelForCausalLM.from_config(make(vocab_size=vocab[k])).num_parameters() for k, make in b.SHAPES.items()}
     assert {k: round(v / 1e6) for k, v in n.items()} == {"gpt2": 124, "smollm2_135m": 135, "opt_1.3b": 1316}
 
 
 def test_operations_are_counted_as_executed_and_not_as_padded():
     work = replace(SMALL, width=64, n=4, shortest=20, longest=20)
     rows, _ = b.students.tokenise(b.model(work), b.examples(work), b._plan(work, 1), True)
-    shared, padded = (b.operations(lambda: nll(b.model(work).net, rows).backward()) for nll in (b.students.shared_nll, b.students.padded_nll))
-    attention, mlp, head = 4 * 64**2, 12 * 64**2, 64 * work.vocab  # weights that a token meets; the last MLP and the head only where a label is
+    shared, padded = (b.operations(lambda: nll(b.model(work).net, rows).backward())
+                      for nll in (b.students.shared_nll, b.students.padded_nll))
+    # weights that a token meets; the last MLP and the head only where a label is
+    attention, mlp, head = 4 * 64**2, 12 * 64**2, 64 * work.vocab
     told = 2 * 320 * (attention + mlp + head) / (2 * 140 * attention + 2 * 80 * (mlp + head))
     assert padded / shared == pytest.approx(told, rel=0.05), "four rows of 80 tokens against one of 140"
 

@@ -43,7 +43,8 @@ def test_digits_are_single_tokens(c):
 def test_prompt_is_a_token_prefix(name):
     f, rng = FAMILIES[name], Random(3)
     for _ in range(20):
-        i = f.draw(rng, **f.difficulty); r = f.rationale(i, rng)
+        i = f.draw(rng, **f.difficulty)
+        r = f.rationale(i, rng)
         for mode, text in (("cot", r), ("label", None)):
             p, c = render_prompt(FORMAT, i.question, mode), render_completion(FORMAT, text, i.answer)
             assert TOK(p + c)["input_ids"] == TOK(p)["input_ids"] + TOK(c)["input_ids"]
@@ -55,7 +56,8 @@ def test_text_is_a_function_of_seed_and_step():
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_nothing_asked_was_told(name):
-    rng = Random(11); texts = [document(rng, k % 8 == 0) for k in range(1500)]
+    rng = Random(11)
+    texts = [document(rng, k % 8 == 0) for k in range(1500)]
     task = procedural_task(name, 0, 0, 300, seed=9)
     assert overlap([task], texts)[name] == dict(n=300, question=0, stem=0)
     planted = task.split("test")[0].question
@@ -83,10 +85,14 @@ def test_a_primer_holds_exercises_only():
 def test_exercises_are_right():
     for k in range(400):
         text = exercise(Random(k))
-        if text.startswith("Copy: "): a, b, end = text.removeprefix("Copy: ").split("."); assert a == b.strip() and not end
+        if text.startswith("Copy: "):
+            a, b, end = text.removeprefix("Copy: ").split(".")
+            assert a == b.strip() and not end
         else:
             said, *asked = re.findall(r"[^.]+", text)
-            known = {w: c for c, w in re.findall(r"\((\w)\) ([^(]+?)(?= \(|$)", said)} or dict(p.strip().split(" ") for p in said.split(","))  # the last value holds
+            # the last value holds
+            known = {w: c for c, w in re.findall(r"\((\w)\) ([^(]+?)(?= \(|$)", said)} or dict(p.strip().split(" ")
+                                                                                               for p in said.split(","))
             assert asked and all(known[q] == a for q, a in (x.strip().split(": ") for x in asked))
 
 def test_a_model_that_cannot_copy_is_surprised():
@@ -130,7 +136,8 @@ def test_shipped_model_loads_plainly(name):
     net, tok = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
     assert net.num_parameters() == TABLE[name]["params"] == network(SIZES[name], TOK, 0).num_parameters()
     assert tok.get_vocab() == TOK.get_vocab(), "the tokenizer must be the one the recipe makes"
-    out = net.generate(**tok(render_prompt(FORMAT, "Ann has 3 pens. Ann buys 2 more. How many pens does Ann have now?"), return_tensors="pt", return_token_type_ids=False),
+    out = net.generate(**tok(render_prompt(FORMAT, "Ann has 3 pens. Ann buys 2 more. How many pens does Ann have now?"),
+                             return_tensors="pt", return_token_type_ids=False),
                        max_new_tokens=60, do_sample=False)
     assert "So the answer is:" in tok.decode(out[0]) and out[0, -1] == tok.eos_token_id
     assert load(f"pocket/{name}").net.num_parameters() == net.num_parameters()

@@ -37,13 +37,15 @@ def test_modules_import_only_from_lower_numbers():
     for module, n in number.items():
         source = (ROOT / "cotstudy" / f"{module}.py").read_text()
         used = set(re.findall(r"^from \.(\w+) import|^from cotstudy\.(\w+) import", source, re.M))
-        used = {a or b for a, b in used} | set(sum((re.split(r",\s*", m) for m in re.findall(r"^from (?:\.|cotstudy) import ([\w, ]+)", source, re.M)), []))
+        used = {a or b for a, b in used} | set(sum((re.split(r",\s*", m)
+                                                    for m in re.findall(r"^from (?:\.|cotstudy) import ([\w, ]+)", source, re.M)), []))
         late = {u for u in used if number.get(u, -1) >= n}
         assert not late, f"{module} ({n}) imports {late}"
 
 
 def test_requirements_are_pinned_in_constraints():
-    pins = {re.split(r"[=<>!~@ ]", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"}
+    pins = {re.split(r"[=<>!~@ ]", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
+            if line and line[0] != "#"}
     wanted = " ".join(v for k, v in CFG.items() if k in ("requirements", "dev_requirements")).split()
     names = {re.split(r"[=<>!~\[,]", w)[0].lower().replace("_", "-") for w in wanted}
     assert names <= pins, names - pins
@@ -85,7 +87,8 @@ def test_nothing_of_a_machine_is_in_the_tree():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     for name in files:
         path = ROOT / name
-        if path.suffix not in {".py", ".ipynb", ".md", ".ini", ".txt", ".yml", ".yaml", ".json", ".toml"} or not path.is_file() or path == Path(__file__):
+        if path.suffix not in {".py", ".ipynb", ".md", ".ini", ".txt", ".yml", ".yaml", ".json",
+                               ".toml"} or not path.is_file() or path == Path(__file__):
             continue
         hit = re.search(r"/(?:root|home)/\w+|/tmp/tmp\w+|trust_remote_code\s*=\s*True|import pickle", path.read_text(errors="replace"))
         assert not hit, f"{name}: {hit[0]}"
