@@ -12,17 +12,9 @@ __all__ = ['SHAPES', 'WORKS', 'GROUPS', 'TARGETS', 'ARMS', 'LEDGER_STEPS', 'Work
 
 # %% ../nbs/90_bench.ipynb #df042d43
 """Speed, measured: training against `trl.SFTTrainer`, sampling against `transformers.generate` and `generate_batch`, a study against plain
-papermill, and training against the matrix products of the machine. Ours and the peer take turns on the same work in one run; medians count."""
-import json
-import os
-import platform
-import resource
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-import warnings
+papermill, and training against the matrix products of the machine. Ours and the peer take turns on the same work in one run;
+medians count."""
+import json, os, platform, resource, shutil, subprocess, sys, tempfile, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout
 from copy import deepcopy
@@ -48,6 +40,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, Lla
 from . import models, students
 from .batch import expand, load_study, studies_folder
 from .draws import Ledger
+from .files import lease, write_json
 from .runs import home
 from .models import threads
 from .students import Example, Recipe
@@ -79,6 +72,7 @@ def _word_tokenizer(vocab: int):
 
 def _words(ids: Iterable[int]) -> str: return " ".join(f"w{i}" for i in ids)
 
+# %% ../nbs/90_bench.ipynb #28296bd0
 SHAPES = {  # configurations of published models; weights are random here
     "gpt2": lambda **kw: GPT2Config(**kw),
     "smollm2_135m": lambda **kw: LlamaConfig(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
@@ -88,14 +82,15 @@ SHAPES = {  # configurations of published models; weights are random here
 
 @lru_cache(maxsize=2)
 def model(work: Work) -> models.LM:
-    "A model of the work's shape with random weights: a Llama (4 x width in its MLP, as `models.scratch`), or one of SHAPES on the GPU if there is one."
-    torch.manual_seed(work.seed)
+    "A model of the work's shape with random weights: a Llama (4 x width in its MLP, as `models.scratch`), or one of SHAPES on a GPU."
     special = dict(vocab_size=work.vocab, pad_token_id=0, eos_token_id=1, bos_token_id=None)
     config = SHAPES[work.shape](**special) if work.shape else LlamaConfig(
         hidden_size=work.width, intermediate_size=4 * work.width, num_hidden_layers=work.layers, num_attention_heads=work.heads,
         max_position_embeddings=2048,
         tie_word_embeddings=True, **special)
-    net = AutoModelForCausalLM.from_config(config).to(models.DTYPES[work.dtype])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(work.seed)
+        net = AutoModelForCausalLM.from_config(config).to(models.DTYPES[work.dtype])
     if work.shape and torch.cuda.is_available(): net.to("cuda")
     net.generation_config.eos_token_id = list(range(1, 1 + work.n_eos)) if work.n_eos > 1 else 1
     return models.LM(net, _word_tokenizer(work.vocab), "bench", sha256(repr(work).encode()).hexdigest()[:32])
@@ -121,15 +116,15 @@ WORKS = {
 GROUPS = {"train": ("train_n30", "train_n1", "train_peak"), "sample": tuple(k for k in WORKS if k.startswith("sample")),
           "study": ("study_quick",), "ledger": ("ledger_1m",),
           "gpu": tuple(f"gpu_{what}_{shape}" for shape in SHAPES for what in ("train", "sample"))}
-# required, aim
-TARGETS = {"train_n30": (2.4, 3.5), "train_n1": (1.1, 1.5), "sample_1m": (3, 6), "sample_8m": (5, 8), "study_quick": (4, 8),
-           "train_peak": (0.35, 0.55)}
+TARGETS = {  # required, aim
+    "train_n30": (2.4, 3.5), "train_n1": (1.1, 1.5), "sample_1m": (3, 6), "sample_8m": (5, 8), "study_quick": (4, 8),
+    "train_peak": (0.35, 0.55)}
 
 def work_of(name: str, fast: bool = False) -> Work:
     "The work of a row; with `fast` a tiny model, few questions."
     work = WORKS[name]
-    return replace(work, n_prompts=12 if work.n == 1 else 2, n=min(work.n, 6), width=32, layers=2, heads=2,
-                   n_eos=min(work.n_eos, 12)) if fast else work
+    if not fast: return work
+    return replace(work, n_prompts=12 if work.n == 1 else 2, n=min(work.n, 6), width=32, layers=2, heads=2, n_eos=min(work.n_eos, 12))
 
 # %% ../nbs/90_bench.ipynb #207d888e
 @dataclass
@@ -178,8 +173,8 @@ def ours_training(work: Work, batch: int = 60, n_threads: int = 1, seen: dict | 
     "One epoch of `students.train`."
     def prepare():
         base = model(work)
-        lm, lessons, plan, folder = models.LM(deepcopy(base.net), base.tokenizer, base.name,
-                                              base.id), examples(work), _plan(work, batch), Path(tempfile.mkdtemp())
+        lm = models.LM(deepcopy(base.net), base.tokenizer, base.name, base.id)
+        lessons, plan, folder = examples(work), _plan(work, batch), Path(tempfile.mkdtemp())
         def go():
             with threads(n_threads): students.train(lm, lessons, plan, folder, eos=True)
             record = students.read_record(folder)
@@ -200,7 +195,8 @@ def _seen_by_us(work: Work, plan: Recipe, record: dict) -> dict:
 def _trl():
     try: import trl
     except ImportError as e:
-        raise ImportError("the train rows compare with TRL, which is not installed; install it with: pip install 'cotstudy[bench]' -c constraints.txt") from e
+        raise ImportError("the train rows compare with TRL, which is not installed; "
+                          "install it with: pip install 'cotstudy[bench]' -c constraints.txt") from e
     return trl
 
 def trl_training(work: Work, batch: int = 32, grouped: bool = False, n_threads: int = 1, seen: dict | None = None) -> Callable:
@@ -231,16 +227,15 @@ def trl_training(work: Work, batch: int = 32, grouped: bool = False, n_threads: 
         return go
     return prepare
 
+# %% ../nbs/90_bench.ipynb #c5a49f8e
 def _sft_trainer(trl, base, rows, batch: int, grouped: bool):
     "TRL's trainer as favourable as its options allow; the dataset is tokenised before."
-    from datasets import Dataset, disable_progress_bars
-    disable_progress_bars()
+    from datasets import Dataset
     lines = [dict(input_ids=[*r.prompt, *c], completion_mask=[0] * len(r.prompt) + [1] * len(c)) for r in rows for c in r.completions]
     config = trl.SFTConfig(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, num_train_epochs=1, max_length=None, completion_only_loss=True,
-        bf16=False, fp16=False,
-        use_cpu=True, gradient_checkpointing=False, train_sampling_strategy="group_by_length" if grouped else "random", learning_rate=1e-4,
-        lr_scheduler_type="constant",
+        bf16=False, fp16=False, use_cpu=True, gradient_checkpointing=False, learning_rate=1e-4, lr_scheduler_type="constant",
+        train_sampling_strategy="group_by_length" if grouped else "random",
         max_grad_norm=1.0, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False)
     trainer = trl.SFTTrainer(model=deepcopy(base.net), args=config, train_dataset=Dataset.from_list(lines), processing_class=base.tokenizer)
     trainer.remove_callback(transformers.PrinterCallback)
@@ -282,8 +277,8 @@ def _row(name: str, turns: dict[str, Turns], key: str, unit: str, fast: bool, **
     "A line of the table."
     a, b = (getattr(turns[k], key) for k in ("ours", "peer"))
     spread = {k: [round(w / s, 3) for w, s in zip(t.work, t.cpu if key == "cpu_rate" else t.wall)] for k, t in turns.items()}
-    both = {f"ratio_{k}": round(getattr(turns["ours"], v) / getattr(turns["peer"], v), 3) for k,
-            v in (("wall", "rate"), ("cpu", "cpu_rate"))}
+    both = {f"ratio_{k}": round(getattr(turns["ours"], v) / getattr(turns["peer"], v), 3)
+            for k, v in (("wall", "rate"), ("cpu", "cpu_rate"))}
     return dict(name=name, ours=round(a, 3), peer=round(b, 3), ratio=round(a / b, 3), unit=unit,
                 settings=settings | both | dict(repeats=len(turns["ours"].work), turns=spread, fast=fast, machine=machine()))
 
@@ -313,14 +308,17 @@ def where_time_goes(go: Callable) -> dict[str, float]:  # shares, the largest fi
     spent: dict[str, float] = {}
     for e in p.key_averages():
         op = e.key.removeprefix("aten::")
-        kind = next((k for k, names in _KINDS.items() if op.rstrip("_") in names or any(len(n) > 4 and op.startswith(n) for n in names)),
-                    "rest")
+        fits = lambda names: op.rstrip("_") in names or any(len(n) > 4 and op.startswith(n) for n in names)
+        kind = next((k for k, names in _KINDS.items() if fits(names)), "rest")
         spent[kind] = spent.get(kind, 0.0) + e.self_cpu_time_total
     return {k: round(v / sum(spent.values()), 3) for k, v in sorted(spent.items(), key=lambda kv: -kv[1])}
 
 # %% ../nbs/90_bench.ipynb #a756a6c8
-def matrix_peak(n_threads: int, shapes=((768, 768, 768), (1024, 1024, 1024), (2048, 2048, 2048), (1024, 384, 1536), (1024, 1536, 384)),
-                seconds: float = 0.3) -> float:
+def matrix_peak(
+    n_threads: int,
+    shapes=((768, 768, 768), (1024, 1024, 1024), (2048, 2048, 2048), (1024, 384, 1536), (1024, 1536, 384)),
+    seconds: float = 0.3,  # for each shape
+) -> float:
     "Largest measured rate of float32 matrix products, operations per second (multiply and add counted as two)."
     best = 0.0
     with threads(n_threads):
@@ -338,6 +336,7 @@ def operations(go: Callable) -> float:
     products = ("mm", "addmm", "bmm", "baddbmm")
     return float(sum(n for op, n in counter.get_flop_counts()["Global"].items() if str(op).removeprefix("aten.").split(".")[0] in products))
 
+# %% ../nbs/90_bench.ipynb #be0174f3
 def peak_row(repeats: int = 3, fast: bool = False) -> dict:
     "Matrix operations per second in training, and the most this machine can do."
     work = work_of("train_peak", fast)
@@ -356,13 +355,11 @@ def peak_row(repeats: int = 3, fast: bool = False) -> dict:
         turns.wall += one.wall
         turns.cpu += one.cpu
     peak = max(speeds) / 1e9
-    return dict(name="train_peak", ours=round(turns.rate, 2), peer=round(peak, 2), ratio=round(turns.rate / peak, 3), unit="GFLOP/s",
-                settings=dict(
+    found = dict(name="train_peak", ours=round(turns.rate, 2), peer=round(peak, 2), ratio=round(turns.rate / peak, 3), unit="GFLOP/s")
+    return found | dict(settings=dict(
         ours=ours, peer=dict(of="best float32 matrix product", n_threads=n), sweep=sweep, ratio_cpu=round(turns.cpu_rate * n / peak, 3),
-        gflop_per_epoch=round(done / 1e9, 2),
-        n_params=model(work).n_params, peaks=[round(s / 1e9, 2) for s in speeds],
-        turns=[round(w / s, 2) for w, s in zip(turns.work, turns.wall)],
-        repeats=repeats, fast=fast, work=vars(work), machine=machine()))
+        gflop_per_epoch=round(done / 1e9, 2), n_params=model(work).n_params, peaks=[round(s / 1e9, 2) for s in speeds],
+        turns=[round(w / s, 2) for w, s in zip(turns.work, turns.wall)], repeats=repeats, fast=fast, work=vars(work), machine=machine()))
 
 # %% ../nbs/90_bench.ipynb #760cab22
 def _prompts(work: Work) -> torch.Tensor:  # [prompts, tokens]
@@ -379,6 +376,7 @@ def ours_sampling(work: Work, n_threads: int = 1) -> Callable:
         return go
     return prepare
 
+# %% ../nbs/90_bench.ipynb #287c08b7
 def _generation(work: Work) -> GenerationConfig:
     return GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=work.longest, num_return_sequences=work.n,
                             pad_token_id=0,
@@ -429,19 +427,18 @@ def sample_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
         best, batch["sweep"] = _swept(generate_batch_sampling, small, _settings(max_tok_at_once=[256, 1024], n_threads=[1]), "cpu_rate")
         if max(batch["sweep"].values()) > max(sweep.values()):
             arms["peer"], peer = generate_batch_sampling(work, **best), best | dict(of="generate_batch")
-    # noqa: BLE001  an optional way of the library; said in the row
-    except Exception as e: batch["error"] = f"{type(e).__name__}: {e}"[:300]
+    except Exception as e:  # an optional way of the library; said in the row
+        batch["error"] = f"{type(e).__name__}: {e}"[:300]
     turns = take_turns(arms, repeats)
     return _row(name, turns, "cpu_rate", "tokens/CPU s", fast, ours=ours, peer=dict(of="generate") | peer, sweep=sweep,
-                generate_batch=batch,
-                profile=where_time_goes(ours_sampling(small)()),
-                draws=work.n_prompts * work.n, tokens={k: t.work for k, t in turns.items()}, n_params=model(work).n_params, work=vars(work))
+                generate_batch=batch, profile=where_time_goes(ours_sampling(small)()), draws=work.n_prompts * work.n,
+                tokens={k: t.work for k, t in turns.items()}, n_params=model(work).n_params, work=vars(work))
 
 # %% ../nbs/90_bench.ipynb #5df08361
 def _quietly(command: list[str], folder: Path, **env):
     "A command to its end, in the checkout; its output only when it fails."
-    r = subprocess.run(command, cwd=studies_folder(), env=os.environ | dict(COTSTUDY_OUTPUTS=str(folder), TOKENIZERS_PARALLELISM="false")
-                       | env, capture_output=True, text=True)
+    env = os.environ | dict(COTSTUDY_OUTPUTS=str(folder), TOKENIZERS_PARALLELISM="false") | env
+    r = subprocess.run(command, cwd=studies_folder(), env=env, capture_output=True, text=True)
     if r.returncode: raise RuntimeError(f"{' '.join(command[:4])} ... ended with {r.returncode}: {r.stderr[-600:]}")
 
 def ours_studying(study: str, seen: dict | None = None) -> Callable:
@@ -459,6 +456,7 @@ def ours_studying(study: str, seen: dict | None = None) -> Callable:
         return go
     return prepare
 
+# %% ../nbs/90_bench.ipynb #a32914f9
 def start_share(notebooks: Path) -> float:
     "Share of the time of executed cells that passed before their first condition: kernel start, imports, reading parameters."
     at, before, whole = lambda when: datetime.fromisoformat(when).timestamp(), 0.0, 0.0
@@ -494,6 +492,7 @@ def papermill_studying(study: str, seen: dict | None = None) -> Callable:
         return go
     return prepare
 
+# %% ../nbs/90_bench.ipynb #c4d8893c
 def study_row(repeats: int = 3, fast: bool = False, study: str = "quick") -> dict:
     "Seconds of a study by ours and by papermill; the ratio says how many times faster."
     study = "smoke" if fast else study
@@ -527,13 +526,14 @@ def gpu_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
                 dtype="bfloat16" if what == "sample" else "float32")
     if fast: work = replace(work, n_prompts=2, n=3, width=32, layers=2, heads=2, vocab=300, n_eos=4 if what == "sample" else 1, shape="")
     if what == "train":
-        arms, key, unit, peer = dict(ours=gpu_training(work, True),
-                                     peer=gpu_training(work, False)), "rate", "rows/s", "one padded row per completion"
+        arms = dict(ours=gpu_training(work, True), peer=gpu_training(work, False))
+        unit, peer = "rows/s", "one padded row per completion"
     else:
-        arms, key, unit, peer = dict(ours=ours_sampling(work), peer=generate_sampling(work, work.n_prompts)), "rate", "tokens/s", "generate"
+        arms = dict(ours=ours_sampling(work), peer=generate_sampling(work, work.n_prompts))
+        unit, peer = "tokens/s", "generate"
     take_turns(arms, 1)  # warm up
     turns = take_turns(arms, repeats)
-    return _row(name, turns, key, unit, fast, ours={}, peer=dict(of=peer), n_params=model(work).n_params, work=vars(work))
+    return _row(name, turns, "rate", unit, fast, ours={}, peer=dict(of=peer), n_params=model(work).n_params, work=vars(work))
 
 # %% ../nbs/90_bench.ipynb #705ac14d
 ARMS = {"ours_training": ours_training, "trl_training": trl_training, "ours_sampling": ours_sampling,
@@ -551,8 +551,8 @@ def _alone(told: str):
 
 def _resident() -> float:  # MB
     status = Path("/proc/self/status")
-    # Linux; its getrusage remembers the parent's peak
-    if status.exists(): return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e3
+    if status.exists():  # Linux; its getrusage remembers the parent's peak
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 def _in_a_child(**told) -> dict:
@@ -562,6 +562,7 @@ def _in_a_child(**told) -> dict:
     if r.returncode: raise RuntimeError(f"measuring {told['arm']} failed: {r.stderr[-600:]}")
     return json.loads(r.stdout.strip().splitlines()[-1])
 
+# %% ../nbs/90_bench.ipynb #3e3dcfca
 def peak_memory(arm: str, work: Work, settings: dict) -> dict:  # MB: before the work, and at most
     "Peak memory of an arm in a process of its own."
     said = _in_a_child(arm=arm, work=vars(work), settings=settings)
@@ -570,12 +571,11 @@ def peak_memory(arm: str, work: Work, settings: dict) -> dict:  # MB: before the
 def with_memory(row: dict) -> dict:
     "A row of training or sampling with the peak memory of both sides."
     kind, s = ("training", row["settings"]) if row["name"].startswith("train") else ("sampling", row["settings"])
-    peer = {"trl.SFTTrainer": "trl_training", "generate": "generate_sampling",
-            "generate_batch": "generate_batch_sampling"}.get(s["peer"]["of"])
+    names = {"trl.SFTTrainer": "trl_training", "generate": "generate_sampling", "generate_batch": "generate_batch_sampling"}
+    peer = names.get(s["peer"]["of"])
     strip = lambda d: {k: v for k, v in d.items() if k != "of"}
-    row["memory_mb"] = dict(ours=peak_memory(f"ours_{kind}", Work(**s["work"]),
-                                             s["ours"])) | (dict(peer=peak_memory(peer, Work(**s["work"]), strip(s["peer"])))
-                                                            if peer else {})
+    row["memory_mb"] = dict(ours=peak_memory(f"ours_{kind}", Work(**s["work"]), s["ours"]))
+    if peer: row["memory_mb"]["peer"] = peak_memory(peer, Work(**s["work"]), strip(s["peer"]))
     return row
 
 # %% ../nbs/90_bench.ipynb #89001440
@@ -590,8 +590,8 @@ class _Scribe:
     def complete(self, requests, decoding):
         for r in requests:
             name, text = models.prompt_id(self, r.prompt, decoding), "Ann has 3 + 2 = 5 pens. " * 6
-            yield [models.Completion(r.instance, r.prompt, name, i, text + str(i), torch.arange(40, dtype=torch.int32).numpy(),
-                                     torch.full((40,), -0.5).numpy(), 40, "stop")
+            ids, logprobs = torch.arange(40, dtype=torch.int32).numpy(), torch.full((40,), -0.5).numpy()
+            yield [models.Completion(r.instance, r.prompt, name, i, text + str(i), ids, logprobs, 40, "stop")
                    for i in r.draw_indices]
 
 def ledger_step(what: str, n: int, folder: str) -> int:  # draws seen
@@ -603,6 +603,7 @@ def ledger_step(what: str, n: int, folder: str) -> int:  # draws seen
     if what == "view": return some(asks[: -max(1, len(asks) // 100)], 4)
     return len(ledger.draw(_Scribe(), asks, 30, how))
 
+# %% ../nbs/90_bench.ipynb #129ca0e0
 def ledger_row(repeats: int = 3, fast: bool = False) -> dict:
     "Microseconds a draw for all four steps, at a million draws and at a quarter of a million; memory of the largest step."
     sizes, taken = ((6_000, 1_500) if fast else (1_000_000, 250_000)), {}
@@ -618,8 +619,8 @@ def ledger_row(repeats: int = 3, fast: bool = False) -> dict:
     memory = [dict(peak=max(step["peak_mb"] for step in taken[n].values())) for n in sizes]
     return dict(name="ledger_1m", ours=round(a, 2), peer=round(b, 2), ratio=round(b / a, 3), unit="µs/draw",
                 memory_mb=dict(zip(("ours", "peer"), memory)), settings=dict(
-        ours=dict(draws=sizes[0]), peer=dict(of="the same", draws=sizes[1]), steps=taken, repeats=1 if fast else repeats, fast=fast,
-        machine=machine()))
+                    ours=dict(draws=sizes[0]), peer=dict(of="the same", draws=sizes[1]), steps=taken,
+                    repeats=1 if fast else repeats, fast=fast, machine=machine()))
 
 # %% ../nbs/90_bench.ipynb #b7843c92
 def bench(group: str, fast: bool = False, repeats: int = 3, say: Callable = lambda text: None) -> list[dict]:
@@ -635,21 +636,23 @@ def bench(group: str, fast: bool = False, repeats: int = 3, say: Callable = lamb
         if name in ("study_quick", "ledger_1m"): rows.append((study_row if group == "study" else ledger_row)(repeats, fast))
         elif group == "gpu": rows.append(gpu_row(name, repeats, fast))
         else:
-            rows.append(with_memory(peak_row(repeats, fast)
-                                    if name == "train_peak" else (train_row if group == "train" else sample_row)(name, repeats, fast)))
-        say(f"{name}: ours {rows[-1]['ours']}, peer {rows[-1]['peer']} {rows[-1]['unit']}, ratio {rows[-1]['ratio']}; swept: {rows[-1]['settings'].get('sweep', '-')}")
+            row = train_row if group == "train" else sample_row
+            rows.append(with_memory(peak_row(repeats, fast) if name == "train_peak" else row(name, repeats, fast)))
+        last = rows[-1]
+        say(f"{name}: ours {last['ours']}, peer {last['peer']} {last['unit']}, ratio {last['ratio']}; "
+            f"swept: {last['settings'].get('sweep', '-')}")
     return rows
 
+# %% ../nbs/90_bench.ipynb #bc5d37d4
 def bench_file() -> Path: return home() / "bench" / "bench.json"
 
 def save(rows: list[dict], path: Path | None = None) -> Path:
     "Keep rows beside those of other names; a fast run is not kept."
     if any(r["settings"]["fast"] for r in rows): raise ValueError("rows of --fast measure nothing and are not kept")
     path = path or bench_file()
-    old = json.loads(path.read_text()) if path.exists() else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([r for r in old if r["name"] not in {x["name"] for x in rows}] + rows, indent=1))
-    return path
+    with lease(path):
+        old = json.loads(path.read_text()) if path.exists() else []
+        return write_json(path, [r for r in old if r["name"] not in {x["name"] for x in rows}] + rows)
 
 def bench_table(path: Path | None = None) -> str:
     "What was kept last, as a table; says so where nothing was measured."

@@ -47,8 +47,8 @@ def vote_items(items: pd.DataFrame) -> pd.DataFrame:
     key = ["eval_id", "instance"]
     voted = items.groupby(key, sort=False).agg(
         n_paths=("path", "size"), n_parsed=("parsed", "sum"), n_truncated=("truncated", "sum"), n_tok=("n_tok", "sum"))
-    ballots = items[items.prediction.notna()].groupby([*key, "prediction"], sort=False).agg(votes=("path", "size"),
-                                                                                            right=("correct", "any"))
+    given = items[items.prediction.notna()].groupby([*key, "prediction"], sort=False)
+    ballots = given.agg(votes=("path", "size"), right=("correct", "any"))
     winners = ballots[ballots.votes == ballots.groupby(key, sort=False).votes.transform("max")].reset_index("prediction")
     won = winners.groupby(key, sort=False).agg(score=("right", "mean"), winner=("prediction", "first"), n_winners=("right", "size"))
     voted = voted.join(won).reset_index()

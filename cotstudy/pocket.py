@@ -22,7 +22,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Callable, Iterator, Sequence
-import json, os, re, shutil, time
+from tempfile import TemporaryDirectory
+import json, re, shutil, time
 
 from safetensors.torch import load_file, save_file
 from safetensors import safe_open
@@ -31,8 +32,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import torch
 import torch.nn.functional as F
 
+from .files import lease, whole, write_json, write_text
 from .instances import Instance
-from .models import LM, Decoding, Request, load
+from .models import LM, Decoding, Request, load, threads
 from .procedural import (BAD, CREATURES, FAMILIES, GOOD, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS, Family,
                                  bucket,
                                  procedural_task)
@@ -54,9 +56,10 @@ def told(family: Family, rng: Random) -> Instance:
 
 def solved(i: Instance, family: Family, rng: Random, mode: str = "cot") -> str:
     "A question with its answer, worked out or bare."
-    return render_prompt(FORMAT, i.question, mode) + render_completion(FORMAT, family.rationale(i, rng) if mode == "cot" else None,
-                                                                       i.answer)
+    asked, rationale = render_prompt(FORMAT, i.question, mode), family.rationale(i, rng) if mode == "cot" else None
+    return asked + render_completion(FORMAT, rationale, i.answer)
 
+# %% ../nbs/60_pocket.ipynb #2945bc8e
 NAMED = [list(NAMES), list(THINGS), list(ITEMS), list(WORDS), list(CREATURES), list(KINDS_OF_THING), list(QUALITIES)]
 SPOKEN = [*NAMED, GOOD + BAD, list("0123456789"), list("abcdefghijklmnopqrstuvwxyz")]
 WORDS_KNOWN = sorted({word for words in SPOKEN for word in words})
@@ -72,8 +75,8 @@ def exercise(rng: Random) -> str:
         pools = [rng.sample(rng.choice(SPOKEN), 3) for _ in range(rng.randint(2, 3))]
         keys = rng.sample([" ".join(k) for k in product(*pools)], n)
     if kind in ("option", "phrase"):
-        return " ".join(f"({'ABCDE'[i]}) {k}" for i, k in enumerate(keys)) + "." + "".join(f" {keys[i]}: {'ABCDE'[i]}."
-                                                                                           for i in rng.sample(range(n), n))
+        shown = " ".join(f"({'ABCDE'[i]}) {k}" for i, k in enumerate(keys))
+        return shown + "." + "".join(f" {keys[i]}: {'ABCDE'[i]}." for i in rng.sample(range(n), n))
     told = [(k, rng.choice(rng.choice(SPOKEN))) for k in keys + rng.choices(keys, k=n * (kind == "latest"))]
     latest = dict(told)
     return ", ".join(f"{k} {v}" for k, v in told) + "." + "".join(f" {k}: {latest[k]}." for k in rng.choices(keys, k=3))
@@ -89,7 +92,7 @@ def shots_page(family: Family, rng: Random, n: int) -> str:
 
 # %% ../nbs/60_pocket.ipynb #b4256a55
 def document(rng: Random, pages: bool = False, families: Sequence[Family] | None = None, primer: bool = False) -> str:
-    "One document: solved questions (most), single steps, exercises, bare answers; or a few-shot page. A primer holds nothing but exercises."
+    "One document: solved questions (most), single steps, exercises, bare answers; or a few-shot page. A primer holds only exercises."
     families = PRETRAINED if families is None else families
     family = rng.choices(families, [WEIGHTS[f.name] for f in families])[0]
     kind = rng.random()
@@ -171,11 +174,13 @@ SIZES = dict(xs=Size(48, 2, 4, 144, 3600, 3e-3), s=Size(80, 3, 4, 240, 3600, 3e-
 
 def network(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
     "An untrained Llama of one size."
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(
+    config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=size.width, intermediate_size=size.inner, num_hidden_layers=size.layers,
         num_attention_heads=size.heads, max_position_embeddings=1024, tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id))
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
 
 # %% ../nbs/60_pocket.ipynb #a2c43618
 def optimisers(net, lr: float) -> list[torch.optim.Optimizer]:
@@ -252,10 +257,7 @@ def _save(state: Path, net, opts, run: dict):
     tensors = {f"net.{n}": p.detach() for n, p in net.named_parameters()}
     for k, o in enumerate(opts):
         for i, s in o.state_dict()["state"].items(): tensors |= {f"opt.{k}.{i}.{n}": torch.as_tensor(v) for n, v in s.items()}
-    part = state.with_suffix(".tmp")
-    state.parent.mkdir(parents=True, exist_ok=True)
-    save_file({n: t.contiguous() for n, t in tensors.items()}, part, metadata=dict(run=json.dumps(run)))
-    os.replace(part, state)
+    with whole(state) as new: save_file({n: t.contiguous() for n, t in tensors.items()}, new, metadata=dict(run=json.dumps(run)))
 
 def _resume(state: Path, net, opts) -> dict:
     "Step, tokens and history of an interrupted run; zeros for a new one."
@@ -270,6 +272,26 @@ def _resume(state: Path, net, opts) -> dict:
             states[int(k)].setdefault(int(i), {})[n] = t
     for o, s in zip(opts, states): o.load_state_dict(o.state_dict() | dict(state=s))
     with safe_open(state, "pt") as f: return json.loads(f.metadata()["run"])
+
+def _begin(shape: Size, seed: int, start: str | Path | None, state: Path) -> tuple:
+    "Tokenizer, network, optimisers and what was read so far: a new run, or an interrupted one."
+    tokenizer = pocket_tokenizer()
+    net = network(shape, tokenizer, seed)
+    opts = optimisers(net, shape.lr)
+    if start: net.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
+    run = _resume(state, net, opts)
+    net.train()
+    return tokenizer, net, opts, run
+
+def _finish(out: Path, net, tokenizer, facts: dict) -> Path:
+    "Write a trained model in bfloat16, each file whole; `train.json` comes last."
+    with TemporaryDirectory() as draft:
+        net.to(torch.bfloat16).save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        for made in sorted(Path(draft).iterdir()):
+            with whole(out / made.name) as new: shutil.copyfile(made, new)
+    write_json(out / "train.json", facts)
+    return out
 
 def _step(net, opts, lr: float, ids: torch.Tensor, weights: torch.Tensor, bf16: bool) -> float:
     "One optimiser step; the loss before it."
@@ -301,12 +323,7 @@ def build(
     if size not in SIZES: raise KeyError(f"no pocket size {size!r}; there are {sorted(SIZES)}")
     shape, out, say = SIZES[size], Path(out), progress or (lambda text: None)
     steps, state, read = steps or shape.steps, out / "resume" / "state.safetensors", list(reading.families) or [f.name for f in PRETRAINED]
-    tokenizer = pocket_tokenizer()
-    net = network(shape, tokenizer, seed)
-    opts = optimisers(net, shape.lr)
-    if start: net.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
-    run = _resume(state, net, opts)
-    net.train()
+    tokenizer, net, opts, run = _begin(shape, seed, start, state)
     began = time.time()
     looks = {round(steps * k / stages) for k in range(1, stages + 1)}
     for step in range(run["step"], steps):
@@ -321,13 +338,9 @@ def build(
             say(f"{size} {run['history'][-1]['accuracy']}")
         if run["step"] % save_every == 0 or run["step"] in looks | {until}: _save(state, net, opts, run)
         if run["step"] == until and until < steps: return out
-    net.to(torch.bfloat16).save_pretrained(out)
-    tokenizer.save_pretrained(out)
     facts = dict(size=size, seed=seed, steps=steps, n_tok=run["n_tok"], n_params=net.num_parameters(), bf16=bf16,
                  start=sha256((Path(start) / "model.safetensors").read_bytes()).hexdigest() if start else None)
-    (out / "train.json").write_text(json.dumps(facts | dict(shape=asdict(shape), reading=asdict(reading), history=run["history"]),
-                                               indent=1))
-    return out
+    return _finish(out, net, tokenizer, facts | dict(shape=asdict(shape), reading=asdict(reading), history=run["history"]))
 
 # %% ../nbs/60_pocket.ipynb #1eb7b21c
 def shots(name: str, n: int = 2) -> list[Exemplar]:
@@ -374,11 +387,14 @@ def card(folder: Path, measured: dict) -> str:
     last, read = t["history"][-1], ", ".join(t["reading"]["families"]) or "all pre-training families"
     def cell(m, k): return "-" if k not in m else f"{m[k]:.1f}" if k == "distinct" else f"{100 * m[k]:.1f}"
     rows = [f"| {n} | {m['n']} | " + " | ".join(cell(m, k) for k in COLUMNS) + " |" for n, m in measured.items()]
-    return "\n".join([f"# pocket/{t['size']}", "",
-                      f"A Llama of {t['n_params']:,} parameters, pre-trained from nothing on {t['n_tok'] / 1e6:.1f} M tokens "
-        f"({t['steps']} steps, seed {t['seed']}) of the procedural text of `cotstudy.pocket`; final loss {last['loss']:.3f} nats a token. Weights in bfloat16.",
+    return "\n".join([
+        f"# pocket/{t['size']}", "",
+        f"A Llama of {t['n_params']:,} parameters, pre-trained from nothing on {t['n_tok'] / 1e6:.1f} M tokens "
+        f"({t['steps']} steps, seed {t['seed']}) of the procedural text of `cotstudy.pocket`; "
+        f"final loss {last['loss']:.3f} nats a token. Weights in bfloat16.",
         f"It read these families: {read}. It has seen nothing of the others.", "",
-        "Accuracy in % on fresh test questions, exact match, greedy (cot: zero-shot chain of thought; few_shot: after two solved examples; label: no rationale, the answer asked for at once; "
+        "Accuracy in % on fresh test questions, exact match, greedy (cot: zero-shot chain of thought; "
+        "few_shot: after two solved examples; label: no rationale, the answer asked for at once; "
         "lucky: right answer, unsound steps; unparsed: no answer came; T=1: sampled; distinct: different completions in 30 draws):", "",
         "| family | n | " + " | ".join(COLUMNS.values()) + " |", "|---" * (2 + len(COLUMNS)) + "|", *rows, "", LIMITS, "",
         f"Made again by `cotstudy pocket build --size {t['size']}`.", ""])
@@ -391,11 +407,12 @@ def ship(folder: Path, n: int = 500, sampling: bool = False, progress: Callable[
         measured[name] = measure(lm, name, n) if known else measure(lm, name, n, modes=("cot", "label"))
         if known and sampling: measured[name] |= measure_sampling(lm, name, n)
         progress(f"{folder.name} {name} {measured[name]}")
-    (folder / "card.json").write_text(json.dumps(dict(measured=measured, limits=LIMITS), indent=1))
-    (folder / "README.md").write_text(card(folder, measured))
+    write_json(folder / "card.json", dict(measured=measured, limits=LIMITS))
+    write_text(folder / "README.md", card(folder, measured))
     shutil.rmtree(folder / "resume", ignore_errors=True)
     return row(folder)
 
+# %% ../nbs/60_pocket.ipynb #7694e161
 def row(folder: Path) -> dict:
     "Folder, checksum and number of parameters."
     weights = (folder / "model.safetensors").read_bytes()
@@ -403,9 +420,9 @@ def row(folder: Path) -> dict:
 
 def build_one(size: str, out: str | Path, progress: Callable[[str], None] = print, **kw) -> dict:
     "Build, measure and ship one size, with one thread: sums in another order give other weights."
-    torch.set_num_threads(1)
-    build(size, Path(out) / size, progress=progress, **kw)
-    return ship(Path(out) / size, sampling=size == "teacher", progress=progress)
+    with threads(1):
+        build(size, Path(out) / size, progress=progress, **kw)
+        return ship(Path(out) / size, sampling=size == "teacher", progress=progress)
 
 def build_family(out: str | Path, sizes: Sequence[str] = tuple(SIZES), workers: int = 2, **kw) -> Path:
     "Build and ship several sizes side by side, longest first, and the table `models.json` that names them."
@@ -415,13 +432,14 @@ def build_family(out: str | Path, sizes: Sequence[str] = tuple(SIZES), workers: 
     with ProcessPoolExecutor(min(workers, len(sizes)), mp_context=get_context("spawn")) as pool:
         jobs = {size: pool.submit(build_one, size, out, **kw) for size in sorted(sizes, key=lambda k: -SIZES[k].steps * SIZES[k].width)}
         made = {size: jobs[size].result() for size in sizes}
-    known = json.loads(table.read_text()) if table.exists() else {}
-    table.write_text(json.dumps(known | made, indent=1))
+    with lease(table):
+        known = json.loads(table.read_text()) if table.exists() else {}
+        write_json(table, known | made)
     return out
 
 # %% ../nbs/60_pocket.ipynb #0e329f6b
 def surprise(net, tokenizer, n: int = 30, n_words: int = 8, seed: int = 0) -> float:
-    "Mean loss, in nats a token, on the second half of `Copy: w1 ... w8. w1 ... w8.`, but for its first word. It costs nothing to who can copy."
+    "Mean loss, in nats a token, on the second half of `Copy: w1 ... w8. w1 ... w8.` without its first word; near 0 for who can copy."
     rng, out, was = Random(f"surprise:{seed}"), [], net.training
     net.eval()
     for _ in range(n):

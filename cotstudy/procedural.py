@@ -199,6 +199,7 @@ def write_arith(instance: Instance, rng: Random) -> str:
 def steps_arith(instance: Instance) -> tuple[list[Claim], set]:
     return [((o, b), (a, c)) for a, o, b, c in instance.trace], {("total", int(instance.answer))}
 
+# %% ../nbs/05_procedural.ipynb #5204c749
 SUM = re.compile(r"(-?\d+) (?:([-+*])|(plus|minus|times|and|less)) (-?\d+)(?: more)?,? (?:=|is|makes|leaves|gives) (-?\d+)")
 SIGN = dict(plus="+", minus="-", times="*", less="-") | {"and": "+"}
 
@@ -241,6 +242,7 @@ def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 5)) -> Instance:
     return Instance("", with_options(stem, options), letter, options, f"shuffle:{verb}:{len(pairs)}",
                     f"shuffle:{start}:{who_swaps}", ((tuple(people), who), *trace))
 
+# %% ../nbs/05_procedural.ipynb #b4921f61
 def say_held(style: int, pair: tuple[str, str], before: tuple[str, ...], people: tuple[str, ...]) -> str:
     "What two people hold, and hold after their swap, in one of three phrasings."
     (a, b), (x, y) = pair, (before[people.index(p)] for p in pair)
@@ -285,7 +287,8 @@ def fact_shuffle(rng: Random) -> str:
     i = draw_shuffle(rng, (1, 1))
     (people, _), (pair, _) = i.trace
     verb = rng.choice(("swap", "trade"))
-    return f"{i.question.split('.')[0]}. {pair[0]} and {pair[1]} {verb}. {say_held(rng.randrange(3), pair, tuple(held_at_start(i)[p] for p in people), people)}"
+    before = tuple(held_at_start(i)[p] for p in people)
+    return f"{i.question.split('.')[0]}. {pair[0]} and {pair[1]} {verb}. {say_held(rng.randrange(3), pair, before, people)}"
 
 # %% ../nbs/05_procedural.ipynb #b0863c1c
 MONTH_NAMES = tuple(MONTHS)
@@ -318,6 +321,7 @@ def date_steps(today: tuple[int, int], days: int) -> list[Claim]:
     n = MONTHS[before]
     return [("month", (before, n)), (("+", n), (day, day + n)), (("-", -days), (day + n, day + n + days))]
 
+# %% ../nbs/05_procedural.ipynb #41665f09
 def draw_dates(rng: Random, shifts: tuple = SHIFTS) -> Instance:
     "What is the date so many days from a given one?"
     month = rng.randrange(12)
@@ -387,8 +391,8 @@ def say_letter(style: int, word: str) -> str:
 
 def write_letters(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 3)
-    return " ".join(say_letter(next(style), w) for w,
-                    _ in instance.trace) + rng.choice((" Joined:", " Together:", " This gives")) + f" {instance.answer}."
+    told = " ".join(say_letter(next(style), w) for w, _ in instance.trace)
+    return told + rng.choice((" Joined:", " Together:", " This gives")) + f" {instance.answer}."
 
 def steps_letters(instance: Instance) -> tuple[list[Claim], set]:
     return [*instance.trace, ("join", instance.answer)], set()
@@ -426,10 +430,11 @@ def say_coin(style: int, person: str, does: bool, side: str) -> str:
 
 def asked_side(instance: Instance) -> str: return re.findall(r"heads|tails", instance.question)[-1]
 
+# %% ../nbs/05_procedural.ipynb #3928016c
 def write_coin(instance: Instance, rng: Random) -> str:
     style, side, ask = phrasings(rng, 3), instance.trace[-1][2], asked_side(instance)
-    return " ".join(say_coin(next(style), *t) for t in instance.trace) + rng.choice((f" So it is {side} up, and asked is {ask}.",
-                                                                                     f" It ends {side} up, the question was {ask}."))
+    told = " ".join(say_coin(next(style), *t) for t in instance.trace)
+    return told + rng.choice((f" So it is {side} up, and asked is {ask}.", f" It ends {side} up, the question was {ask}."))
 
 def steps_coin(instance: Instance) -> tuple[list[Claim], set]:
     return [(p, s) for p, _, s in instance.trace] + [("end", instance.trace[-1][2])], {("asked", asked_side(instance))}
@@ -444,8 +449,8 @@ def read_coin(instance: Instance, text: str) -> list[Claim]:
 def fact_coin(rng: Random) -> str:
     "One flip, told with the side before and after."
     side, does, p = rng.choice(("heads", "tails")), rng.random() < 0.5, rng.choice(NAMES)
-    return f"The coin is {side} up. {p} {'flips' if does else 'does not flip'}. " + say_coin(rng.randrange(3), p, does,
-                                                                                             flipped(side) if does else side)
+    asked = f"The coin is {side} up. {p} {'flips' if does else 'does not flip'}. "
+    return asked + say_coin(rng.randrange(3), p, does, flipped(side) if does else side)
 
 # %% ../nbs/05_procedural.ipynb #1e08a2de
 SCALES = (  # (word of comparison, things with most of it first, chain of what it means)
@@ -470,11 +475,12 @@ def draw_relations(rng: Random, hops: tuple[int, int] = (1, 3)) -> Instance:
                     f"relations:{word}:{n}:{stem.split()[1]}",
                     f"relations:{high}:{low}:{what}:{name}", tuple(trace))
 
+# %% ../nbs/05_procedural.ipynb #27c5dde4
 def say_relation(style: int, key: str, value) -> str:
     if key == "compare": return f"{value[0]} is {value[1]} than {value[2]}.".capitalize()
     if key == "end": return (f"So {value[0]} has {value[1]}.", f"That is why {value[0]} has {value[1]}.")[style]
-    return (f"{key} means {value}.", f"When it is {key} there is {value}."
-            if " " not in key else f"With {key} there is {value}.")[style].capitalize()
+    other = f"With {key} there is {value}." if " " in key else f"When it is {key} there is {value}."
+    return (f"{key} means {value}.", other)[style].capitalize()
 
 def write_relations(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
@@ -528,6 +534,7 @@ def follow(who: str, path: list[str]) -> list[Claim]:
         who = WORLD[r, who]
     return out
 
+# %% ../nbs/05_procedural.ipynb #bba60b8f
 def draw_facts(rng: Random, hops: tuple[int, int] = (3, 5)) -> Instance:
     "A trait of somebody's friend's boss, with five options."
     who, trait = rng.choice(CREATURES), rng.choice(list(TRAITS))
@@ -541,12 +548,13 @@ def draw_facts(rng: Random, hops: tuple[int, int] = (3, 5)) -> Instance:
 
 def write_facts(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
-    return " ".join(say_fact(next(style), r, w, v) for (r, w),
-                    v in instance.trace) + rng.choice(("", f" So it is {instance.trace[-1][1]}."))
+    told = " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace)
+    return told + rng.choice(("", f" So it is {instance.trace[-1][1]}."))
 
 def steps_facts(instance: Instance) -> tuple[list[Claim], set]:
     return list(instance.trace), {("end", instance.trace[-1][1])}
 
+# %% ../nbs/05_procedural.ipynb #a9ec768b
 def read_world(text: str) -> list[tuple[int, Claim]]:
     "Every statement about the invented world, with its place."
     out = []
@@ -584,8 +592,8 @@ def draw_strategy(rng: Random, hops: tuple[int, int] = (1, 2)) -> Instance:
 
 def write_strategy(instance: Instance, rng: Random) -> str:
     style, same = phrasings(rng, 2), instance.trace[-1][1].replace("same", "the same")
-    return " ".join(say_fact(next(style), r, w, v) for (r, w),
-                    v in instance.trace[:-1]) + rng.choice((" That is", " These are")) + f" {same}."
+    told = " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace[:-1])
+    return told + rng.choice((" That is", " These are")) + f" {same}."
 
 def steps_strategy(instance: Instance) -> tuple[list[Claim], set]: return list(dict.fromkeys(instance.trace)), set()
 
@@ -599,8 +607,8 @@ def fact_strategy(rng: Random) -> str:
     a, b = rng.sample(CREATURES, 2)
     style = rng.randrange(2)
     same = "the same" if WORLD[trait, a] == WORLD[trait, b] else "different"
-    return f"{say_fact(style, trait, a, WORLD[trait, a])} {say_fact(style, trait, b, WORLD[trait, b])} " + rng.choice(("That is",
-                                                                                                                       "These are")) + f" {same}."
+    told = f"{say_fact(style, trait, a, WORLD[trait, a])} {say_fact(style, trait, b, WORLD[trait, b])} "
+    return told + rng.choice(("That is", "These are")) + f" {same}."
 
 # %% ../nbs/05_procedural.ipynb #78f464d0
 GOOD = "good great warm bright funny fresh clever sweet".split()
@@ -640,6 +648,7 @@ def contrast_sentiment(instance: Instance, rng: Random) -> Instance:
     parts[k] = (p, BAD[GOOD.index(a)] if a in GOOD else GOOD[BAD.index(a)], n)
     return review(parts, int(instance.template[-1]))
 
+# %% ../nbs/05_procedural.ipynb #3cc790a1
 def write_sentiment(instance: Instance, rng: Random) -> str:
     style, tones = phrasings(rng, 3), [t for _, t in instance.trace]
     n = tones.count("positive")
@@ -686,6 +695,7 @@ def draw_entail(rng: Random, depth: tuple[int, int] = (1, 3)) -> Instance:
     trace = ((name, tuple(chain), quality, end), *((("is", b), a) for a, b in zip(chain, chain[1:])), ("end", end))
     return Instance("", text, gold, (), f"entail:{n}:{gold == 'unknown'}", "entail:" + " ".join(sorted(lines)), trace)
 
+# %% ../nbs/05_procedural.ipynb #70ac0328
 def write_entail(instance: Instance, rng: Random) -> str:
     (name, chain, quality, end), style = instance.trace[0], phrasings(rng, 2)
     out = [f"{name} is a {chain[0]}."]
@@ -711,8 +721,8 @@ def fact_entail(rng: Random) -> str:
     if rng.random() < 0.5: return f"{name} is a {a}. Every {a} is a {b}" + rng.choice((f", so {name} is a {b}.", f". So {name} is a {b}."))
     quality, positive = rng.choice(QUALITIES), rng.random() < 0.5
     if rng.random() < 0.3: return f"{name} is a {a}. {rule(b, quality, positive)} Nothing says if a {a} is {quality}."
-    return f"{name} is a {a}. {rule(a, quality, positive)[:-1]}" + rng.choice((", so",
-                                                                               ". So")) + f" {name} is {'' if positive else 'not '}{quality}."
+    told = f"{name} is a {a}. {rule(a, quality, positive)[:-1]}" + rng.choice((", so", ". So"))
+    return told + f" {name} is {'' if positive else 'not '}{quality}."
 
 # %% ../nbs/05_procedural.ipynb #21a171b8
 FRAMES = ("a {0} and {1} tale", "{0} , {1} and well told", "such a {0} , {1} story")
@@ -813,6 +823,7 @@ def procedural_task(
         stream = instances(f, place, Random(f"{name}:{place}:{seed}"), **difficulty)
         splits[place] = [replace(i, id=f"{name}-{seed}-{place}-{k}") for k, i in zip(range(n), stream)]
         if len(splits[place]) < n:
-            raise ValueError(f"{name} has only {len(splits[place])} different {place} questions at this difficulty, asked for {n}; ask for fewer or widen it")
+            raise ValueError(f"{name} has only {len(splits[place])} different {place} questions at this difficulty, asked for {n}; "
+                             "ask for fewer or widen it")
     return Task(name, f.kind, splits, f.labels, f.chance, source=f"procedural, in the image of {f.image}", revision=f"seed {seed}",
                 licence="Apache-2.0")
