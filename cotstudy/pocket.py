@@ -273,6 +273,7 @@ def _resume(state: Path, net, opts) -> dict:
     for o, s in zip(opts, states): o.load_state_dict(o.state_dict() | dict(state=s))
     with safe_open(state, "pt") as f: return json.loads(f.metadata()["run"])
 
+# %% ../nbs/60_pocket.ipynb #716dad3c
 def _begin(shape: Size, seed: int, start: str | Path | None, state: Path) -> tuple:
     "Tokenizer, network, optimisers and what was read so far: a new run, or an interrupted one."
     tokenizer = pocket_tokenizer()

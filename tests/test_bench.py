@@ -40,10 +40,52 @@ def test_unknown_groups_few_turns_and_a_missing_gpu_are_refused():
         with pytest.raises(ValueError, match="CUDA"): b.bench("gpu")
 
 
-@pytest.mark.parametrize("name", [b.GROUPS["gpu"][0], b.GROUPS["gpu"][1]])
+@pytest.mark.parametrize("name", b.GROUPS["gpu"])
 def test_gpu_rows_run_anywhere_when_fast(name):
-    row = b.gpu_row(name, repeats=1, fast=True)
-    assert row["name"] == name and row["ours"] > 0 and row["ratio"] == pytest.approx(row["ours"] / row["peer"], rel=0.02)
+    row = b.gpu_row(name, repeats=2, fast=True)
+    turns = row["settings"]["turns"]
+    assert row["name"] == name and {k: len(v) for k, v in turns.items()} == dict(ours=2, peer=2) and min(turns["ours"] + turns["peer"]) > 0
+    assert row["unit"] == ("rows/s" if "train" in name else "tokens/s") and row["settings"]["fast"]
+
+
+def test_a_row_holds_medians_of_rates_and_their_ratio(monkeypatch):
+    told = dict(ours=b.Turns([6, 6, 6], [2, 1, 3], [2, 2, 2]), peer=b.Turns([6, 6, 6], [6, 3, 12], [6, 6, 6]))  # 3, 6, 2 and 1, 2, 0.5
+    asked = []
+    monkeypatch.setattr(b, "take_turns", lambda arms, repeats: asked.append((sorted(arms), repeats)) or told)
+    row = b.gpu_row("gpu_train_gpt2", repeats=3, fast=True)
+    assert (row["ours"], row["peer"], row["ratio"]) == (3, 1, 3) and row["settings"]["ratio_cpu"] == 3
+    assert asked == [(["ours", "peer"], 1), (["ours", "peer"], 3)], "one turn to warm up, then those that count"
+    assert row["settings"]["turns"] == dict(ours=[3, 6, 2], peer=[1, 2, 0.5])
+
+
+def test_both_ways_of_training_do_the_same_work(monkeypatch):
+    found, real = {}, b.students.backward
+    def noted(lm, nll, rows, *how):
+        out = real(lm, nll, rows, *how)
+        found.setdefault(nll.__name__, []).append(float(out[0]))
+        return out
+    monkeypatch.setattr(b.students, "backward", noted)
+    assert [b.gpu_training(SMALL, shared)()() for shared in (True, False)] == [6, 6]
+    assert found["shared_nll"] == pytest.approx(found["padded_nll"], rel=2e-3) and len(found["shared_nll"]) == 1
+    assert min(found["shared_nll"]) > 0
+
+
+def test_both_ways_of_sampling_count_the_tokens_of_whole_draws():
+    work = replace(SMALL, n_eos=4)
+    for arm in (b.ours_sampling(work), b.generate_sampling(work, 1)):
+        n = arm()()
+        assert work.n_prompts * work.n <= n <= work.n_prompts * work.n * work.longest and n == int(n)
+
+
+def test_random_numbers_stay_as_they_were():
+    b.model.cache_clear()
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    net = b.model(SMALL).net
+    assert torch.equal(before, torch.get_rng_state())
+    b.model.cache_clear()
+    torch.manual_seed(8)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), b.model(SMALL).net.parameters())), "weights depend on the work alone"
 
 
 def test_published_shapes_have_their_sizes():

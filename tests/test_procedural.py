@@ -3,7 +3,7 @@ from random import Random
 import re
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from cotstudy.instances import KINDS, Instance
 from cotstudy.procedural import FAMILIES, PLACES, WORLD, LINKS, bucket, move, procedural_task, stated_answer
@@ -63,8 +63,8 @@ def test_missing_swap_is_found(seed):
     i = f.draw(rng, swaps=(3, 4))
     s = sentences(f.rationale(i, rng))
     states = [h for _, h in i.trace[1:]]
-    if len(set(states)) == len(states):  # a repeated state hides nothing new
-        assert f.check(i, " ".join(s[:1] + s[2:])).missing
+    assume(len(set(states)) == len(states))  # a repeated state hides nothing new
+    assert f.check(i, " ".join(s[:1] + s[2:])).missing
 
 @pytest.mark.parametrize("name", ["arith", "dates", "letters", "coin", "facts", "relations"])
 @settings(max_examples=40, deadline=None)
@@ -75,9 +75,9 @@ def test_wrong_order_is_found(name, seed):
     true, _ = f.steps(i)
     s = sentences(r)
     carry = [k for k, x in enumerate(s) if essential(name, i, x)]
-    if len(carry) < 2: return
+    assume(len(carry) >= 2)
     a, b = carry[0], carry[1]
-    if f.read(i, s[a]) == f.read(i, s[b]): return
+    assume(f.read(i, s[a]) != f.read(i, s[b]))
     s[a], s[b] = s[b], s[a]
     c = f.check(i, " ".join(s))
     assert not c.order_ok and not c.sound
@@ -88,7 +88,7 @@ def test_wrong_order_is_found(name, seed):
 def test_wrong_value_is_found(name, seed, by):
     i, r = fresh(name, seed)
     m = re.search(r"((?:=|is|makes|leaves) )(\d+)(?=[ .])", r)
-    if m is None: return
+    assume(m is not None)
     bad = r[:m.start(2)] + str(int(m[2]) + by) + r[m.end(2):]
     c = FAMILIES[name].check(i, f"{bad} So the answer is: {i.answer}")
     assert c.n_wrong >= 1 and c.lucky
@@ -116,7 +116,7 @@ def test_checker_never_raises(name, seed, text):
 @names
 def test_tasks_are_disjoint_and_repeatable(name):
     a, b, other = (procedural_task(name, 60, 20, 60, s) for s in (3, 3, 4))
-    assert a.kind in KINDS
+    assert a.kind in KINDS and {k: len(v) for k, v in a.splits.items()} == dict(train=60, selection=20, test=60)
     assert {k: list(v) for k, v in a.splits.items()} == {k: list(v) for k, v in b.splits.items()}
     assert a.split("test") != other.split("test")
     for x, y in (("train", "test"), ("train", "selection"), ("selection", "test")):
@@ -134,6 +134,7 @@ def test_test_split_does_not_depend_on_train_size():
 @pytest.mark.parametrize("name", ["coin", "strategy", "sentiment", "entail", "sst"])
 def test_labels_are_balanced(name):
     t = procedural_task(name, 0, 0, 300)
+    assert len(t.labels) >= 2
     for label in t.labels: assert abs(sum(i.answer == label for i in t.split("test")) / 300 - t.chance) < 0.05
 
 @settings(max_examples=100, deadline=None)
@@ -178,6 +179,7 @@ def test_what_was_asked_is_checked_too():
         assert f.check(i, text.replace(m[0], "so be it")).sound, "it may be left out"
 
 def test_world_is_closed():
+    assert {r for r, _ in WORLD} > set(LINKS) and len(WORLD) > 24
     for (r, c), v in WORLD.items(): assert r not in LINKS or (v != c and ("home", v) in WORLD)
 
 def test_errors_say_what_exists():
@@ -186,7 +188,9 @@ def test_errors_say_what_exists():
     with pytest.raises(ValueError, match="fewer"): procedural_task("sst", 100000, 0, 0)
 
 def test_stated_answer():
-    assert stated_answer("x. So the answer is: (B).") == "B" and stated_answer("The answer is 5\nQ: next") == "5" and stated_answer("none") is None
+    assert stated_answer("x. So the answer is: (B).") == "B"
+    assert stated_answer("The answer is 5\nQ: next") == "5"
+    assert stated_answer("none") is None
 
 def test_someone_elses_things_are_found():
     f = FAMILIES["arith"]
@@ -197,7 +201,7 @@ def test_someone_elses_things_are_found():
 @pytest.mark.parametrize("style, before, wrong",
                          [(0, "{a} {x} and {b} {y} swap:", "{a} {y} and {b} {x} swap:"),
                           (1, "{a} has the {x} and {b} has the {y}, so now", "{a} has the {y} and {b} has the {y}, so now"),
-                                                  (2, "{a}: {x}, {b}: {y} ->", "{a}: {x}, {b}: {x} ->")])
+                          (2, "{a}: {x}, {b}: {y} ->", "{a}: {x}, {b}: {x} ->")])
 def test_a_premise_that_contradicts_the_rationale_is_a_wrong_step(style, before, wrong):
     f, rng, hits = FAMILIES["shuffle"], Random(5), 0
     for _ in range(60):
