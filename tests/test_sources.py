@@ -122,6 +122,7 @@ def test_variants_and_names():
 def test_every_pin_has_a_checksum_but_one():
     assert [p.local for p in PINS.values() if not p.sha256] == ["AQuA/train.json"]
     assert {n for n, s in SOURCES.items() if not s.verified} == {"aqua", "anli", "sst2", "imdb"}
+    assert len(PINS) == 36
     assert all(len(p.commit) == 40 and int(p.commit, 16) for p in PINS.values())
 
 
@@ -300,7 +301,9 @@ def test_hub_failure_is_one_error(tmp_path, monkeypatch):
 
 def test_recorded_files_join_their_tasks(data_dir):
     known = {}
-    for path in sorted((data_dir / "recorded").glob("*.jsonl.gz")):
+    files = sorted((data_dir / "recorded").glob("*.jsonl.gz"))
+    assert files, "recorded/ holds no completions"
+    for path in files:
         table = recorded(path.name.removesuffix(".jsonl.gz"))
         assert list(table)[:7] == ["instance", "draw_index", "rationale", "answer_text", "prediction", "gold", "finish_reason"]
         assert table.attrs["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
