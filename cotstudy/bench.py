@@ -37,12 +37,13 @@ from tokenizers import Tokenizer, models as tokenizer_models, pre_tokenizers
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
 
-from . import models, students
+from . import decoding, models, students
 from .batch import expand, load_study, studies_folder
 from .draws import Ledger
 from .files import lease, write_json
 from .runs import home
 from .models import threads
+from .sampling import LM
 from .students import Example, Recipe
 
 # %% ../nbs/90_bench.ipynb #8b217416
@@ -81,7 +82,7 @@ SHAPES = {  # configurations of published models; weights are random here
                                        word_embed_proj_dim=2048, **kw)}
 
 @lru_cache(maxsize=2)
-def model(work: Work) -> models.LM:
+def model(work: Work) -> LM:
     "A model of the work's shape with random weights: a Llama (4 x width in its MLP, as `models.scratch`), or one of SHAPES on a GPU."
     special = dict(vocab_size=work.vocab, pad_token_id=0, eos_token_id=1, bos_token_id=None)
     config = SHAPES[work.shape](**special) if work.shape else LlamaConfig(
@@ -93,7 +94,7 @@ def model(work: Work) -> models.LM:
         net = AutoModelForCausalLM.from_config(config).to(models.DTYPES[work.dtype])
     if work.shape and torch.cuda.is_available(): net.to("cuda")
     net.generation_config.eos_token_id = list(range(1, 1 + work.n_eos)) if work.n_eos > 1 else 1
-    return models.LM(net, _word_tokenizer(work.vocab), "bench", sha256(repr(work).encode()).hexdigest()[:32])
+    return LM(net, _word_tokenizer(work.vocab), "bench", sha256(repr(work).encode()).hexdigest()[:32])
 
 def examples(work: Work) -> list[Example]:
     "The questions of the work with their completions, as text; EOS is added in training."
@@ -173,7 +174,7 @@ def ours_training(work: Work, batch: int = 60, n_threads: int = 1, seen: dict | 
     "One epoch of `students.train`."
     def prepare():
         base = model(work)
-        lm = models.LM(deepcopy(base.net), base.tokenizer, base.name, base.id)
+        lm = LM(deepcopy(base.net), base.tokenizer, base.name, base.id)
         lessons, plan, folder = examples(work), _plan(work, batch), Path(tempfile.mkdtemp())
         def go():
             with threads(n_threads): students.train(lm, lessons, plan, folder, eos=True)
@@ -366,13 +367,13 @@ def _prompts(work: Work) -> torch.Tensor:  # [prompts, tokens]
     return torch.tensor([model(work).prompt_ids(e.prompt) for e in examples(replace(work, n=1))])
 
 def ours_sampling(work: Work, n_threads: int = 1) -> Callable:
-    "All draws through `models.LM.complete`."
+    "All draws through `LM.complete`."
     def prepare():
         lm = model(work)
-        asks = [models.Request(e.prompt, tuple(range(work.n)), e.instance) for e in examples(replace(work, n=1))]
+        asks = [decoding.Request(e.prompt, tuple(range(work.n)), e.instance) for e in examples(replace(work, n=1))]
         def go():
             with threads(n_threads):
-                return sum(c.n_tok for part in lm.complete(asks, models.Decoding(1.0, max_tok=work.longest)) for c in part)
+                return sum(c.n_tok for part in lm.complete(asks, decoding.Decoding(1.0, max_tok=work.longest)) for c in part)
         return go
     return prepare
 
@@ -581,22 +582,21 @@ def with_memory(row: dict) -> dict:
 # %% ../nbs/90_bench.ipynb #89001440
 LEDGER_STEPS = ("append", "count", "view", "resume")
 
-class _Scribe:
+class _Scribe(decoding.Model):
     "A model that writes the same forty tokens at once."
     name = id = engine = "scribe"
     device, dtype = "cpu", "float32"
-    def prompt_ids(self, prompt: str) -> list[int]: return list(prompt.encode())
     def decode(self, ids, stop=()) -> str: return "x " * len(ids)
-    def complete(self, requests, decoding):
+    def complete(self, requests, how):
         for r in requests:
-            name, text = models.prompt_id(self, r.prompt, decoding), "Ann has 3 + 2 = 5 pens. " * 6
+            name, text = decoding.prompt_id(self, r.prompt, how), "Ann has 3 + 2 = 5 pens. " * 6
             ids, logprobs = torch.arange(40, dtype=torch.int32).numpy(), torch.full((40,), -0.5).numpy()
-            yield [models.Completion(r.instance, r.prompt, name, i, text + str(i), ids, logprobs, 40, "stop")
+            yield [decoding.Completion(r.instance, r.prompt, name, i, text + str(i), ids, logprobs, 40, "stop")
                    for i in r.draw_indices]
 
 def ledger_step(what: str, n: int, folder: str) -> int:  # draws seen
     "One thing that happens to a ledger of n draws, thirty for each question."
-    ledger, how, asks = Ledger(Path(folder)), models.Decoding(1.0, max_tok=64), [(f"q{i}", f"Question {i}?") for i in range(n // 30)]
+    ledger, how, asks = Ledger(Path(folder)), decoding.Decoding(1.0, max_tok=64), [(f"q{i}", f"Question {i}?") for i in range(n // 30)]
     def some(asks, k): return sum(len(ledger.draw(_Scribe(), asks[i: i + 2000], k, how)) for i in range(0, len(asks), 2000))
     if what == "append": return some(asks[: -max(1, len(asks) // 100)], 30)
     if what == "count": return len(ledger.read(columns=["prompt_id"]))

@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from .models import Completion, Decoding, Request, prompt_id
+from .decoding import Completion, Decoding, Request, prompt_id
 
 # %% ../nbs/30_draws.ipynb #7b22a177
 SCHEMA = pa.schema([
@@ -386,7 +386,7 @@ class Ledger:
     def _shelf(self, name: str) -> Shelf: return self._shelves.setdefault(name, Shelf(self.folder / name))
 
     def draw(
-        self, model,  # anything with .name .id .engine .device .dtype .prompt_ids .decode .complete
+        self, model,  # see `Model`
         requests: Sequence[tuple[str, str]],  # (instance id, rendered prompt)
         n: int,  # draws per request
         decoding: Decoding,
@@ -400,7 +400,7 @@ class Ledger:
         if decoding.temperature == 0 and (n, first) != (1, 0):
             raise ValueError(f"n={n}, first={first} at temperature 0: greedy decoding has only draw 0; ask for n=1 or set a temperature")
         shelf, indices = self.shelf(model, decoding), tuple(range(first, first + n))
-        ids = [self._prompt_id(shelf, model, prompt, decoding) for _, prompt in requests]
+        ids = [self._prompt_id(shelf, model, instance, prompt, decoding) for instance, prompt in requests]
         asked: dict[str, Request] = {}
         for pid, (instance, prompt) in zip(ids, requests): asked.setdefault(pid, Request(prompt, indices, instance))
         place = {pid: k for k, pid in enumerate(asked)}
@@ -416,9 +416,9 @@ class Ledger:
             make(shelf, model, decoding, asked, missing, flush_every, flush_s, progress)
         raise OSError(f"draws were written to {shelf.folder} four times and could not be read back; check that disk, what is whole there is kept")
 
-    def _prompt_id(self, shelf: Shelf, model, prompt: str, decoding: Decoding) -> str:
-        key = hashlib.sha256(f"{shelf.folder.name} {prompt}".encode()).digest()
-        if key not in self._ids: self._ids[key] = prompt_id(model, prompt, decoding)
+    def _prompt_id(self, shelf: Shelf, model, instance: str, prompt: str, decoding: Decoding) -> str:
+        key = hashlib.sha256(json.dumps([shelf.folder.name, prompt, "" if model.samples else instance]).encode()).digest()
+        if key not in self._ids: self._ids[key] = prompt_id(model, prompt, decoding, instance)
         return self._ids[key]
 
     def shelves(self) -> list[Shelf]: return [self._shelf(name) for name in sorted({p.parent.name for p in self.folder.glob("*/part-*.parquet")})]

@@ -26,8 +26,9 @@ def explained(e: OSError, path: str | Path) -> OSError:
     "The same error, saying which file it is about, what it means and what to do."
     if e.errno in (EACCES, EPERM, EROFS):
         return PermissionError(e.errno, f"{path} cannot be written: that place is read-only here; make it writable, or name another one")
-    full = "the disk is full" if e.errno in (ENOSPC, EDQUOT, EFBIG) else f"writing failed ({e.strerror or e})"
-    return OSError(e.errno, f"{full}: {path} was not written, and what was there before is as it was. Free some space and run the same again")
+    why, fix = f"writing failed ({e.strerror or e})", "Look at that place"
+    if e.errno in (ENOSPC, EDQUOT, EFBIG): why, fix = "the disk is full", "Free some space"
+    return OSError(e.errno, f"{why}: {path} was not written, and what was there before is as it was. {fix} and run the same again")
 
 def sync_folder(folder: str | Path) -> None:
     "Have the names in a folder reach the disk, where the system can do that."

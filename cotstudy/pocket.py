@@ -34,7 +34,9 @@ import torch.nn.functional as F
 
 from .files import lease, whole, write_json, write_text
 from .instances import Instance
-from .models import LM, Decoding, Request, load, threads
+from .decoding import Decoding, Request
+from .models import load, threads
+from .sampling import LM
 from .procedural import (BAD, CREATURES, FAMILIES, GOOD, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS, Family,
                                  bucket,
                                  procedural_task)

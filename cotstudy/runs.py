@@ -37,7 +37,8 @@ from .draws import Ledger, lease
 from .evaluate import summarise
 from .filters import USES_GOLD, apply_filters, parse_filter, votes
 from .instances import Instance, Task, few_samples
-from .models import Decoding
+from .decoding import Decoding, Request
+from .recorded import Recorded
 from .prompts import Exemplar, Format, Parsed, format_named, parse_completion, render_completion, render_prompt
 from .servers import Server, named_options, open_model
 from .students import Example, Recipe, train
@@ -186,12 +187,12 @@ def check_letters(table: pd.DataFrame, task: Task) -> None:
             raise ValueError(f"{table.attrs['name']!r} lists the options of {name!r} otherwise than task {task.name!r}, so its letters mean something else; "
                              f"name the rendering that was recorded, e.g. {task.name.split(':')[0]}:ho")
 
-def recorded_model(name: str, fmt: Format, table: pd.DataFrame | None = None) -> models.Recorded:  # table: None: of that name
+def recorded_model(name: str, fmt: Format, table: pd.DataFrame | None = None) -> Recorded:  # table: None: of that name
     "Published completions as a model whose draws are what was recorded."
     if table is None: table = recorded(name.removeprefix("recorded:"))
     said = table.answer_text if fmt.trigger else table.prediction.where(table.prediction.notna(), table.answer_text)
     text = [f"{fmt.lead}{(r or '').strip()}{fmt.sep}{str(a or '').strip()}{fmt.end}" for r, a in zip(table.rationale, said)]
-    return models.Recorded(table.assign(text=text, finish=table.finish_reason)[["instance", "draw_index", "text", "finish"]], name)
+    return Recorded(table.assign(text=text, finish=table.finish_reason)[["instance", "draw_index", "text", "finish"]], name)
 
 # %% ../nbs/55_runs.ipynb #9d60c62c
 def exemplars(task: Task, n: int) -> tuple[Exemplar, ...]:
@@ -314,7 +315,7 @@ def scorer(store: Store, cond: Condition, task: Task):
         target = votes(read_chains(draws, format_named(cond.teacher.format), task, blind(chosen), cond.rule, gold=False))
     fmt, mode = format_named(cond.format), "label" if cond.method == "label_only" else "cot"
     how = Decoding(0.0, max_tok=cond.max_student_tok, stop=fmt.stop)
-    asks = [models.Request(render_prompt(fmt, i.question, mode), (0,), i.id) for i in chosen if i.id in target]
+    asks = [Request(render_prompt(fmt, i.question, mode), (0,), i.id) for i in chosen if i.id in target]
 
     options = {i.id: i.options for i in chosen}
 

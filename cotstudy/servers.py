@@ -26,7 +26,8 @@ import numpy as np
 import tenacity
 from filelock import FileLock
 
-from .models import Completion, Decoding, Request, draw_key, load, prompt_id
+from .decoding import Completion, Decoding, Request, draw_key, prompt_id
+from .models import load
 
 # %% ../nbs/28_servers.ipynb #6b24b6b5
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 class Server:
     "A model behind an OpenAI-compatible address (completions, or chat)."
     engine, device, dtype, kind = "openai", "remote", "unknown", "server"
+    samples, one_step = True, False  # see `Model`
 
     def __init__(
         self, model: str, base_url: str | None = None,  # None: what OPENAI_BASE_URL says, else OpenAI's own
@@ -153,6 +155,8 @@ class Server:
     def id(self) -> str: return self._id + ("/chat" if self.chat else "")
     def __repr__(self): return f"Server({self.id!r})"
     def prompt_ids(self, prompt: str) -> list[int]: return list(prompt.encode())
+    def key_ids(self, prompt: str, instance: str = "") -> list[int]: return self.prompt_ids(prompt)
+    def in_format(self, fmt) -> "Server": return self.as_chat() if fmt.chat and not self.chat else self
     def decode(self, token_ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         raise ValueError(f"{self.name!r} gives texts, not tokens, so its completions cannot be cut; ask for a larger max_tok")
 
@@ -259,6 +263,7 @@ def _read(server: Server, answer, prompt: str) -> tuple[str, np.ndarray | None, 
 class Vllm:
     "A model run by vLLM in this process; its draws are recorded, not repeatable from one vLLM version to the next."
     engine, device, kind, chat = "vllm", "cuda", "decoder", False
+    samples, one_step = True, False  # see `Model`
 
     def __init__(self, name: str, revision: str | None = None, dtype: str = "bfloat16", **options):
         try: import vllm
@@ -269,6 +274,11 @@ class Vllm:
         self.tokenizer = self.llm.get_tokenizer()
 
     def prompt_ids(self, prompt: str) -> list[int]: return list(self.tokenizer(prompt)["input_ids"])
+    def key_ids(self, prompt: str, instance: str = "") -> list[int]: return self.prompt_ids(prompt)
+
+    def in_format(self, fmt) -> "Vllm":
+        if fmt.chat: raise ValueError(f"{self.name!r} cannot be asked in the chat format {fmt.name!r}; take another format")
+        return self
 
     def decode(self, token_ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         text = self.tokenizer.decode(list(map(int, token_ids)), skip_special_tokens=True)

@@ -31,7 +31,8 @@ import pyarrow.parquet as pq
 from .evaluate import summarise
 from .filters import apply_filters, parse_filter, votes
 from .instances import SPLITS, Instance, Task, few_samples
-from .models import Decoding, Recorded, Request
+from .decoding import Decoding, Request
+from .recorded import Recorded
 from .prompts import Format, check_same_prompt, format_named, parse_completion, render_completion, render_prompt
 from .runs import (Condition, Store, Teacher, asked_of_ledger, check_letters, content_id, make_items, provenance, read_chains, recorded_model, results, scorer, spoken,
                            teacher_draws, write_text)

@@ -25,19 +25,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from cotstudy import draws
 from cotstudy.draws import Ledger, lease, winners
-from cotstudy.models import Completion, Decoding, Request, prompt_id
+from cotstudy import decoding
+from cotstudy.decoding import Completion, Decoding, Request, prompt_id
 
 EOS = 0
 
 
-class Model:
+class Model(decoding.Model):
     "Says 1 to 12 letters that only (id, prompt, draw index) decide; keeps a log of what it was asked."
     name, engine, device, dtype = "toy/model", "toy", "cpu", "float32"
 
     def __init__(self, id="toy-1", pause=0.0, per_list=5, log=None):
         self.id, self.pause, self.per_list, self.asked, self.log = id, pause, per_list, [], log
 
-    def prompt_ids(self, prompt): return [ord(c) for c in prompt]
     def decode(self, ids): return "".join(chr(i) for i in ids if i != EOS)
 
     def whole(self, prompt, i):

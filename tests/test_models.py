@@ -12,9 +12,11 @@ from transformers import (GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXFor
                           OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForConditionalGeneration,
                           BloomConfig, BloomForCausalLM)
 
-from cotstudy import models
-from cotstudy.models import (LM, Decoding, Recorded, Request, choose, distribution, divergence, draw_key, folder_id, invert, load, logprobs, prompt_id,
-                             scratch, shares_prefixes, uniforms)
+from cotstudy import sampling
+from cotstudy.decoding import Decoding, Request, choose, distribution, draw_key, invert, prompt_id, uniforms
+from cotstudy.models import folder_id, load, scratch
+from cotstudy.recorded import Recorded
+from cotstudy.sampling import LM, divergence, logprobs, shares_prefixes
 
 torch.set_num_threads(1)
 TEXTS = ["Q: Ann has 3 pens. Ann buys 2 more. How many pens does Ann have now?\nA: Let's think step by step.",
@@ -188,7 +190,7 @@ def test_stop_text_of_characters_made_of_several_tokens(llama):
     "An é is two byte tokens here; the stop text ends in the middle of nothing."
     ids = np.array(TOKENIZER("ab é cd")["input_ids"], np.int32)
     how = Decoding(stop=("é",))
-    places = models._Places(llama, how, 1)
+    places = sampling._Places(llama, how, 1)
     places.tokens[0, : len(ids)] = ids
     hit = []
     for n in range(1, len(ids) + 1):
@@ -204,9 +206,9 @@ def test_a_length_limit_is_a_view(llama):
 
 
 def test_each_prompt_is_read_once_and_rows_are_bounded(llama, monkeypatch):
-    read, sizes, prefill, step = [], [], models._prefill, models._step
-    monkeypatch.setattr(models, "_prefill", lambda lm, prompts, *a: read.extend(prompts) or prefill(lm, prompts, *a))
-    monkeypatch.setattr(models, "_step", lambda net, cohorts: sizes.append(sum(len(c.rows) for c in cohorts)) or step(net, cohorts))
+    read, sizes, prefill, step = [], [], sampling._prefill, sampling._step
+    monkeypatch.setattr(sampling, "_prefill", lambda lm, prompts, *a: read.extend(prompts) or prefill(lm, prompts, *a))
+    monkeypatch.setattr(sampling, "_step", lambda net, cohorts: sizes.append(sum(len(c.rows) for c in cohorts)) or step(net, cohorts))
     got = run(llama, [Request(p, tuple(range(10))) for p in PROMPTS], Decoding(temperature=1.0, max_tok=30), 25)
     assert len(got) == 50 and len(read) == len(set(read)) == 5 and max(sizes) <= 25
     assert [len(p) for p in read] == sorted(map(len, read), reverse=True)

@@ -14,7 +14,7 @@ import pytest
 
 from cotstudy import runs
 from cotstudy.instances import Instance, Task
-from cotstudy.models import Completion, prompt_id
+from cotstudy.decoding import Completion, Model, prompt_id
 from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.runs import Condition, Store, Teacher, collect, make_corpus, run, run_cell
 from cotstudy.students import Recipe
@@ -22,7 +22,7 @@ from cotstudy.students import Recipe
 SIZES = dict(n_train=10, n_selection=4, n_test=6)
 
 
-class Scripted:
+class Scripted(Model):
     "A teacher that knows the right chain for even draws and slips on odd ones."
     name, id, engine, device, dtype = "scripted", "scripted-1", "test", "cpu", "float32"
 
@@ -30,9 +30,6 @@ class Scripted:
         self.n_made = 0
         task = procedural_task("arith", **SIZES)
         self.by_prompt = {i.question: i for split in ("train", "selection", "test") for i in task.split(split)}
-
-    def prompt_ids(self, prompt):
-        return list(prompt.encode())
 
     def decode(self, token_ids, stop=()):
         return " ".join(self.words[t] for t in token_ids)

@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from cotstudy.models import Decoding, Request
+from cotstudy.decoding import Decoding, Request
 from cotstudy.servers import PRICES, Budget, OverBudget, Price, Server, Vllm, budget, named_options, open_model
 
 pytest.importorskip("openai", reason="the openai client is an extra: pip install 'cotstudy[api]'")

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, models as tokenizer_models, pre_tokenizers
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM,
                           PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration)
 
-from cotstudy.models import LM, load
+from cotstudy.models import load
+from cotstudy.sampling import LM
 from cotstudy.students import (SCOTD, Example, Recipe, Row, Twins, backward, batch_at, choose_nll, encoded_nll, epoch_order, fingerprint, ho_recipe, lr_at,
                                out_of_memory, padded_nll, parts_of, read_record, shared_nll, step_rows, threads, tokenise, train)
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cotstudy import models, workbench as w
 from cotstudy.cli import app
-from cotstudy.models import Completion, prompt_id
+from cotstudy.decoding import Completion, Decoding, Model, prompt_id
 from cotstudy.prompts import format_named
 from cotstudy.runs import Condition, Store, Teacher, run_cell
 from cotstudy.servers import budget
@@ -23,16 +23,13 @@ from cotstudy.students import Recipe
 from cotstudy.tasks import load as load_task
 
 
-class Scripted:
+class Scripted(Model):
     "A teacher that is right in even draws, one too high in odd ones, and breaks off after `n_left` draws."
     name, id, engine, device, dtype = "scripted", "scripted-1", "test", "cpu", "float32"
     n_made, n_left = 0, 10**9
 
     def __init__(self):
         self.words = []
-
-    def prompt_ids(self, prompt):
-        return list(prompt.encode())
 
     def decode(self, token_ids, stop=()):
         return " ".join(self.words[t] for t in token_ids)
@@ -357,7 +354,7 @@ def test_the_template_alone_writes_special_tokens(tmp_path, template):
     assert lm.tokenizer.decode(lm.prompt_ids("How many?")) == "<bos>How many?" and not lm.chat
     assert lm.as_chat().as_chat().id == lm.as_chat().id != lm.id
     # asked in both ways, one ledger keeps the draws apart
-    assert prompt_id(lm, "Q", models.Decoding()) != prompt_id(lm.as_chat(), "Q", models.Decoding())
+    assert prompt_id(lm, "Q", Decoding()) != prompt_id(lm.as_chat(), "Q", Decoding())
 
 
 def test_a_chat_student_end_to_end(desk):
