@@ -87,8 +87,7 @@ def model(work: Work) -> LM:
     special = dict(vocab_size=work.vocab, pad_token_id=0, eos_token_id=1, bos_token_id=None)
     config = SHAPES[work.shape](**special) if work.shape else LlamaConfig(
         hidden_size=work.width, intermediate_size=4 * work.width, num_hidden_layers=work.layers, num_attention_heads=work.heads,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True, **special)
+        max_position_embeddings=2048, tie_word_embeddings=True, **special)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(work.seed)
         net = AutoModelForCausalLM.from_config(config).to(models.DTYPES[work.dtype])
@@ -231,14 +230,20 @@ def trl_training(work: Work, batch: int = 32, grouped: bool = False, n_threads: 
 # %% ../nbs/90_bench.ipynb #c5a49f8e
 def _sft_trainer(trl, base, rows, batch: int, grouped: bool):
     "TRL's trainer as favourable as its options allow; the dataset is tokenised before."
-    from datasets import Dataset
+    import datasets
     lines = [dict(input_ids=[*r.prompt, *c], completion_mask=[0] * len(r.prompt) + [1] * len(c)) for r in rows for c in r.completions]
     config = trl.SFTConfig(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, num_train_epochs=1, max_length=None, completion_only_loss=True,
         bf16=False, fp16=False, use_cpu=True, gradient_checkpointing=False, learning_rate=1e-4, lr_scheduler_type="constant",
         train_sampling_strategy="group_by_length" if grouped else "random",
         max_grad_norm=1.0, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False)
-    trainer = trl.SFTTrainer(model=deepcopy(base.net), args=config, train_dataset=Dataset.from_list(lines), processing_class=base.tokenizer)
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        trainer = trl.SFTTrainer(model=deepcopy(base.net), args=config, train_dataset=datasets.Dataset.from_list(lines),
+                                 processing_class=base.tokenizer)
+    finally:
+        if bars: datasets.enable_progress_bars()
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
 
@@ -380,8 +385,7 @@ def ours_sampling(work: Work, n_threads: int = 1) -> Callable:
 # %% ../nbs/90_bench.ipynb #287c08b7
 def _generation(work: Work) -> GenerationConfig:
     return GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=work.longest, num_return_sequences=work.n,
-                            pad_token_id=0,
-                            eos_token_id=model(work).net.generation_config.eos_token_id)
+                            pad_token_id=0, eos_token_id=model(work).net.generation_config.eos_token_id)
 
 def generate_sampling(work: Work, at_once: int = 4, n_threads: int = 1) -> Callable:
     "All draws through `generate`, some prompts at once."

@@ -37,9 +37,8 @@ from .instances import Instance
 from .decoding import Decoding, Request
 from .models import load, threads
 from .sampling import LM
-from .procedural import (BAD, CREATURES, FAMILIES, GOOD, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS, Family,
-                                 bucket,
-                                 procedural_task)
+from .procedural import (BAD, CREATURES, FAMILIES, GOOD, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS,
+                                 Family, bucket, procedural_task)
 from .prompts import FORMATS, Exemplar, parse_completion, render_completion, render_prompt
 
 # %% ../nbs/60_pocket.ipynb #f0daf032
@@ -170,9 +169,9 @@ class Size:
     steps: int  # batches of 1,536 tokens
     lr: float = 2e-3  # peak learning rate
 
-SIZES = dict(xs=Size(48, 2, 4, 144, 3600, 3e-3), s=Size(80, 3, 4, 240, 3600, 3e-3), m=Size(96, 4, 4, 288, 3600),
-             l=Size(128, 4, 4, 384, 3600),
-             teacher=Size(160, 4, 5, 480, 12000))
+SIZES = dict(
+    xs=Size(48, 2, 4, 144, 3600, 3e-3), s=Size(80, 3, 4, 240, 3600, 3e-3), m=Size(96, 4, 4, 288, 3600), l=Size(128, 4, 4, 384, 3600),
+    teacher=Size(160, 4, 5, 480, 12000))
 
 def network(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
     "An untrained Llama of one size."
