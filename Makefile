@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 PIP_FLAGS ?=
-ROUNDS ?= 10
+ROUNDS ?= 5
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 
@@ -24,7 +24,7 @@ study: $(SETUP)  ## run the quick study: outputs/quick/report.html
 test: $(SETUP)  ## export, clean and README must change nothing; then lint, all notebooks, pytest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py
 
-fuzz: $(SETUP)  ## the property tests with new examples, ROUNDS=10 times
+fuzz: $(SETUP)  ## the property tests with new examples, ROUNDS=5 times
 	for k in $$(seq $(ROUNDS)); do HYPOTHESIS_PROFILE=long $(BIN)/pytest -q -m hypothesis --hypothesis-seed=$$(date +%s) tests || exit 1; done
 
 lab: $(SETUP)  ## open JupyterLab on the book
