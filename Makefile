@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
+PIP_FLAGS ?=
+ROUNDS ?= 5
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 
@@ -11,7 +13,7 @@ help:  ## list the targets
 $(SETUP): settings.ini setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cotstudy needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 setup: $(SETUP)  ## install everything into .venv
@@ -19,8 +21,11 @@ setup: $(SETUP)  ## install everything into .venv
 study: $(SETUP)  ## run the quick study: outputs/quick/report.html
 	$(BIN)/cotstudy run quick
 
-test: $(SETUP)  ## export, clean and README must change nothing; then all notebooks, then pytest
+test: $(SETUP)  ## export, clean and README must change nothing; then lint, all notebooks, pytest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py
+
+fuzz: $(SETUP)  ## the property tests with new examples, ROUNDS=5 times
+	for k in $$(seq $(ROUNDS)); do HYPOTHESIS_PROFILE=long $(BIN)/pytest -q -m hypothesis --hypothesis-seed=$$(date +%s) tests || exit 1; done
 
 lab: $(SETUP)  ## open JupyterLab on the book
 	$(BIN)/jupyter lab nbs/index.ipynb
@@ -37,5 +42,5 @@ lint: $(SETUP)  ## ruff
 clean:  ## forget the quick study and the store (draws, students)
 	rm -rf outputs/quick outputs/store
 
-.PHONY: help setup study test lab readme export lint clean
+.PHONY: help setup study test fuzz lab readme export lint clean
 .DEFAULT_GOAL := help

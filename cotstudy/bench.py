@@ -12,17 +12,9 @@ __all__ = ['SHAPES', 'WORKS', 'GROUPS', 'TARGETS', 'ARMS', 'LEDGER_STEPS', 'Work
 
 # %% ../nbs/90_bench.ipynb #df042d43
 """Speed, measured: training against `trl.SFTTrainer`, sampling against `transformers.generate` and `generate_batch`, a study against plain
-papermill, and training against the matrix products of the machine. Ours and the peer take turns on the same work in one run; medians count."""
-import json
-import os
-import platform
-import resource
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-import warnings
+papermill, and training against the matrix products of the machine. Ours and the peer take turns on the same work in one run;
+medians count."""
+import json, os, platform, resource, shutil, subprocess, sys, tempfile, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout
 from copy import deepcopy
@@ -48,6 +40,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, Lla
 from . import decoding, models, students
 from .batch import expand, load_study, studies_folder
 from .draws import Ledger
+from .files import lease, write_json
 from .runs import home
 from .models import threads
 from .sampling import LM
@@ -80,20 +73,24 @@ def _word_tokenizer(vocab: int):
 
 def _words(ids: Iterable[int]) -> str: return " ".join(f"w{i}" for i in ids)
 
+# %% ../nbs/90_bench.ipynb #28296bd0
 SHAPES = {  # configurations of published models; weights are random here
     "gpt2": lambda **kw: GPT2Config(**kw),
-    "smollm2_135m": lambda **kw: LlamaConfig(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True, **kw),
-    "opt_1.3b": lambda **kw: OPTConfig(hidden_size=2048, ffn_dim=8192, num_hidden_layers=24, num_attention_heads=32, word_embed_proj_dim=2048, **kw)}
+    "smollm2_135m": lambda **kw: LlamaConfig(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+                                             num_key_value_heads=3, tie_word_embeddings=True, **kw),
+    "opt_1.3b": lambda **kw: OPTConfig(hidden_size=2048, ffn_dim=8192, num_hidden_layers=24, num_attention_heads=32,
+                                       word_embed_proj_dim=2048, **kw)}
 
 @lru_cache(maxsize=2)
 def model(work: Work) -> LM:
-    "A model of the work's shape with random weights: a Llama (4 x width in its MLP, as `models.scratch`), or one of SHAPES on the GPU if there is one."
-    torch.manual_seed(work.seed)
+    "A model of the work's shape with random weights: a Llama (4 x width in its MLP, as `models.scratch`), or one of SHAPES on a GPU."
     special = dict(vocab_size=work.vocab, pad_token_id=0, eos_token_id=1, bos_token_id=None)
     config = SHAPES[work.shape](**special) if work.shape else LlamaConfig(
-        hidden_size=work.width, intermediate_size=4 * work.width, num_hidden_layers=work.layers, num_attention_heads=work.heads, max_position_embeddings=2048,
-        tie_word_embeddings=True, **special)
-    net = AutoModelForCausalLM.from_config(config).to(models.DTYPES[work.dtype])
+        hidden_size=work.width, intermediate_size=4 * work.width, num_hidden_layers=work.layers, num_attention_heads=work.heads,
+        max_position_embeddings=2048, tie_word_embeddings=True, **special)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(work.seed)
+        net = AutoModelForCausalLM.from_config(config).to(models.DTYPES[work.dtype])
     if work.shape and torch.cuda.is_available(): net.to("cuda")
     net.generation_config.eos_token_id = list(range(1, 1 + work.n_eos)) if work.n_eos > 1 else 1
     return LM(net, _word_tokenizer(work.vocab), "bench", sha256(repr(work).encode()).hexdigest()[:32])
@@ -102,24 +99,32 @@ def examples(work: Work) -> list[Example]:
     "The questions of the work with their completions, as text; EOS is added in training."
     r = Random(work.seed)
     some = lambda n: _words(r.randint(1 + work.n_eos, work.vocab - 1) if work.n_eos > 2 else r.randint(3, work.vocab - 1) for _ in range(n))
-    return [Example(f"q{i}", some(work.prompt_tok), tuple(some(r.randint(work.shortest, work.longest) - 1) for _ in range(work.n))) for i in range(work.n_prompts)]
+    return [Example(f"q{i}", some(work.prompt_tok), tuple(some(r.randint(work.shortest, work.longest) - 1) for _ in range(work.n)))
+            for i in range(work.n_prompts)]
 
 # %% ../nbs/90_bench.ipynb #999f0cfd
 _SHAPE = dict(width=256, layers=4, heads=4)
 def _of_size(size: str) -> dict: return dict(zip(("width", "layers", "heads"), models.SIZES[size]))
 
 WORKS = {
-    "train_n30": Work(n_prompts=32, n=30, **_SHAPE), "train_n1": Work(n_prompts=480, n=1, **_SHAPE), "train_peak": Work(n_prompts=8, n=30, **_of_size("8m")),
-    "sample_1m": Work(n_prompts=32, n=30, n_eos=25, longest=128, **_of_size("1m")), "sample_8m": Work(n_prompts=16, n=30, n_eos=25, longest=128, **_of_size("8m")),
-    "sample_1m_cut60": Work(n_prompts=32, n=30, n_eos=12, **_of_size("1m")), "sample_8m_cut60": Work(n_prompts=16, n=30, n_eos=12, **_of_size("8m"))}
-GROUPS = {"train": ("train_n30", "train_n1", "train_peak"), "sample": tuple(k for k in WORKS if k.startswith("sample")), "study": ("study_quick",), "ledger": ("ledger_1m",),
+    "train_n30": Work(n_prompts=32, n=30, **_SHAPE), "train_n1": Work(n_prompts=480, n=1, **_SHAPE),
+    "train_peak": Work(n_prompts=8, n=30, **_of_size("8m")),
+    "sample_1m": Work(n_prompts=32, n=30, n_eos=25, longest=128, **_of_size("1m")),
+    "sample_8m": Work(n_prompts=16, n=30, n_eos=25, longest=128, **_of_size("8m")),
+    "sample_1m_cut60": Work(n_prompts=32, n=30, n_eos=12, **_of_size("1m")),
+    "sample_8m_cut60": Work(n_prompts=16, n=30, n_eos=12, **_of_size("8m"))}
+GROUPS = {"train": ("train_n30", "train_n1", "train_peak"), "sample": tuple(k for k in WORKS if k.startswith("sample")),
+          "study": ("study_quick",), "ledger": ("ledger_1m",),
           "gpu": tuple(f"gpu_{what}_{shape}" for shape in SHAPES for what in ("train", "sample"))}
-TARGETS = {"train_n30": (2.4, 3.5), "train_n1": (1.1, 1.5), "sample_1m": (3, 6), "sample_8m": (5, 8), "study_quick": (4, 8), "train_peak": (0.35, 0.55)}  # required, aim
+TARGETS = {  # required, aim
+    "train_n30": (2.4, 3.5), "train_n1": (1.1, 1.5), "sample_1m": (3, 6), "sample_8m": (5, 8), "study_quick": (4, 8),
+    "train_peak": (0.35, 0.55)}
 
 def work_of(name: str, fast: bool = False) -> Work:
     "The work of a row; with `fast` a tiny model, few questions."
     work = WORKS[name]
-    return replace(work, n_prompts=12 if work.n == 1 else 2, n=min(work.n, 6), width=32, layers=2, heads=2, n_eos=min(work.n_eos, 12)) if fast else work
+    if not fast: return work
+    return replace(work, n_prompts=12 if work.n == 1 else 2, n=min(work.n, 6), width=32, layers=2, heads=2, n_eos=min(work.n_eos, 12))
 
 # %% ../nbs/90_bench.ipynb #207d888e
 @dataclass
@@ -168,7 +173,8 @@ def ours_training(work: Work, batch: int = 60, n_threads: int = 1, seen: dict | 
     "One epoch of `students.train`."
     def prepare():
         base = model(work)
-        lm, lessons, plan, folder = LM(deepcopy(base.net), base.tokenizer, base.name, base.id), examples(work), _plan(work, batch), Path(tempfile.mkdtemp())
+        lm = LM(deepcopy(base.net), base.tokenizer, base.name, base.id)
+        lessons, plan, folder = examples(work), _plan(work, batch), Path(tempfile.mkdtemp())
         def go():
             with threads(n_threads): students.train(lm, lessons, plan, folder, eos=True)
             record = students.read_record(folder)
@@ -188,7 +194,9 @@ def _seen_by_us(work: Work, plan: Recipe, record: dict) -> dict:
 # %% ../nbs/90_bench.ipynb #d2cb06a2
 def _trl():
     try: import trl
-    except ImportError as e: raise ImportError("the train rows compare with TRL, which is not installed; install it with: pip install 'cotstudy[bench]' -c constraints.txt") from e
+    except ImportError as e:
+        raise ImportError("the train rows compare with TRL, which is not installed; "
+                          "install it with: pip install 'cotstudy[bench]' -c constraints.txt") from e
     return trl
 
 def trl_training(work: Work, batch: int = 32, grouped: bool = False, n_threads: int = 1, seen: dict | None = None) -> Callable:
@@ -212,21 +220,30 @@ def trl_training(work: Work, batch: int = 32, grouped: bool = False, n_threads: 
                 warnings.simplefilter("ignore")
                 trainer.train()
             shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
-            if seen is not None: seen["peer"] = dict(completions=sum(pairs.values()), label_tok=sum(len(c) * k for (_, c), k in pairs.items()), digest=_digest(pairs))
+            if seen is not None:
+                seen["peer"] = dict(completions=sum(pairs.values()), label_tok=sum(len(c) * k for (_, c), k in pairs.items()),
+                                    digest=_digest(pairs))
             return float(work.n_prompts * work.n)
         return go
     return prepare
 
+# %% ../nbs/90_bench.ipynb #c5a49f8e
 def _sft_trainer(trl, base, rows, batch: int, grouped: bool):
     "TRL's trainer as favourable as its options allow; the dataset is tokenised before."
-    from datasets import Dataset, disable_progress_bars
-    disable_progress_bars()
+    import datasets
     lines = [dict(input_ids=[*r.prompt, *c], completion_mask=[0] * len(r.prompt) + [1] * len(c)) for r in rows for c in r.completions]
     config = trl.SFTConfig(
-        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, num_train_epochs=1, max_length=None, completion_only_loss=True, bf16=False, fp16=False,
-        use_cpu=True, gradient_checkpointing=False, train_sampling_strategy="group_by_length" if grouped else "random", learning_rate=1e-4, lr_scheduler_type="constant",
+        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, num_train_epochs=1, max_length=None, completion_only_loss=True,
+        bf16=False, fp16=False, use_cpu=True, gradient_checkpointing=False, learning_rate=1e-4, lr_scheduler_type="constant",
+        train_sampling_strategy="group_by_length" if grouped else "random",
         max_grad_norm=1.0, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False)
-    trainer = trl.SFTTrainer(model=deepcopy(base.net), args=config, train_dataset=Dataset.from_list(lines), processing_class=base.tokenizer)
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        trainer = trl.SFTTrainer(model=deepcopy(base.net), args=config, train_dataset=datasets.Dataset.from_list(lines),
+                                 processing_class=base.tokenizer)
+    finally:
+        if bars: datasets.enable_progress_bars()
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
 
@@ -259,13 +276,15 @@ def train_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     turns = take_turns({"ours": ours_training(work, **ours, seen=seen), "peer": trl_training(work, **peer, seen=seen)}, repeats)
     if seen["ours"] != seen["peer"]: raise RuntimeError(f"the two sides saw other completions: {seen}")
     profile = where_time_goes(ours_training(small, **ours | dict(n_threads=1))())
-    return _row(name, turns, "rate", "rows/s", fast, ours=ours, peer=dict(of="trl.SFTTrainer", **peer), seen=seen, sweep=sweep, our_sweep=our_sweep, profile=profile, work=vars(work))
+    return _row(name, turns, "rate", "rows/s", fast, ours=ours, peer=dict(of="trl.SFTTrainer", **peer), seen=seen, sweep=sweep,
+                our_sweep=our_sweep, profile=profile, work=vars(work))
 
 def _row(name: str, turns: dict[str, Turns], key: str, unit: str, fast: bool, **settings) -> dict:
     "A line of the table."
     a, b = (getattr(turns[k], key) for k in ("ours", "peer"))
     spread = {k: [round(w / s, 3) for w, s in zip(t.work, t.cpu if key == "cpu_rate" else t.wall)] for k, t in turns.items()}
-    both = {f"ratio_{k}": round(getattr(turns["ours"], v) / getattr(turns["peer"], v), 3) for k, v in (("wall", "rate"), ("cpu", "cpu_rate"))}
+    both = {f"ratio_{k}": round(getattr(turns["ours"], v) / getattr(turns["peer"], v), 3)
+            for k, v in (("wall", "rate"), ("cpu", "cpu_rate"))}
     return dict(name=name, ours=round(a, 3), peer=round(b, 3), ratio=round(a / b, 3), unit=unit,
                 settings=settings | both | dict(repeats=len(turns["ours"].work), turns=spread, fast=fast, machine=machine()))
 
@@ -275,16 +294,19 @@ def machine() -> dict:
     try: cpu = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     except (OSError, StopIteration): cpu = platform.processor() or platform.machine()
     names = [n for n in ("torch", "transformers", "trl", "papermill") if _has(n)]
-    return dict(cpu=cpu, cores=n_cores(), load=round(os.getloadavg()[0], 1), python=platform.python_version(), date=time.strftime("%Y-%m-%d"),
+    return dict(cpu=cpu, cores=n_cores(), load=round(os.getloadavg()[0], 1), python=platform.python_version(),
+                date=time.strftime("%Y-%m-%d"),
                 gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None) | {n: version(n) for n in names}
 
 def _has(package: str) -> bool:
     try: return bool(version(package))
     except ImportError: return False
 
-_KINDS = {"matrix products": ("mm", "addmm", "bmm", "baddbmm"), "attention kernels": ("_scaled_dot_product",), "optimiser": ("_fused_adamw", "_foreach", "linalg_vector_norm"),
+_KINDS = {"matrix products": ("mm", "addmm", "bmm", "baddbmm"), "attention kernels": ("_scaled_dot_product",),
+          "optimiser": ("_fused_adamw", "_foreach", "linalg_vector_norm"),
           "copies and fills": ("copy_", "cat", "index", "fill_", "scatter", "gather"),
-          "one element at a time": ("mul", "add", "sub", "div", "silu", "gelu", "pow", "rsqrt", "neg", "mean", "sum", "exp", "softmax", "_softmax", "_log_softmax", "log_softmax", "where")}
+          "one element at a time": ("mul", "add", "sub", "div", "silu", "gelu", "pow", "rsqrt", "neg", "mean", "sum", "exp", "softmax",
+                                    "_softmax", "_log_softmax", "log_softmax", "where")}
 
 def where_time_goes(go: Callable) -> dict[str, float]:  # shares, the largest first
     "Share of each kind of operator in the processor time of a piece of work (torch.profiler, this thread)."
@@ -292,12 +314,17 @@ def where_time_goes(go: Callable) -> dict[str, float]:  # shares, the largest fi
     spent: dict[str, float] = {}
     for e in p.key_averages():
         op = e.key.removeprefix("aten::")
-        kind = next((k for k, names in _KINDS.items() if op.rstrip("_") in names or any(len(n) > 4 and op.startswith(n) for n in names)), "rest")
+        fits = lambda names: op.rstrip("_") in names or any(len(n) > 4 and op.startswith(n) for n in names)
+        kind = next((k for k, names in _KINDS.items() if fits(names)), "rest")
         spent[kind] = spent.get(kind, 0.0) + e.self_cpu_time_total
     return {k: round(v / sum(spent.values()), 3) for k, v in sorted(spent.items(), key=lambda kv: -kv[1])}
 
 # %% ../nbs/90_bench.ipynb #a756a6c8
-def matrix_peak(n_threads: int, shapes=((768, 768, 768), (1024, 1024, 1024), (2048, 2048, 2048), (1024, 384, 1536), (1024, 1536, 384)), seconds: float = 0.3) -> float:
+def matrix_peak(
+    n_threads: int,
+    shapes=((768, 768, 768), (1024, 1024, 1024), (2048, 2048, 2048), (1024, 384, 1536), (1024, 1536, 384)),
+    seconds: float = 0.3,  # for each shape
+) -> float:
     "Largest measured rate of float32 matrix products, operations per second (multiply and add counted as two)."
     best = 0.0
     with threads(n_threads):
@@ -315,6 +342,7 @@ def operations(go: Callable) -> float:
     products = ("mm", "addmm", "bmm", "baddbmm")
     return float(sum(n for op, n in counter.get_flop_counts()["Global"].items() if str(op).removeprefix("aten.").split(".")[0] in products))
 
+# %% ../nbs/90_bench.ipynb #be0174f3
 def peak_row(repeats: int = 3, fast: bool = False) -> dict:
     "Matrix operations per second in training, and the most this machine can do."
     work = work_of("train_peak", fast)
@@ -329,12 +357,15 @@ def peak_row(repeats: int = 3, fast: bool = False) -> dict:
     for _ in range(repeats):
         speeds.append(matrix_peak(n, seconds=0.05 if fast else 0.3))
         one = take_turns({"ours": counted}, 1)["ours"]
-        turns.work += one.work; turns.wall += one.wall; turns.cpu += one.cpu
+        turns.work += one.work
+        turns.wall += one.wall
+        turns.cpu += one.cpu
     peak = max(speeds) / 1e9
-    return dict(name="train_peak", ours=round(turns.rate, 2), peer=round(peak, 2), ratio=round(turns.rate / peak, 3), unit="GFLOP/s", settings=dict(
-        ours=ours, peer=dict(of="best float32 matrix product", n_threads=n), sweep=sweep, ratio_cpu=round(turns.cpu_rate * n / peak, 3), gflop_per_epoch=round(done / 1e9, 2),
-        n_params=model(work).n_params, peaks=[round(s / 1e9, 2) for s in speeds], turns=[round(w / s, 2) for w, s in zip(turns.work, turns.wall)],
-        repeats=repeats, fast=fast, work=vars(work), machine=machine()))
+    found = dict(name="train_peak", ours=round(turns.rate, 2), peer=round(peak, 2), ratio=round(turns.rate / peak, 3), unit="GFLOP/s")
+    return found | dict(settings=dict(
+        ours=ours, peer=dict(of="best float32 matrix product", n_threads=n), sweep=sweep, ratio_cpu=round(turns.cpu_rate * n / peak, 3),
+        gflop_per_epoch=round(done / 1e9, 2), n_params=model(work).n_params, peaks=[round(s / 1e9, 2) for s in speeds],
+        turns=[round(w / s, 2) for w, s in zip(turns.work, turns.wall)], repeats=repeats, fast=fast, work=vars(work), machine=machine()))
 
 # %% ../nbs/90_bench.ipynb #760cab22
 def _prompts(work: Work) -> torch.Tensor:  # [prompts, tokens]
@@ -346,13 +377,15 @@ def ours_sampling(work: Work, n_threads: int = 1) -> Callable:
         lm = model(work)
         asks = [decoding.Request(e.prompt, tuple(range(work.n)), e.instance) for e in examples(replace(work, n=1))]
         def go():
-            with threads(n_threads): return sum(c.n_tok for part in lm.complete(asks, decoding.Decoding(1.0, max_tok=work.longest)) for c in part)
+            with threads(n_threads):
+                return sum(c.n_tok for part in lm.complete(asks, decoding.Decoding(1.0, max_tok=work.longest)) for c in part)
         return go
     return prepare
 
+# %% ../nbs/90_bench.ipynb #287c08b7
 def _generation(work: Work) -> GenerationConfig:
-    return GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=work.longest, num_return_sequences=work.n, pad_token_id=0,
-                            eos_token_id=model(work).net.generation_config.eos_token_id)
+    return GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=work.longest, num_return_sequences=work.n,
+                            pad_token_id=0, eos_token_id=model(work).net.generation_config.eos_token_id)
 
 def generate_sampling(work: Work, at_once: int = 4, n_threads: int = 1) -> Callable:
     "All draws through `generate`, some prompts at once."
@@ -373,10 +406,12 @@ def generate_batch_sampling(work: Work, max_tok_at_once: int = 1024, n_threads: 
     def prepare():
         from transformers.generation.configuration_utils import ContinuousBatchingConfig
         net, ids, how = deepcopy(model(work).net), _prompts(work).tolist(), _generation(work)
-        size = ContinuousBatchingConfig(page_size=32, num_blocks=4 * work.n_prompts * work.n, max_batch_tokens=max_tok_at_once, use_cuda_graph=False)
+        size = ContinuousBatchingConfig(page_size=32, num_blocks=4 * work.n_prompts * work.n, max_batch_tokens=max_tok_at_once,
+                                        use_cuda_graph=False)
         def go():
             with threads(n_threads), redirect_stdout(StringIO()):
-                out = net.generate_batch(inputs=ids, generation_config=how, continuous_batching_config=size, progress_bar=False, warmup=False)
+                out = net.generate_batch(inputs=ids, generation_config=how, continuous_batching_config=size, progress_bar=False,
+                                         warmup=False)
             if len(out) != work.n_prompts * work.n: raise RuntimeError(f"{len(out)} draws came back of {work.n_prompts * work.n}")
             return sum(len(o.generated_tokens) for o in out.values())
         return go
@@ -389,22 +424,26 @@ def sample_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     small = work if fast else replace(work, n_prompts=work.n_prompts // 2)  # for sweeps
     ours_sampling(small)()(), generate_sampling(small)()()
     ours = dict(n_threads=1)
-    peer, sweep = _swept(generate_sampling, small, _settings(at_once=sorted({1, 2, 4, 8, small.n_prompts}), n_threads=[1]), "cpu_rate")  # a second thread costs more CPU seconds than it saves, ours too
+    # a second thread costs more CPU seconds than it saves, ours too
+    peer, sweep = _swept(generate_sampling, small, _settings(at_once=sorted({1, 2, 4, 8, small.n_prompts}), n_threads=[1]), "cpu_rate")
     arms: dict = {"ours": ours_sampling(work, **ours), "peer": generate_sampling(work, **peer)}
     batch: dict[str, Any] = {}
     try:
         best, batch["sweep"] = _swept(generate_batch_sampling, small, _settings(max_tok_at_once=[256, 1024], n_threads=[1]), "cpu_rate")
-        if max(batch["sweep"].values()) > max(sweep.values()): arms["peer"], peer = generate_batch_sampling(work, **best), best | dict(of="generate_batch")
-    except Exception as e: batch["error"] = f"{type(e).__name__}: {e}"[:300]  # noqa: BLE001  an optional way of the library; said in the row
+        if max(batch["sweep"].values()) > max(sweep.values()):
+            arms["peer"], peer = generate_batch_sampling(work, **best), best | dict(of="generate_batch")
+    except Exception as e:  # an optional way of the library; said in the row
+        batch["error"] = f"{type(e).__name__}: {e}"[:300]
     turns = take_turns(arms, repeats)
-    return _row(name, turns, "cpu_rate", "tokens/CPU s", fast, ours=ours, peer=dict(of="generate") | peer, sweep=sweep, generate_batch=batch,
-                profile=where_time_goes(ours_sampling(small)()),
-                draws=work.n_prompts * work.n, tokens={k: t.work for k, t in turns.items()}, n_params=model(work).n_params, work=vars(work))
+    return _row(name, turns, "cpu_rate", "tokens/CPU s", fast, ours=ours, peer=dict(of="generate") | peer, sweep=sweep,
+                generate_batch=batch, profile=where_time_goes(ours_sampling(small)()), draws=work.n_prompts * work.n,
+                tokens={k: t.work for k, t in turns.items()}, n_params=model(work).n_params, work=vars(work))
 
 # %% ../nbs/90_bench.ipynb #5df08361
 def _quietly(command: list[str], folder: Path, **env):
     "A command to its end, in the checkout; its output only when it fails."
-    r = subprocess.run(command, cwd=studies_folder(), env=os.environ | dict(COTSTUDY_OUTPUTS=str(folder), TOKENIZERS_PARALLELISM="false") | env, capture_output=True, text=True)
+    env = os.environ | dict(COTSTUDY_OUTPUTS=str(folder), TOKENIZERS_PARALLELISM="false") | env
+    r = subprocess.run(command, cwd=studies_folder(), env=env, capture_output=True, text=True)
     if r.returncode: raise RuntimeError(f"{' '.join(command[:4])} ... ended with {r.returncode}: {r.stderr[-600:]}")
 
 def ours_studying(study: str, seen: dict | None = None) -> Callable:
@@ -422,6 +461,7 @@ def ours_studying(study: str, seen: dict | None = None) -> Callable:
         return go
     return prepare
 
+# %% ../nbs/90_bench.ipynb #a32914f9
 def start_share(notebooks: Path) -> float:
     "Share of the time of executed cells that passed before their first condition: kernel start, imports, reading parameters."
     at, before, whole = lambda when: datetime.fromisoformat(when).timestamp(), 0.0, 0.0
@@ -448,7 +488,8 @@ def papermill_studying(study: str, seen: dict | None = None) -> Callable:
                 folder = root / cell.name
                 folder.mkdir()
                 given = cell.parameters | dict(study=s.study, cell=cell.name)
-                _quietly([sys.executable, "-m", "papermill", f"{cell.template}.ipynb", str(folder / "out.ipynb"), "-y", yaml.safe_dump(given), "-k", "python3",
+                _quietly([sys.executable, "-m", "papermill", f"{cell.template}.ipynb", str(folder / "out.ipynb"), "-y",
+                          yaml.safe_dump(given), "-k", "python3",
                           "--no-progress-bar"], folder)
             shutil.rmtree(root)
             if seen is not None: seen.setdefault("peer_cpu_s", []).append(round(_children_s() - spent, 1))
@@ -456,6 +497,7 @@ def papermill_studying(study: str, seen: dict | None = None) -> Callable:
         return go
     return prepare
 
+# %% ../nbs/90_bench.ipynb #c4d8893c
 def study_row(repeats: int = 3, fast: bool = False, study: str = "quick") -> dict:
     "Seconds of a study by ours and by papermill; the ratio says how many times faster."
     study = "smoke" if fast else study
@@ -464,7 +506,8 @@ def study_row(repeats: int = 3, fast: bool = False, study: str = "quick") -> dic
     a, b = (median(turns[k].wall) for k in ("ours", "peer"))
     cpu_a, cpu_b = (median(seen[f"{k}_cpu_s"]) for k in ("ours", "peer"))
     return dict(name="study_quick", ours=round(a, 1), peer=round(b, 1), ratio=round(b / a, 3), unit="s", settings=dict(
-        study=study, seen=seen, ratio_cpu=round(cpu_b / cpu_a, 3), ours=dict(of="cotstudy run", workers=n_cores()), peer=dict(of="papermill, cell after cell"), turns={k: [round(w, 1) for w in t.wall] for k, t in turns.items()},
+        study=study, seen=seen, ratio_cpu=round(cpu_b / cpu_a, 3), ours=dict(of="cotstudy run", workers=n_cores()),
+        peer=dict(of="papermill, cell after cell"), turns={k: [round(w, 1) for w in t.wall] for k, t in turns.items()},
         repeats=len(turns["ours"].wall), fast=fast, machine=machine()))
 
 # %% ../nbs/90_bench.ipynb #cd3cd0df
@@ -484,16 +527,22 @@ def gpu_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     "Ours and the plain way at a published shape, on the device at hand."
     what, shape = name.removeprefix("gpu_").split("_", 1)
     vocab = {"gpt2": 50_257, "smollm2_135m": 49_152, "opt_1.3b": 50_272}[shape]
-    work = Work(n_prompts=8, n=30, width=0, layers=0, heads=0, vocab=vocab, n_eos=600 if what == "sample" else 1, shape=shape, dtype="bfloat16" if what == "sample" else "float32")
+    work = Work(n_prompts=8, n=30, width=0, layers=0, heads=0, vocab=vocab, n_eos=600 if what == "sample" else 1, shape=shape,
+                dtype="bfloat16" if what == "sample" else "float32")
     if fast: work = replace(work, n_prompts=2, n=3, width=32, layers=2, heads=2, vocab=300, n_eos=4 if what == "sample" else 1, shape="")
-    if what == "train": arms, key, unit, peer = dict(ours=gpu_training(work, True), peer=gpu_training(work, False)), "rate", "rows/s", "one padded row per completion"
-    else: arms, key, unit, peer = dict(ours=ours_sampling(work), peer=generate_sampling(work, work.n_prompts)), "rate", "tokens/s", "generate"
+    if what == "train":
+        arms = dict(ours=gpu_training(work, True), peer=gpu_training(work, False))
+        unit, peer = "rows/s", "one padded row per completion"
+    else:
+        arms = dict(ours=ours_sampling(work), peer=generate_sampling(work, work.n_prompts))
+        unit, peer = "tokens/s", "generate"
     take_turns(arms, 1)  # warm up
     turns = take_turns(arms, repeats)
-    return _row(name, turns, key, unit, fast, ours={}, peer=dict(of=peer), n_params=model(work).n_params, work=vars(work))
+    return _row(name, turns, "rate", unit, fast, ours={}, peer=dict(of=peer), n_params=model(work).n_params, work=vars(work))
 
 # %% ../nbs/90_bench.ipynb #705ac14d
-ARMS = {"ours_training": ours_training, "trl_training": trl_training, "ours_sampling": ours_sampling, "generate_sampling": generate_sampling,
+ARMS = {"ours_training": ours_training, "trl_training": trl_training, "ours_sampling": ours_sampling,
+        "generate_sampling": generate_sampling,
         "generate_batch_sampling": generate_batch_sampling}
 
 def _alone(told: str):
@@ -507,15 +556,18 @@ def _alone(told: str):
 
 def _resident() -> float:  # MB
     status = Path("/proc/self/status")
-    if status.exists(): return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e3  # Linux; its getrusage remembers the parent's peak
+    if status.exists():  # Linux; its getrusage remembers the parent's peak
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 def _in_a_child(**told) -> dict:
     "What `_alone` says of an arm."
-    r = subprocess.run([sys.executable, "-c", "import sys; from cotstudy.bench import _alone; _alone(sys.argv[1])", json.dumps(told)], capture_output=True, text=True)
+    r = subprocess.run([sys.executable, "-c", "import sys; from cotstudy.bench import _alone; _alone(sys.argv[1])", json.dumps(told)],
+                       capture_output=True, text=True)
     if r.returncode: raise RuntimeError(f"measuring {told['arm']} failed: {r.stderr[-600:]}")
     return json.loads(r.stdout.strip().splitlines()[-1])
 
+# %% ../nbs/90_bench.ipynb #3e3dcfca
 def peak_memory(arm: str, work: Work, settings: dict) -> dict:  # MB: before the work, and at most
     "Peak memory of an arm in a process of its own."
     said = _in_a_child(arm=arm, work=vars(work), settings=settings)
@@ -524,9 +576,11 @@ def peak_memory(arm: str, work: Work, settings: dict) -> dict:  # MB: before the
 def with_memory(row: dict) -> dict:
     "A row of training or sampling with the peak memory of both sides."
     kind, s = ("training", row["settings"]) if row["name"].startswith("train") else ("sampling", row["settings"])
-    peer = {"trl.SFTTrainer": "trl_training", "generate": "generate_sampling", "generate_batch": "generate_batch_sampling"}.get(s["peer"]["of"])
+    names = {"trl.SFTTrainer": "trl_training", "generate": "generate_sampling", "generate_batch": "generate_batch_sampling"}
+    peer = names.get(s["peer"]["of"])
     strip = lambda d: {k: v for k, v in d.items() if k != "of"}
-    row["memory_mb"] = dict(ours=peak_memory(f"ours_{kind}", Work(**s["work"]), s["ours"])) | (dict(peer=peak_memory(peer, Work(**s["work"]), strip(s["peer"]))) if peer else {})
+    row["memory_mb"] = dict(ours=peak_memory(f"ours_{kind}", Work(**s["work"]), s["ours"]))
+    if peer: row["memory_mb"]["peer"] = peak_memory(peer, Work(**s["work"]), strip(s["peer"]))
     return row
 
 # %% ../nbs/90_bench.ipynb #89001440
@@ -537,10 +591,11 @@ class _Scribe(decoding.Model):
     name = id = engine = "scribe"
     device, dtype = "cpu", "float32"
     def decode(self, ids, stop=()) -> str: return "x " * len(ids)
-    def complete(self, requests, decoding):
+    def complete(self, requests, how):
         for r in requests:
-            name, text = decoding.prompt_id(self, r.prompt, decoding), "Ann has 3 + 2 = 5 pens. " * 6
-            yield [decoding.Completion(r.instance, r.prompt, name, i, text + str(i), torch.arange(40, dtype=torch.int32).numpy(), torch.full((40,), -0.5).numpy(), 40, "stop")
+            name, text = decoding.prompt_id(self, r.prompt, how), "Ann has 3 + 2 = 5 pens. " * 6
+            ids, logprobs = torch.arange(40, dtype=torch.int32).numpy(), torch.full((40,), -0.5).numpy()
+            yield [decoding.Completion(r.instance, r.prompt, name, i, text + str(i), ids, logprobs, 40, "stop")
                    for i in r.draw_indices]
 
 def ledger_step(what: str, n: int, folder: str) -> int:  # draws seen
@@ -552,6 +607,7 @@ def ledger_step(what: str, n: int, folder: str) -> int:  # draws seen
     if what == "view": return some(asks[: -max(1, len(asks) // 100)], 4)
     return len(ledger.draw(_Scribe(), asks, 30, how))
 
+# %% ../nbs/90_bench.ipynb #129ca0e0
 def ledger_row(repeats: int = 3, fast: bool = False) -> dict:
     "Microseconds a draw for all four steps, at a million draws and at a quarter of a million; memory of the largest step."
     sizes, taken = ((6_000, 1_500) if fast else (1_000_000, 250_000)), {}
@@ -561,17 +617,21 @@ def ledger_row(repeats: int = 3, fast: bool = False) -> dict:
             folder = tempfile.mkdtemp()
             for what in LEDGER_STEPS: said[what].append(_in_a_child(arm="ledger", settings=dict(what=what, n=n, folder=folder)))
             shutil.rmtree(folder)
-        taken[n] = {what: dict(seconds=round(median(s["seconds"] for s in turns), 2), peak_mb=round(max(s["peak"] for s in turns))) for what, turns in said.items()}
+        taken[n] = {what: dict(seconds=round(median(s["seconds"] for s in turns), 2), peak_mb=round(max(s["peak"] for s in turns)))
+                    for what, turns in said.items()}
     a, b = (1e6 * sum(step["seconds"] for step in taken[n].values()) / n for n in sizes)
     memory = [dict(peak=max(step["peak_mb"] for step in taken[n].values())) for n in sizes]
-    return dict(name="ledger_1m", ours=round(a, 2), peer=round(b, 2), ratio=round(b / a, 3), unit="µs/draw", memory_mb=dict(zip(("ours", "peer"), memory)), settings=dict(
-        ours=dict(draws=sizes[0]), peer=dict(of="the same", draws=sizes[1]), steps=taken, repeats=1 if fast else repeats, fast=fast, machine=machine()))
+    return dict(name="ledger_1m", ours=round(a, 2), peer=round(b, 2), ratio=round(b / a, 3), unit="µs/draw",
+                memory_mb=dict(zip(("ours", "peer"), memory)), settings=dict(
+                    ours=dict(draws=sizes[0]), peer=dict(of="the same", draws=sizes[1]), steps=taken,
+                    repeats=1 if fast else repeats, fast=fast, machine=machine()))
 
 # %% ../nbs/90_bench.ipynb #b7843c92
 def bench(group: str, fast: bool = False, repeats: int = 3, say: Callable = lambda text: None) -> list[dict]:
     "The rows of a group: train, sample, study, ledger or gpu."
     if group not in GROUPS: raise KeyError(f"no group {group!r}; there are {', '.join(GROUPS)}")
-    if group == "gpu" and not fast and not torch.cuda.is_available(): raise ValueError("the gpu rows need a CUDA device and torch sees none; run them on such a machine, or try the way with --fast")
+    if group == "gpu" and not fast and not torch.cuda.is_available():
+        raise ValueError("the gpu rows need a CUDA device and torch sees none; run them on such a machine, or try the way with --fast")
     if repeats < 3 and not fast: raise ValueError(f"repeats={repeats}: a median needs at least 3 turns")
     if group == "train": _trl()
     rows = []
@@ -579,20 +639,24 @@ def bench(group: str, fast: bool = False, repeats: int = 3, say: Callable = lamb
         say(f"{name} ...")
         if name in ("study_quick", "ledger_1m"): rows.append((study_row if group == "study" else ledger_row)(repeats, fast))
         elif group == "gpu": rows.append(gpu_row(name, repeats, fast))
-        else: rows.append(with_memory(peak_row(repeats, fast) if name == "train_peak" else (train_row if group == "train" else sample_row)(name, repeats, fast)))
-        say(f"{name}: ours {rows[-1]['ours']}, peer {rows[-1]['peer']} {rows[-1]['unit']}, ratio {rows[-1]['ratio']}; swept: {rows[-1]['settings'].get('sweep', '-')}")
+        else:
+            row = train_row if group == "train" else sample_row
+            rows.append(with_memory(peak_row(repeats, fast) if name == "train_peak" else row(name, repeats, fast)))
+        last = rows[-1]
+        say(f"{name}: ours {last['ours']}, peer {last['peer']} {last['unit']}, ratio {last['ratio']}; "
+            f"swept: {last['settings'].get('sweep', '-')}")
     return rows
 
+# %% ../nbs/90_bench.ipynb #bc5d37d4
 def bench_file() -> Path: return home() / "bench" / "bench.json"
 
 def save(rows: list[dict], path: Path | None = None) -> Path:
     "Keep rows beside those of other names; a fast run is not kept."
     if any(r["settings"]["fast"] for r in rows): raise ValueError("rows of --fast measure nothing and are not kept")
     path = path or bench_file()
-    old = json.loads(path.read_text()) if path.exists() else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([r for r in old if r["name"] not in {x["name"] for x in rows}] + rows, indent=1))
-    return path
+    with lease(path):
+        old = json.loads(path.read_text()) if path.exists() else []
+        return write_json(path, [r for r in old if r["name"] not in {x["name"] for x in rows}] + rows)
 
 def bench_table(path: Path | None = None) -> str:
     "What was kept last, as a table; says so where nothing was measured."

@@ -35,7 +35,8 @@ ITEM_COLUMNS = ("eval_id", "instance", "path", "prediction", "correct", "parsed"
 
 def _check_items(items: pd.DataFrame) -> None:
     "Refuse items that are empty, incomplete or counted twice."
-    if lack := [c for c in ITEM_COLUMNS if c not in items]: raise ValueError(f"items lack the columns {lack}; item rows have {ITEM_COLUMNS}")
+    if lack := [c for c in ITEM_COLUMNS if c not in items]:
+        raise ValueError(f"items lack the columns {lack}; item rows have {ITEM_COLUMNS}")
     if items.empty: raise ValueError("no items: got an empty frame, expected one row per instance and path")
     if twice := int(items.duplicated(["eval_id", "instance", "path"]).sum()):
         raise ValueError(f"{twice} item rows occur twice (same eval_id, instance and path); drop the copies before counting")
@@ -46,7 +47,8 @@ def vote_items(items: pd.DataFrame) -> pd.DataFrame:
     key = ["eval_id", "instance"]
     voted = items.groupby(key, sort=False).agg(
         n_paths=("path", "size"), n_parsed=("parsed", "sum"), n_truncated=("truncated", "sum"), n_tok=("n_tok", "sum"))
-    ballots = items[items.prediction.notna()].groupby([*key, "prediction"], sort=False).agg(votes=("path", "size"), right=("correct", "any"))
+    given = items[items.prediction.notna()].groupby([*key, "prediction"], sort=False)
+    ballots = given.agg(votes=("path", "size"), right=("correct", "any"))
     winners = ballots[ballots.votes == ballots.groupby(key, sort=False).votes.transform("max")].reset_index("prediction")
     won = winners.groupby(key, sort=False).agg(score=("right", "mean"), winner=("prediction", "first"), n_winners=("right", "size"))
     voted = voted.join(won).reset_index()
@@ -72,7 +74,8 @@ def summarise(
     "One evaluation as one row. n_unparsed and n_truncated count completions, of which there are n * n_paths."
     v = vote_items(items)
     if (k := v.eval_id.nunique()) > 1: raise ValueError(f"items of {k} evaluations in one summary; group by eval_id first")
-    if v.n_paths.nunique() > 1: raise ValueError(f"instances have {v.n_paths.min()} to {v.n_paths.max()} paths; expected the same number for each")
+    if v.n_paths.nunique() > 1:
+        raise ValueError(f"instances have {v.n_paths.min()} to {v.n_paths.max()} paths; expected the same number for each")
     n, n_correct = len(v), float(v.score.sum())
     lo, hi = wilson(n_correct, n, level)
     return dict(n=n, n_paths=int(v.n_paths.iloc[0]), n_correct=n_correct, accuracy=n_correct / n, lo=lo, hi=hi,
@@ -87,7 +90,8 @@ def chance_row(chance: float, n: int) -> dict:
 
 def majority_row(train_gold: Sequence[str], test_gold: Sequence[str], level: float = 0.95) -> dict:
     "Always answer the most frequent gold answer of train (ties: the first in alphabetical order), scored on test."
-    if not len(train_gold) or not len(test_gold): raise ValueError(f"got {len(train_gold)} train and {len(test_gold)} test answers; expected some of each")
+    if not len(train_gold) or not len(test_gold):
+        raise ValueError(f"got {len(train_gold)} train and {len(test_gold)} test answers; expected some of each")
     answer = pd.Series(sorted(train_gold)).value_counts(sort=False).idxmax()
     k, n = sum(g == answer for g in test_gold), len(test_gold)
     lo, hi = wilson(k, n, level)
@@ -166,7 +170,8 @@ def paired_bootstrap(
 
 def _paired(a: pd.Series, b: pd.Series) -> np.ndarray:  # (n,)
     "Differences a - b, aligned by instance; both must have answered exactly the same ones."
-    if a.index.has_duplicates or b.index.has_duplicates: raise ValueError("an instance occurs twice; expected one score per instance (see vote_items)")
+    if a.index.has_duplicates or b.index.has_duplicates:
+        raise ValueError("an instance occurs twice; expected one score per instance (see vote_items)")
     if only := len(a.index.symmetric_difference(b.index)):
         raise ValueError(f"{only} instances have only one of the two scores; compare methods on the same instances")
     return (a - b.reindex(a.index)).to_numpy(dtype=float)

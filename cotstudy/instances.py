@@ -7,7 +7,8 @@ __all__ = ['KINDS', 'SPLITS', 'Instance', 'Task', 'ho_split', 'few_samples', 'gr
 
 # %% ../nbs/00_instances.ipynb #05a0ef58
 """One question with its gold answer, a task as three disjoint splits of them, and the split rules of Ho et al. 2023
-(sec. 4.1: 70:30, template-wise) and this study (a selection split carved from train, scenario-wise). It knows neither prompts nor models."""
+(sec. 4.1: 70:30, template-wise) and this study (a selection split carved from train, scenario-wise).
+It knows neither prompts nor models."""
 from dataclasses import dataclass
 from typing import Mapping, Sequence
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 from nbconvert import HTMLExporter, MarkdownExporter
 
+from .files import write_text
+
 # %% ../nbs/78_pages.ipynb #9c5f52d1
 def to_html(
     notebook: str | Path,  # executed
@@ -26,8 +28,7 @@ def to_html(
     nb.metadata["title"] = title or Path(notebook).stem
     exporter = HTMLExporter(exclude_input=not show_code, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True)
     body, _ = exporter.from_notebook_node(nb)
-    Path(out).write_text(body, encoding="utf-8")
-    return Path(out)
+    return write_text(out, body)
 
 # %% ../nbs/78_pages.ipynb #7fb5c086
 NOT_SHOWN = re.compile(r"^#\|\s*(hide|export|default_exp)\b", re.M)
@@ -51,5 +52,4 @@ def to_markdown(notebook: str | Path) -> str:
 def write_readme(root: str | Path) -> Path:
     "README.md of a checkout, from its nbs/index.ipynb."
     root = Path(root)
-    (root / "README.md").write_text(to_markdown(root / "nbs" / "index.ipynb"), encoding="utf-8")
-    return root / "README.md"
+    return write_text(root / "README.md", to_markdown(root / "nbs" / "index.ipynb"))

@@ -22,7 +22,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Callable, Iterator, Sequence
-import json, os, re, shutil, time
+from tempfile import TemporaryDirectory
+import json, re, shutil, time
 
 from safetensors.torch import load_file, save_file
 from safetensors import safe_open
@@ -31,19 +32,21 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import torch
 import torch.nn.functional as F
 
+from .files import lease, whole, write_json, write_text
 from .instances import Instance
 from .decoding import Decoding, Request
-from .models import load
+from .models import load, threads
 from .sampling import LM
-from .procedural import (BAD, CREATURES, FAMILIES, GOOD, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS, Family, bucket,
-                                 procedural_task)
+from .procedural import (BAD, CREATURES, FAMILIES, GOOD, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS,
+                                 Family, bucket, procedural_task)
 from .prompts import FORMATS, Exemplar, parse_completion, render_completion, render_prompt
 
 # %% ../nbs/60_pocket.ipynb #f0daf032
 FORMAT = FORMATS["cotstudy"]
 PRETRAINED = [f for f in FAMILIES.values() if f.pretrained]
 EASIER = dict(arith=dict(steps=(1, 4)), shuffle=dict(swaps=(1, 4)), letters=dict(words=(2, 6)), coin=dict(flips=(2, 8)),
-              facts=dict(hops=(1, 4)), entail=dict(depth=(1, 3)), sentiment=dict(parts=(3, 5, 7)))  # texts hold shorter problems; the longest of some tasks are longer than any that was read
+              # texts hold shorter problems; the longest of some tasks are longer than any that was read
+              facts=dict(hops=(1, 4)), entail=dict(depth=(1, 3)), sentiment=dict(parts=(3, 5, 7)))
 WEIGHTS = dict(arith=1.3, shuffle=1.5, dates=1.4, letters=0.8, coin=0.8, relations=1.0, facts=1.2, strategy=1.0, sentiment=1.0, entail=1.0)
 
 def told(family: Family, rng: Random) -> Instance:
@@ -54,8 +57,10 @@ def told(family: Family, rng: Random) -> Instance:
 
 def solved(i: Instance, family: Family, rng: Random, mode: str = "cot") -> str:
     "A question with its answer, worked out or bare."
-    return render_prompt(FORMAT, i.question, mode) + render_completion(FORMAT, family.rationale(i, rng) if mode == "cot" else None, i.answer)
+    asked, rationale = render_prompt(FORMAT, i.question, mode), family.rationale(i, rng) if mode == "cot" else None
+    return asked + render_completion(FORMAT, rationale, i.answer)
 
+# %% ../nbs/60_pocket.ipynb #2945bc8e
 NAMED = [list(NAMES), list(THINGS), list(ITEMS), list(WORDS), list(CREATURES), list(KINDS_OF_THING), list(QUALITIES)]
 SPOKEN = [*NAMED, GOOD + BAD, list("0123456789"), list("abcdefghijklmnopqrstuvwxyz")]
 WORDS_KNOWN = sorted({word for words in SPOKEN for word in words})
@@ -63,12 +68,18 @@ WORDS_KNOWN = sorted({word for words in SPOKEN for word in words})
 def exercise(rng: Random) -> str:
     "Copying a row of words, finding the letter of an option of one or more words, or looking up the latest value of a word."
     kind, n = rng.choice(("copy", "copy", "value", "latest", "option", "phrase")), rng.randint(2, 5)
-    if kind == "copy": row = " ".join(rng.choice(WORDS_KNOWN) for _ in range(rng.randint(6, 24))); return f"Copy: {row}. {row}."
+    if kind == "copy":
+        row = " ".join(rng.choice(WORDS_KNOWN) for _ in range(rng.randint(6, 24)))
+        return f"Copy: {row}. {row}."
     keys = rng.sample(rng.choice(NAMED), n)
-    if kind == "phrase": pools = [rng.sample(rng.choice(SPOKEN), 3) for _ in range(rng.randint(2, 3))]; keys = rng.sample([" ".join(k) for k in product(*pools)], n)
+    if kind == "phrase":
+        pools = [rng.sample(rng.choice(SPOKEN), 3) for _ in range(rng.randint(2, 3))]
+        keys = rng.sample([" ".join(k) for k in product(*pools)], n)
     if kind in ("option", "phrase"):
-        return " ".join(f"({'ABCDE'[i]}) {k}" for i, k in enumerate(keys)) + "." + "".join(f" {keys[i]}: {'ABCDE'[i]}." for i in rng.sample(range(n), n))
-    told = [(k, rng.choice(rng.choice(SPOKEN))) for k in keys + rng.choices(keys, k=n * (kind == "latest"))]; latest = dict(told)
+        shown = " ".join(f"({'ABCDE'[i]}) {k}" for i, k in enumerate(keys))
+        return shown + "." + "".join(f" {keys[i]}: {'ABCDE'[i]}." for i in rng.sample(range(n), n))
+    told = [(k, rng.choice(rng.choice(SPOKEN))) for k in keys + rng.choices(keys, k=n * (kind == "latest"))]
+    latest = dict(told)
     return ", ".join(f"{k} {v}" for k, v in told) + "." + "".join(f" {k}: {latest[k]}." for k in rng.choices(keys, k=3))
 
 def facts_page(family: Family, rng: Random) -> str:
@@ -82,9 +93,10 @@ def shots_page(family: Family, rng: Random, n: int) -> str:
 
 # %% ../nbs/60_pocket.ipynb #b4256a55
 def document(rng: Random, pages: bool = False, families: Sequence[Family] | None = None, primer: bool = False) -> str:
-    "One document: solved questions (most), single steps, exercises, bare answers; or a few-shot page. A primer holds nothing but exercises."
+    "One document: solved questions (most), single steps, exercises, bare answers; or a few-shot page. A primer holds only exercises."
     families = PRETRAINED if families is None else families
-    family = rng.choices(families, [WEIGHTS[f.name] for f in families])[0]; kind = rng.random()
+    family = rng.choices(families, [WEIGHTS[f.name] for f in families])[0]
+    kind = rng.random()
     if pages: return shots_page(family, rng, rng.randint(3, 9))
     if primer or kind < 0.08: return exercise(rng)
     if kind < 0.28: return facts_page(family, rng)
@@ -117,7 +129,8 @@ def stem(question: str) -> str:
 
 def overlap(tasks, texts: Sequence[str]) -> dict[str, dict[str, int]]:
     "Test questions, and their stems, that occur in pre-training texts (counts per task)."
-    read = [q for t in texts for q in re.findall(r"Q: (.*)\nA:", t)]; whole, stems = set(read), {stem(q) for q in read}
+    read = [q for t in texts for q in re.findall(r"Q: (.*)\nA:", t)]
+    whole, stems = set(read), {stem(q) for q in read}
     return {t.name: dict(n=len(t.split("test")), question=sum(i.question in whole for i in t.split("test")),
                          stem=sum(stem(i.question) in stems for i in t.split("test"))) for t in tasks}
 
@@ -129,7 +142,8 @@ LETTERS = [f" {c}" for c in "abcdefghijklmnopqrstuvwxyz"] * 300  # each letter a
 def train_tokenizer(texts: Sequence[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
     "A byte-fallback BPE tokenizer: no text is unrepresentable, each digit is one token."
     bytes_, words = [f"<0x{b:02X}>" for b in range(256)], pre_tokenizers.Split(Regex(PIECES), "isolated")
-    draft = Tokenizer(tokenizer_models.BPE()); draft.pre_tokenizer = words
+    draft = Tokenizer(tokenizer_models.BPE())
+    draft.pre_tokenizer = words
     alphabet = [chr(c) for c in range(32, 127)] + ["\n"]
     draft.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size - 259, initial_alphabet=alphabet, show_progress=False))
     learnt = json.loads(draft.to_str())["model"]
@@ -141,7 +155,8 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 1024) -> PreTrainedT
 
 def pocket_tokenizer(seed: int = 0, n_docs: int = 6000) -> PreTrainedTokenizerFast:
     "The tokenizer of the pocket world, trained on the start of its text."
-    rng = Random(f"tokenizer:{seed}"); return train_tokenizer([document(rng) for _ in range(n_docs)] + LETTERS)
+    rng = Random(f"tokenizer:{seed}")
+    return train_tokenizer([document(rng) for _ in range(n_docs)] + LETTERS)
 
 # %% ../nbs/60_pocket.ipynb #bca51bb7
 @dataclass(frozen=True)
@@ -154,16 +169,19 @@ class Size:
     steps: int  # batches of 1,536 tokens
     lr: float = 2e-3  # peak learning rate
 
-SIZES = dict(xs=Size(48, 2, 4, 144, 3600, 3e-3), s=Size(80, 3, 4, 240, 3600, 3e-3), m=Size(96, 4, 4, 288, 3600), l=Size(128, 4, 4, 384, 3600),
-             teacher=Size(160, 4, 5, 480, 12000))
+SIZES = dict(
+    xs=Size(48, 2, 4, 144, 3600, 3e-3), s=Size(80, 3, 4, 240, 3600, 3e-3), m=Size(96, 4, 4, 288, 3600), l=Size(128, 4, 4, 384, 3600),
+    teacher=Size(160, 4, 5, 480, 12000))
 
 def network(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
     "An untrained Llama of one size."
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(
+    config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=size.width, intermediate_size=size.inner, num_hidden_layers=size.layers,
         num_attention_heads=size.heads, max_position_embeddings=1024, tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id))
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
 
 # %% ../nbs/60_pocket.ipynb #a2c43618
 def optimisers(net, lr: float) -> list[torch.optim.Optimizer]:
@@ -183,26 +201,34 @@ def weighed(tokenizer, text: str, asked: float) -> tuple[list[int], list[float]]
     ids, weights = [], []
     for part in re.split(r"(Q: .*\n)", text):
         new = tokenizer(part, add_special_tokens=False)["input_ids"]
-        ids += new; weights += [asked if part.startswith("Q: ") else 1.0] * len(new)
+        ids += new
+        weights += [asked if part.startswith("Q: ") else 1.0] * len(new)
     return ids + [tokenizer.eos_token_id], weights + [1.0]
 
 def batch(tokenizer, reading: Reading, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:  # ids, weights [rows, window]
     "Rows of whole documents, each ended by EOS; the last document of a row is cut."
-    rows, window, texts = reading.documents(seed, step); ids, weights = [], []
+    rows, window, texts = reading.documents(seed, step)
+    ids, weights = [], []
     for _ in range(rows):
         row, counts = [], []
-        while len(row) < window: i, w = weighed(tokenizer, next(texts), reading.asked); row += i; counts += w
-        ids.append(row[:window]); weights.append(counts[:window])
+        while len(row) < window:
+            i, w = weighed(tokenizer, next(texts), reading.asked)
+            row += i
+            counts += w
+        ids.append(row[:window])
+        weights.append(counts[:window])
     return torch.tensor(ids), torch.tensor(weights)
 
 def loss_of(net, ids: torch.Tensor, weights: torch.Tensor, bf16: bool) -> torch.Tensor:
     "Weighted mean of the next-token loss, in nats."
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16): logits = net(input_ids=ids, use_cache=False).logits
     nll = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    w = weights[:, 1:].flatten(); return nll @ w / w.sum()
+    w = weights[:, 1:].flatten()
+    return nll @ w / w.sum()
 
 # %% ../nbs/60_pocket.ipynb #9b84adba
-def answers(lm: LM, instances: Sequence[Instance], mode: str = "cot", exemplars: Sequence[Exemplar] = (), decoding: Decoding | None = None) -> list:
+def answers(lm: LM, instances: Sequence[Instance], mode: str = "cot", exemplars: Sequence[Exemplar] = (),
+            decoding: Decoding | None = None) -> list:
     "First completion of each instance, parsed."
     decoding = decoding or Decoding(max_tok=160, stop=FORMAT.stop)
     lead = FORMAT.label_lead.rstrip() if mode == "label" else ""  # a bare prompt alone would be answered with a rationale
@@ -223,7 +249,8 @@ def stage(net, tokenizer, families: Sequence[str], n: int) -> dict:
     found = {c.instance: c.text for part in lm.complete(asked, Decoding(max_tok=120, stop=FORMAT.stop)) for c in part}
     out = dict(accuracy={f: accuracy(lm, f, n) for f in families} if n else {},
                samples=[(i.question, found[f"s{k}"], i.answer) for k, i in enumerate(drawn)])
-    net.train(); return out
+    net.train()
+    return out
 
 # %% ../nbs/60_pocket.ipynb #19ab3e90
 def _save(state: Path, net, opts, run: dict):
@@ -231,27 +258,52 @@ def _save(state: Path, net, opts, run: dict):
     tensors = {f"net.{n}": p.detach() for n, p in net.named_parameters()}
     for k, o in enumerate(opts):
         for i, s in o.state_dict()["state"].items(): tensors |= {f"opt.{k}.{i}.{n}": torch.as_tensor(v) for n, v in s.items()}
-    part = state.with_suffix(".tmp"); state.parent.mkdir(parents=True, exist_ok=True)
-    save_file({n: t.contiguous() for n, t in tensors.items()}, part, metadata=dict(run=json.dumps(run)))
-    os.replace(part, state)
+    with whole(state) as new: save_file({n: t.contiguous() for n, t in tensors.items()}, new, metadata=dict(run=json.dumps(run)))
 
 def _resume(state: Path, net, opts) -> dict:
     "Step, tokens and history of an interrupted run; zeros for a new one."
     if not state.exists(): return dict(step=0, n_tok=0, history=[], losses=[])
-    tensors = load_file(state); states: list[dict] = [{} for _ in opts]
+    tensors = load_file(state)
+    states: list[dict] = [{} for _ in opts]
     with torch.no_grad():
         for n, p in net.named_parameters(): p.copy_(tensors[f"net.{n}"])
     for name, t in tensors.items():
-        if name.startswith("opt."): _, k, i, n = name.split("."); states[int(k)].setdefault(int(i), {})[n] = t
+        if name.startswith("opt."):
+            _, k, i, n = name.split(".")
+            states[int(k)].setdefault(int(i), {})[n] = t
     for o, s in zip(opts, states): o.load_state_dict(o.state_dict() | dict(state=s))
     with safe_open(state, "pt") as f: return json.loads(f.metadata()["run"])
+
+# %% ../nbs/60_pocket.ipynb #716dad3c
+def _begin(shape: Size, seed: int, start: str | Path | None, state: Path) -> tuple:
+    "Tokenizer, network, optimisers and what was read so far: a new run, or an interrupted one."
+    tokenizer = pocket_tokenizer()
+    net = network(shape, tokenizer, seed)
+    opts = optimisers(net, shape.lr)
+    if start: net.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
+    run = _resume(state, net, opts)
+    net.train()
+    return tokenizer, net, opts, run
+
+def _finish(out: Path, net, tokenizer, facts: dict) -> Path:
+    "Write a trained model in bfloat16, each file whole; `train.json` comes last."
+    with TemporaryDirectory() as draft:
+        net.to(torch.bfloat16).save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        for made in sorted(Path(draft).iterdir()):
+            with whole(out / made.name) as new: shutil.copyfile(made, new)
+    write_json(out / "train.json", facts)
+    return out
 
 def _step(net, opts, lr: float, ids: torch.Tensor, weights: torch.Tensor, bf16: bool) -> float:
     "One optimiser step; the loss before it."
     for g in (g for o in opts for g in o.param_groups): g["lr"] = lr
-    loss = loss_of(net, ids, weights, bf16); loss.backward()
+    loss = loss_of(net, ids, weights, bf16)
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-    for o in opts: o.step(); o.zero_grad()
+    for o in opts:
+        o.step()
+        o.zero_grad()
     return loss.item()
 
 # %% ../nbs/60_pocket.ipynb #2a7186c1
@@ -273,50 +325,58 @@ def build(
     if size not in SIZES: raise KeyError(f"no pocket size {size!r}; there are {sorted(SIZES)}")
     shape, out, say = SIZES[size], Path(out), progress or (lambda text: None)
     steps, state, read = steps or shape.steps, out / "resume" / "state.safetensors", list(reading.families) or [f.name for f in PRETRAINED]
-    tokenizer = pocket_tokenizer(); net = network(shape, tokenizer, seed); opts = optimisers(net, shape.lr)
-    if start: net.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
-    run = _resume(state, net, opts); net.train(); began = time.time()
+    tokenizer, net, opts, run = _begin(shape, seed, start, state)
+    began = time.time()
     looks = {round(steps * k / stages) for k in range(1, stages + 1)}
     for step in range(run["step"], steps):
-        ids, weights = batch(tokenizer, reading, seed, step); loss = _step(net, opts, shape.lr * rate(step, steps), ids, weights, bf16)
-        run |= dict(step=step + 1, n_tok=run["n_tok"] + ids.numel(), losses=run["losses"][-59:] + [loss]); mean = sum(run["losses"]) / len(run["losses"])
-        if run["step"] % 50 == 0: say(f"{size} step {step + 1}/{steps} loss {mean:.3f} {run['n_tok'] / 1e6:.2f} M tokens {time.time() - began:.0f} s")
+        ids, weights = batch(tokenizer, reading, seed, step)
+        loss = _step(net, opts, shape.lr * rate(step, steps), ids, weights, bf16)
+        run |= dict(step=step + 1, n_tok=run["n_tok"] + ids.numel(), losses=run["losses"][-59:] + [loss])
+        mean = sum(run["losses"]) / len(run["losses"])
+        if run["step"] % 50 == 0:
+            say(f"{size} step {step + 1}/{steps} loss {mean:.3f} {run['n_tok'] / 1e6:.2f} M tokens {time.time() - began:.0f} s")
         if run["step"] in looks:
             run["history"].append(dict(step=step + 1, n_tok=run["n_tok"], loss=mean, **stage(net, tokenizer, read, n_items)))
             say(f"{size} {run['history'][-1]['accuracy']}")
         if run["step"] % save_every == 0 or run["step"] in looks | {until}: _save(state, net, opts, run)
         if run["step"] == until and until < steps: return out
-    net.to(torch.bfloat16).save_pretrained(out); tokenizer.save_pretrained(out)
     facts = dict(size=size, seed=seed, steps=steps, n_tok=run["n_tok"], n_params=net.num_parameters(), bf16=bf16,
                  start=sha256((Path(start) / "model.safetensors").read_bytes()).hexdigest() if start else None)
-    (out / "train.json").write_text(json.dumps(facts | dict(shape=asdict(shape), reading=asdict(reading), history=run["history"]), indent=1))
-    return out
+    return _finish(out, net, tokenizer, facts | dict(shape=asdict(shape), reading=asdict(reading), history=run["history"]))
 
 # %% ../nbs/60_pocket.ipynb #1eb7b21c
 def shots(name: str, n: int = 2) -> list[Exemplar]:
     "Solved exemplars from the train split."
-    f = FAMILIES[name]; train = procedural_task(name, n, 0, 0, seed=77).split("train")
+    f = FAMILIES[name]
+    train = procedural_task(name, n, 0, 0, seed=77).split("train")
     return [Exemplar(i.question, f.rationale(i, Random(k)), i.answer) for k, i in enumerate(train)]
 
 def measure(lm: LM, name: str, n: int = 200, seed: int = 2000, modes: Sequence[str] = ("cot", "few_shot", "label")) -> dict[str, float]:
     "Greedy accuracy of one family under several promptings, and right answers on unsound steps."
-    test = procedural_task(name, 0, 0, n, seed).split("test"); f, out = FAMILIES[name], dict(n=n)
+    test = procedural_task(name, 0, 0, n, seed).split("test")
+    f, out = FAMILIES[name], dict(n=n)
     for mode in modes:
         got = answers(lm, test, "label" if mode == "label" else "cot", shots(name) if mode == "few_shot" else ())
-        right = [p.answer_text == i.answer for p, i in zip(got, test)]; out[mode] = sum(right) / n
+        right = [p.answer_text == i.answer for p, i in zip(got, test)]
+        out[mode] = sum(right) / n
         if mode == "cot": out |= dict(lucky=sum(r and not f.check(i, p.rationale or "").sound for r, p, i in zip(right, got, test)) / n,
                                       unparsed=sum(p.answer_text is None for p in got) / n)
     return out
 
 def measure_sampling(lm: LM, name: str, n: int = 100, n_draws: int = 30, n_deep: int = 10, seed: int = 2000) -> dict[str, float]:
     "Accuracy at temperature 1, right answers on wrong steps, different rationales in many draws."
-    test = procedural_task(name, 0, 0, n, seed).split("test"); f = FAMILIES[name]; hot = Decoding(temperature=1.0, max_tok=160, stop=FORMAT.stop)
-    got = answers(lm, test, decoding=hot); right = [p.answer_text == i.answer for p, i in zip(got, test)]
+    test = procedural_task(name, 0, 0, n, seed).split("test")
+    f = FAMILIES[name]
+    hot = Decoding(temperature=1.0, max_tok=160, stop=FORMAT.stop)
+    got = answers(lm, test, decoding=hot)
+    right = [p.answer_text == i.answer for p, i in zip(got, test)]
     sound = [f.check(i, p.rationale or "").sound for p, i in zip(got, test)]
-    deep = [Request(render_prompt(FORMAT, i.question), tuple(range(n_draws)), i.id) for i in test[:n_deep]]; texts: dict[str, set] = {}
+    deep = [Request(render_prompt(FORMAT, i.question), tuple(range(n_draws)), i.id) for i in test[:n_deep]]
+    texts: dict[str, set] = {}
     for part in lm.complete(deep, hot):
         for c in part: texts.setdefault(c.instance, set()).add(c.text)
-    return dict(sampled=sum(right) / n, sampled_lucky=sum(r and not s for r, s in zip(right, sound)) / n, distinct=sum(map(len, texts.values())) / max(1, len(texts)))
+    return dict(sampled=sum(right) / n, sampled_lucky=sum(r and not s for r, s in zip(right, sound)) / n,
+                distinct=sum(map(len, texts.values())) / max(1, len(texts)))
 
 # %% ../nbs/60_pocket.ipynb #2c2047db
 LIMITS = ("It knows a closed little world of a few hundred words; everything else is noise to it. "
@@ -325,13 +385,18 @@ COLUMNS = dict(cot="cot", few_shot="few_shot", label="label", lucky="lucky", unp
 
 def card(folder: Path, measured: dict) -> str:
     "The model card as Markdown."
-    t = json.loads((folder / "train.json").read_text()); last, read = t["history"][-1], ", ".join(t["reading"]["families"]) or "all pre-training families"
+    t = json.loads((folder / "train.json").read_text())
+    last, read = t["history"][-1], ", ".join(t["reading"]["families"]) or "all pre-training families"
     def cell(m, k): return "-" if k not in m else f"{m[k]:.1f}" if k == "distinct" else f"{100 * m[k]:.1f}"
     rows = [f"| {n} | {m['n']} | " + " | ".join(cell(m, k) for k in COLUMNS) + " |" for n, m in measured.items()]
-    return "\n".join([f"# pocket/{t['size']}", "", f"A Llama of {t['n_params']:,} parameters, pre-trained from nothing on {t['n_tok'] / 1e6:.1f} M tokens "
-        f"({t['steps']} steps, seed {t['seed']}) of the procedural text of `cotstudy.pocket`; final loss {last['loss']:.3f} nats a token. Weights in bfloat16.",
+    return "\n".join([
+        f"# pocket/{t['size']}", "",
+        f"A Llama of {t['n_params']:,} parameters, pre-trained from nothing on {t['n_tok'] / 1e6:.1f} M tokens "
+        f"({t['steps']} steps, seed {t['seed']}) of the procedural text of `cotstudy.pocket`; "
+        f"final loss {last['loss']:.3f} nats a token. Weights in bfloat16.",
         f"It read these families: {read}. It has seen nothing of the others.", "",
-        "Accuracy in % on fresh test questions, exact match, greedy (cot: zero-shot chain of thought; few_shot: after two solved examples; label: no rationale, the answer asked for at once; "
+        "Accuracy in % on fresh test questions, exact match, greedy (cot: zero-shot chain of thought; "
+        "few_shot: after two solved examples; label: no rationale, the answer asked for at once; "
         "lucky: right answer, unsound steps; unparsed: no answer came; T=1: sampled; distinct: different completions in 30 draws):", "",
         "| family | n | " + " | ".join(COLUMNS.values()) + " |", "|---" * (2 + len(COLUMNS)) + "|", *rows, "", LIMITS, "",
         f"Made again by `cotstudy pocket build --size {t['size']}`.", ""])
@@ -344,10 +409,12 @@ def ship(folder: Path, n: int = 500, sampling: bool = False, progress: Callable[
         measured[name] = measure(lm, name, n) if known else measure(lm, name, n, modes=("cot", "label"))
         if known and sampling: measured[name] |= measure_sampling(lm, name, n)
         progress(f"{folder.name} {name} {measured[name]}")
-    (folder / "card.json").write_text(json.dumps(dict(measured=measured, limits=LIMITS), indent=1))
-    (folder / "README.md").write_text(card(folder, measured)); shutil.rmtree(folder / "resume", ignore_errors=True)
+    write_json(folder / "card.json", dict(measured=measured, limits=LIMITS))
+    write_text(folder / "README.md", card(folder, measured))
+    shutil.rmtree(folder / "resume", ignore_errors=True)
     return row(folder)
 
+# %% ../nbs/60_pocket.ipynb #7694e161
 def row(folder: Path) -> dict:
     "Folder, checksum and number of parameters."
     weights = (folder / "model.safetensors").read_bytes()
@@ -355,37 +422,44 @@ def row(folder: Path) -> dict:
 
 def build_one(size: str, out: str | Path, progress: Callable[[str], None] = print, **kw) -> dict:
     "Build, measure and ship one size, with one thread: sums in another order give other weights."
-    torch.set_num_threads(1)
-    build(size, Path(out) / size, progress=progress, **kw); return ship(Path(out) / size, sampling=size == "teacher", progress=progress)
+    with threads(1):
+        build(size, Path(out) / size, progress=progress, **kw)
+        return ship(Path(out) / size, sampling=size == "teacher", progress=progress)
 
 def build_family(out: str | Path, sizes: Sequence[str] = tuple(SIZES), workers: int = 2, **kw) -> Path:
     "Build and ship several sizes side by side, longest first, and the table `models.json` that names them."
-    out, table = Path(out), Path(out) / "models.json"; out.mkdir(parents=True, exist_ok=True)
+    out, table = Path(out), Path(out) / "models.json"
+    out.mkdir(parents=True, exist_ok=True)
     if unknown := [k for k in sizes if k not in SIZES]: raise KeyError(f"no pocket size {unknown[0]!r}; there are {sorted(SIZES)}")
     with ProcessPoolExecutor(min(workers, len(sizes)), mp_context=get_context("spawn")) as pool:
         jobs = {size: pool.submit(build_one, size, out, **kw) for size in sorted(sizes, key=lambda k: -SIZES[k].steps * SIZES[k].width)}
         made = {size: jobs[size].result() for size in sizes}
-    known = json.loads(table.read_text()) if table.exists() else {}
-    table.write_text(json.dumps(known | made, indent=1))
+    with lease(table):
+        known = json.loads(table.read_text()) if table.exists() else {}
+        write_json(table, known | made)
     return out
 
 # %% ../nbs/60_pocket.ipynb #0e329f6b
 def surprise(net, tokenizer, n: int = 30, n_words: int = 8, seed: int = 0) -> float:
-    "Mean loss, in nats a token, on the second half of `Copy: w1 ... w8. w1 ... w8.`, but for its first word. It costs nothing to who can copy."
-    rng, out, was = Random(f"surprise:{seed}"), [], net.training; net.eval()
+    "Mean loss, in nats a token, on the second half of `Copy: w1 ... w8. w1 ... w8.` without its first word; near 0 for who can copy."
+    rng, out, was = Random(f"surprise:{seed}"), [], net.training
+    net.eval()
     for _ in range(n):
         row = " ".join(rng.choice(WORDS_KNOWN) for _ in range(n_words))
         a, b = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (f"Copy: {row}.", f" {row}."))
         ids = torch.tensor([a + b])
         with torch.no_grad(): logits = net(input_ids=ids, use_cache=False).logits[0, :-1].float()
         out.append(F.cross_entropy(logits[len(a):], ids[0, len(a) + 1:]))
-    net.train(was); return float(torch.stack(out).mean())
+    net.train(was)
+    return float(torch.stack(out).mean())
 
 # %% ../nbs/60_pocket.ipynb #20d247d9
 def copying_curve(primer: int, size: str = "s", steps: int = 1200, every: int = 100, seed: int = 0) -> list[dict]:
     "Train a new model for a while, and see how it learns to copy: step, loss of the text, surprise."
     shape, tokenizer, reading, losses, out = SIZES[size], pocket_tokenizer(), Reading(primer=primer), [], []
-    net = network(shape, tokenizer, seed); opts = optimisers(net, shape.lr); net.train()
+    net = network(shape, tokenizer, seed)
+    opts = optimisers(net, shape.lr)
+    net.train()
     for step in range(steps):
         losses.append(_step(net, opts, shape.lr * rate(step, steps), *batch(tokenizer, reading, seed, step), False))
         if (step + 1) % every == 0: out.append(dict(step=step + 1, loss=sum(losses[-every:]) / every, surprise=surprise(net, tokenizer)))

@@ -78,7 +78,8 @@ def with_options(stem: str, options: tuple[str, ...]) -> str:
 
 def pick_options(rng: Random, gold: str, others: list[str]) -> tuple[tuple[str, ...], str]:
     "Shuffle gold among the others: (options, letter of gold)."
-    options = [gold, *others]; rng.shuffle(options)
+    options = [gold, *others]
+    rng.shuffle(options)
     return tuple(options), "ABCDEFGH"[options.index(gold)]
 
 # %% ../nbs/05_procedural.ipynb #3f1f32b5
@@ -119,11 +120,16 @@ def compare(stated: list[Claim], true: list[Claim], free: set = frozenset()) -> 
         hits = [i for i in open_ if true[i] == claim]
         if hits:
             i = next((h for h in hits if h >= at), hits[0])
-            ordered &= i >= at; at = i + 1; done.add(i)
+            ordered &= i >= at
+            at = i + 1
+            done.add(i)
         elif claim not in true and claim not in free:
             n_wrong += 1
             about = [i for i in open_ if i not in tried and true[i][0] == claim[0]]
-            if about: i = next((a for a in about if a >= at), about[0]); tried.add(i); at = max(at, i + 1)
+            if about:
+                i = next((a for a in about if a >= at), about[0])
+                tried.add(i)
+                at = max(at, i + 1)
     return n_wrong, tuple(i for i in range(len(true)) if i not in done | tried), ordered
 
 def check_steps(family: Family, instance: Instance, rationale: str) -> StepCheck:
@@ -146,16 +152,27 @@ def draw_arith(rng: Random, steps: tuple[int, int] = (2, 4), large: float = 0.15
     name, item, n = rng.choice(NAMES), rng.choice(ITEMS), rng.randint(*steps)
     text, trace, template = "", [], []
     if rng.random() < 0.25:
-        a, b = rng.randint(2, 5), rng.randint(2, 6); x = a * b
-        text = f"{name} has {a} bags of {b} {item}."; trace.append((a, "*", b, x)); template.append("bags")
-    else: x = rng.randint(2, 12); text = f"{name} has {x} {item}."; template.append("has")
+        a, b = rng.randint(2, 5), rng.randint(2, 6)
+        x = a * b
+        text = f"{name} has {a} bags of {b} {item}."
+        trace.append((a, "*", b, x))
+        template.append("bags")
+    else:
+        x = rng.randint(2, 12)
+        text = f"{name} has {x} {item}."
+        template.append("has")
     while len(trace) < n:
         op = "+" if x < 3 or rng.random() < 0.5 else "-"
         most = 25 if rng.random() < large else 9
-        b = rng.randint(1, most if op == "+" else min(most, x - 1)); y = OPS[op](x, b)
+        b = rng.randint(1, most if op == "+" else min(most, x - 1))
+        y = OPS[op](x, b)
         form = rng.choice(GAIN if op == "+" else LOSS)
-        text += " " + form.format(n=name, b=b, i=item); trace.append((x, op, b, y)); x = y; template.append(form.split()[1])
-    end = rng.choice(("now", "left")); text += f" How many {item} does {name} have {end}?"
+        text += " " + form.format(n=name, b=b, i=item)
+        trace.append((x, op, b, y))
+        x = y
+        template.append(form.split()[1])
+    end = rng.choice(("now", "left"))
+    text += f" How many {item} does {name} have {end}?"
     scenario = " ".join(f"{a}{o}{b}" for a, o, b, _ in trace)
     return Instance("", text, str(x), (), "arith:" + "|".join(template + [end]), "arith:" + scenario, tuple(trace))
 
@@ -182,6 +199,7 @@ def write_arith(instance: Instance, rng: Random) -> str:
 def steps_arith(instance: Instance) -> tuple[list[Claim], set]:
     return [((o, b), (a, c)) for a, o, b, c in instance.trace], {("total", int(instance.answer))}
 
+# %% ../nbs/05_procedural.ipynb #5204c749
 SUM = re.compile(r"(-?\d+) (?:([-+*])|(plus|minus|times|and|less)) (-?\d+)(?: more)?,? (?:=|is|makes|leaves|gives) (-?\d+)")
 SIGN = dict(plus="+", minus="-", times="*", less="-") | {"and": "+"}
 
@@ -198,7 +216,9 @@ def fact_arith(rng: Random) -> str:
     "A single sum, bare or inside a two-sentence story."
     if rng.random() < 0.2: a, o, b = rng.randint(2, 5), "*", rng.randint(2, 6)
     else:
-        o = rng.choice("+-"); b = rng.randint(1, 25 if rng.random() < 0.3 else 9); a = rng.randint(1, 40) + (b if o == "-" else 0)
+        o = rng.choice("+-")
+        b = rng.randint(1, 25 if rng.random() < 0.3 else 9)
+        a = rng.randint(1, 40) + (b if o == "-" else 0)
     n, i, c = rng.choice(NAMES), rng.choice(ITEMS), OPS[o](a, b)
     said = step_arith(rng.randrange(4), n, i, a, o, b, c)
     if o == "*" or rng.random() < 0.5: return said
@@ -210,8 +230,10 @@ def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 5)) -> Instance:
     people, things = rng.sample(NAMES, 3), rng.sample(THINGS, 3)
     held, trace, pairs = dict(zip(people, things)), [], []
     for _ in range(rng.randint(*swaps)):
-        a, b = rng.sample(people, 2); held[a], held[b] = held[b], held[a]
-        pairs.append((a, b)); trace.append(((a, b), tuple(held[p] for p in people)))
+        a, b = rng.sample(people, 2)
+        held[a], held[b] = held[b], held[a]
+        pairs.append((a, b))
+        trace.append(((a, b), tuple(held[p] for p in people)))
     who, start = rng.choice(people), ", ".join(f"{p} has the {t}" for p, t in zip(people, things))
     verb = rng.choice(("swap", "trade"))
     options, letter = pick_options(rng, held[who], [t for t in things if t != held[who]])
@@ -220,6 +242,7 @@ def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 5)) -> Instance:
     return Instance("", with_options(stem, options), letter, options, f"shuffle:{verb}:{len(pairs)}",
                     f"shuffle:{start}:{who_swaps}", ((tuple(people), who), *trace))
 
+# %% ../nbs/05_procedural.ipynb #b4921f61
 def say_held(style: int, pair: tuple[str, str], before: tuple[str, ...], people: tuple[str, ...]) -> str:
     "What two people hold, and hold after their swap, in one of three phrasings."
     (a, b), (x, y) = pair, (before[people.index(p)] for p in pair)
@@ -250,17 +273,22 @@ def read_shuffle(instance: Instance, text: str) -> list[Claim]:
     pair = re.compile(rf"\b({'|'.join(people)})\b(?::| has)?(?: the)? ({'|'.join(THINGS)})\b")
     held, claims = held_at_start(instance), []
     for sentence in re.split(r"\.", text):
-        *before, after = re.split(r" swap: |, so now | -> ", sentence); found = pair.findall(after)
+        *before, after = re.split(r" swap: |, so now | -> ", sentence)
+        found = pair.findall(after)
         claims += [("before", p) for part in before for p in pair.findall(part) if p not in held.items()]  # contradicts what was said
         if len(found) == 1 and re.match(r"\s*(so|at the end)\b", sentence, re.I): claims.append(("end", found[0]))
-        elif found: held = held | dict(found); claims.append(("held", frozenset(held.items())))
+        elif found:
+            held = held | dict(found)
+            claims.append(("held", frozenset(held.items())))
     return claims
 
 def fact_shuffle(rng: Random) -> str:
     "One swap, told with the state before and after it."
-    i = draw_shuffle(rng, (1, 1)); (people, _), (pair, _) = i.trace
+    i = draw_shuffle(rng, (1, 1))
+    (people, _), (pair, _) = i.trace
     verb = rng.choice(("swap", "trade"))
-    return f"{i.question.split('.')[0]}. {pair[0]} and {pair[1]} {verb}. {say_held(rng.randrange(3), pair, tuple(held_at_start(i)[p] for p in people), people)}"
+    before = tuple(held_at_start(i)[p] for p in people)
+    return f"{i.question.split('.')[0]}. {pair[0]} and {pair[1]} {verb}. {say_held(rng.randrange(3), pair, before, people)}"
 
 # %% ../nbs/05_procedural.ipynb #b0863c1c
 MONTH_NAMES = tuple(MONTHS)
@@ -271,7 +299,9 @@ SHIFTS = (("a week later", 7), ("2 weeks later", 14), ("a week ago", -7), ("2 we
 def move(date: tuple[int, int], days: int) -> tuple[int, int]:
     "A (day, month index) some days later or earlier, at most one month away."
     day, month = date[0] + days, date[1]
-    if day < 1: month = (month - 1) % 12; return day + MONTHS[MONTH_NAMES[month]], month
+    if day < 1:
+        month = (month - 1) % 12
+        return day + MONTHS[MONTH_NAMES[month]], month
     length = MONTHS[MONTH_NAMES[month]]
     return (day, month) if day <= length else (day - length, (month + 1) % 12)
 
@@ -279,61 +309,78 @@ def say_date(date: tuple[int, int]) -> str: return f"{date[0]} {MONTH_NAMES[date
 
 def date_steps(today: tuple[int, int], days: int) -> list[Claim]:
     "The sums that lead from today to the date asked for."
-    day, month = today; name = MONTH_NAMES[month]
+    day, month = today
+    name = MONTH_NAMES[month]
     if days > 0:
         out = [(("+", days), (day, day + days))]
-        if day + days > MONTHS[name]: out += [("month", (name, MONTHS[name])), (("-", MONTHS[name]), (day + days, day + days - MONTHS[name]))]
+        if day + days > MONTHS[name]:
+            out += [("month", (name, MONTHS[name])), (("-", MONTHS[name]), (day + days, day + days - MONTHS[name]))]
         return out
     if day + days >= 1: return [(("-", -days), (day, day + days))]
-    before = MONTH_NAMES[(month - 1) % 12]; n = MONTHS[before]
+    before = MONTH_NAMES[(month - 1) % 12]
+    n = MONTHS[before]
     return [("month", (before, n)), (("+", n), (day, day + n)), (("-", -days), (day + n, day + n + days))]
 
+# %% ../nbs/05_procedural.ipynb #41665f09
 def draw_dates(rng: Random, shifts: tuple = SHIFTS) -> Instance:
     "What is the date so many days from a given one?"
-    month = rng.randrange(12); given = rng.randint(1, MONTHS[MONTH_NAMES[month]]), month
+    month = rng.randrange(12)
+    given = rng.randint(1, MONTHS[MONTH_NAMES[month]]), month
     (anchor, off), (words, days) = rng.choice(ANCHORS), rng.choice(shifts)
-    today = move(given, off); gold = move(today, days)
-    near = [move(gold, 1), move(gold, -1), move(today, -days), move(given, days), (gold[0], (gold[1] + 1) % 12), (gold[0], (gold[1] - 1) % 12)]
+    today = move(given, off)
+    gold = move(today, days)
+    near = [move(gold, 1), move(gold, -1), move(today, -days), move(given, days), (gold[0], (gold[1] + 1) % 12),
+            (gold[0], (gold[1] - 1) % 12)]
     others = [d for d in dict.fromkeys(near) if d != gold and d[0] <= MONTHS[MONTH_NAMES[d[1]]]]
     options, letter = pick_options(rng, say_date(gold), [say_date(d) for d in rng.sample(others, 3)])
     stem = f"{anchor} {say_date(given)}. What is the date {words}?"
     trace = ([("today", say_date(today))] if off else []) + date_steps(today, days) + [("date", say_date(gold))]
-    return Instance("", with_options(stem, options), letter, options, f"dates:{anchor}:{words}", f"dates:{say_date(today)}:{days}", tuple(trace))
+    return Instance("", with_options(stem, options), letter, options, f"dates:{anchor}:{words}", f"dates:{say_date(today)}:{days}",
+                    tuple(trace))
 
 # %% ../nbs/05_procedural.ipynb #a672c4d4
 def say_dates(style: int, key, value) -> str:
     "One step of a date calculation in one of three phrasings."
     if key == "today": return (f"Today is {value}.", f"So today is {value}.", f"It is {value} today.")[style]
-    if key == "month": return (f"{value[0]} has {value[1]} days.", f"{value[0]} has {value[1]} days.", f"There are {value[1]} days in {value[0]}.")[style]
+    if key == "month":
+        return (f"{value[0]} has {value[1]} days.", f"{value[0]} has {value[1]} days.", f"There are {value[1]} days in {value[0]}.")[style]
     if key == "date": return (f"So the date is {value}.", f"That is {value}.", f"This gives {value}.")[style]
     (op, b), (a, c) = key, value
     return (f"{a} {op} {b} = {c}.", f"{a} {'plus' if op == '+' else 'minus'} {b} is {c}.", f"{a} {op} {b} = {c}.")[style]
 
 def write_dates(instance: Instance, rng: Random) -> str:
-    style = phrasings(rng, 3); return " ".join(say_dates(next(style), k, v) for k, v in instance.trace)
+    style = phrasings(rng, 3)
+    return " ".join(say_dates(next(style), k, v) for k, v in instance.trace)
 
 def steps_dates(instance: Instance) -> tuple[list[Claim], set]: return list(instance.trace), set()
 
 def read_dates(instance: Instance, text: str) -> list[Claim]:
     m, out = "|".join(MONTH_NAMES), read_sums(text)
     out += [(x.start(), ("today", x[1] or x[2])) for x in re.finditer(rf"[Tt]oday is (\d+ (?:{m}))|[Ii]t is (\d+ (?:{m})) today", text)]
-    out += [(x.start(), ("month", (x[1] or x[4], int(x[2] or x[3])))) for x in re.finditer(rf"({m}) has (\d+) days|are (\d+) days in ({m})", text)]
+    out += [(x.start(), ("month", (x[1] or x[4], int(x[2] or x[3]))))
+            for x in re.finditer(rf"({m}) has (\d+) days|are (\d+) days in ({m})", text)]
     out += [(x.start(), ("date", x[1])) for x in re.finditer(rf"(?:date is|[Tt]hat is|[Tt]his gives) (\d+ (?:{m}))", text)]
     return [c for _, c in sorted(out, key=lambda p: p[0])]
 
 def fact_dates(rng: Random) -> str:
     "The length of a month, a neighbouring day, or a sum as dates need them."
     kind = rng.randrange(3)
-    if kind == 0: m = rng.choice(MONTH_NAMES); return say_dates(rng.choice((0, 2)), "month", (m, MONTHS[m]))
+    if kind == 0:
+        m = rng.choice(MONTH_NAMES)
+        return say_dates(rng.choice((0, 2)), "month", (m, MONTHS[m]))
     if kind == 1:
-        month = rng.randrange(12); given = rng.randint(1, MONTHS[MONTH_NAMES[month]]), month
-        anchor, off = rng.choice(ANCHORS[1:]); return f"{anchor} {say_date(given)}. {say_dates(rng.randrange(3), 'today', say_date(move(given, off)))}"
-    i = draw_dates(rng); return say_dates(rng.randrange(3), *rng.choice([s for s in i.trace if isinstance(s[0], tuple)]))
+        month = rng.randrange(12)
+        given = rng.randint(1, MONTHS[MONTH_NAMES[month]]), month
+        anchor, off = rng.choice(ANCHORS[1:])
+        return f"{anchor} {say_date(given)}. {say_dates(rng.randrange(3), 'today', say_date(move(given, off)))}"
+    i = draw_dates(rng)
+    return say_dates(rng.randrange(3), *rng.choice([s for s in i.trace if isinstance(s[0], tuple)]))
 
 # %% ../nbs/05_procedural.ipynb #a3b3b75d
 def draw_letters(rng: Random, words: tuple[int, int] = (4, 7)) -> Instance:
     "The last letters of a few words."
-    chosen = rng.sample(WORDS, rng.randint(*words)); verb = rng.choice(("Take", "Join"))
+    chosen = rng.sample(WORDS, rng.randint(*words))
+    verb = rng.choice(("Take", "Join"))
     text = (f"Take the last letters of the words {' '.join(chosen)} and join them." if verb == "Take"
             else f"Join the last letters of {' '.join(chosen)}.")
     return Instance("", text, " ".join(w[-1] for w in chosen), (), f"letters:{verb}:{len(chosen)}", "letters:" + " ".join(chosen),
@@ -344,7 +391,8 @@ def say_letter(style: int, word: str) -> str:
 
 def write_letters(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 3)
-    return " ".join(say_letter(next(style), w) for w, _ in instance.trace) + rng.choice((" Joined:", " Together:", " This gives")) + f" {instance.answer}."
+    told = " ".join(say_letter(next(style), w) for w, _ in instance.trace)
+    return told + rng.choice((" Joined:", " Together:", " This gives")) + f" {instance.answer}."
 
 def steps_letters(instance: Instance) -> tuple[list[Claim], set]:
     return [*instance.trace, ("join", instance.answer)], set()
@@ -362,15 +410,19 @@ def flipped(side: str) -> str: return "tails" if side == "heads" else "heads"
 
 def draw_coin(rng: Random, flips: tuple[int, int] = (5, 8)) -> Instance:
     "A coin, and people who flip it or do not."
-    people, side = rng.sample(NAMES, rng.randint(*flips)), rng.choice(("heads", "tails")); start, trace = side, []
+    people, side = rng.sample(NAMES, rng.randint(*flips)), rng.choice(("heads", "tails"))
+    start, trace = side, []
     text = f"The coin is {side} up."
     for p in people:
-        does = rng.random() < 0.5; side = flipped(side) if does else side
-        text += f" {p} flips." if does else f" {p} does not flip."; trace.append((p, does, side))
+        does = rng.random() < 0.5
+        side = flipped(side) if does else side
+        text += f" {p} flips." if does else f" {p} does not flip."
+        trace.append((p, does, side))
     ask = rng.choice(("heads", "tails"))
     form = rng.choice((f" Is it {ask} up now?", f" Is the coin {ask} up at the end?"))
     scenario = start + " " + " ".join(p if d else "-" + p for p, d, _ in trace)
-    return Instance("", text + form, "yes" if side == ask else "no", (), f"coin:{len(people)}:{form.split()[-1]}", "coin:" + scenario, tuple(trace))
+    return Instance("", text + form, "yes" if side == ask else "no", (), f"coin:{len(people)}:{form.split()[-1]}", "coin:" + scenario,
+                    tuple(trace))
 
 def say_coin(style: int, person: str, does: bool, side: str) -> str:
     act = f"{person} {'flips' if does else 'does not flip'}"
@@ -378,9 +430,11 @@ def say_coin(style: int, person: str, does: bool, side: str) -> str:
 
 def asked_side(instance: Instance) -> str: return re.findall(r"heads|tails", instance.question)[-1]
 
+# %% ../nbs/05_procedural.ipynb #3928016c
 def write_coin(instance: Instance, rng: Random) -> str:
     style, side, ask = phrasings(rng, 3), instance.trace[-1][2], asked_side(instance)
-    return " ".join(say_coin(next(style), *t) for t in instance.trace) + rng.choice((f" So it is {side} up, and asked is {ask}.", f" It ends {side} up, the question was {ask}."))
+    told = " ".join(say_coin(next(style), *t) for t in instance.trace)
+    return told + rng.choice((f" So it is {side} up, and asked is {ask}.", f" It ends {side} up, the question was {ask}."))
 
 def steps_coin(instance: Instance) -> tuple[list[Claim], set]:
     return [(p, s) for p, _, s in instance.trace] + [("end", instance.trace[-1][2])], {("asked", asked_side(instance))}
@@ -395,7 +449,8 @@ def read_coin(instance: Instance, text: str) -> list[Claim]:
 def fact_coin(rng: Random) -> str:
     "One flip, told with the side before and after."
     side, does, p = rng.choice(("heads", "tails")), rng.random() < 0.5, rng.choice(NAMES)
-    return f"The coin is {side} up. {p} {'flips' if does else 'does not flip'}. " + say_coin(rng.randrange(3), p, does, flipped(side) if does else side)
+    asked = f"The coin is {side} up. {p} {'flips' if does else 'does not flip'}. "
+    return asked + say_coin(rng.randrange(3), p, does, flipped(side) if does else side)
 
 # %% ../nbs/05_procedural.ipynb #1e08a2de
 SCALES = (  # (word of comparison, things with most of it first, chain of what it means)
@@ -405,22 +460,31 @@ SCALES = (  # (word of comparison, things with most of it first, chain of what i
 
 def draw_relations(rng: Random, hops: tuple[int, int] = (1, 3)) -> Instance:
     "Which of two things has more (or less) of some quantity?"
-    word, things, chain = rng.choice(SCALES); n = rng.randint(*hops)
-    i, j = sorted(rng.sample(range(len(things)), 2)); high, low = things[i], things[j]
-    sign, what = chain[n - 1].split(); ask = rng.choice(("more", "less")); gold = high if ask == sign else low
+    word, things, chain = rng.choice(SCALES)
+    n = rng.randint(*hops)
+    i, j = sorted(rng.sample(range(len(things)), 2))
+    high, low = things[i], things[j]
+    sign, what = chain[n - 1].split()
+    ask = rng.choice(("more", "less"))
+    gold = high if ask == sign else low
     name, options = rng.choice(NAMES), rng.sample((high, low), 2)
-    stem = rng.choice((f"{name} sees {options[0]} and {options[1]}. Which has {ask} {what}?", f"{name} compares {options[0]} with {options[1]}. Where is there {ask} {what}?"))
+    stem = rng.choice((f"{name} sees {options[0]} and {options[1]}. Which has {ask} {what}?",
+                       f"{name} compares {options[0]} with {options[1]}. Where is there {ask} {what}?"))
     trace = [("compare", (high, word, low)), *zip((word, *chain), chain[:n]), ("end", (gold, f"{ask} {what}"))]
-    return Instance("", with_options(stem, tuple(options)), "AB"[options.index(gold)], tuple(options), f"relations:{word}:{n}:{stem.split()[1]}",
+    return Instance("", with_options(stem, tuple(options)), "AB"[options.index(gold)], tuple(options),
+                    f"relations:{word}:{n}:{stem.split()[1]}",
                     f"relations:{high}:{low}:{what}:{name}", tuple(trace))
 
+# %% ../nbs/05_procedural.ipynb #27c5dde4
 def say_relation(style: int, key: str, value) -> str:
     if key == "compare": return f"{value[0]} is {value[1]} than {value[2]}.".capitalize()
     if key == "end": return (f"So {value[0]} has {value[1]}.", f"That is why {value[0]} has {value[1]}.")[style]
-    return (f"{key} means {value}.", f"When it is {key} there is {value}." if " " not in key else f"With {key} there is {value}.")[style].capitalize()
+    other = f"With {key} there is {value}." if " " in key else f"When it is {key} there is {value}."
+    return (f"{key} means {value}.", other)[style].capitalize()
 
 def write_relations(instance: Instance, rng: Random) -> str:
-    style = phrasings(rng, 2); return " ".join(say_relation(next(style), k, v) for k, v in instance.trace)
+    style = phrasings(rng, 2)
+    return " ".join(say_relation(next(style), k, v) for k, v in instance.trace)
 
 def steps_relations(instance: Instance) -> tuple[list[Claim], set]: return list(instance.trace), set()
 
@@ -432,7 +496,8 @@ def read_relations(instance: Instance, text: str) -> list[Claim]:
     return [c for _, c in sorted(out, key=lambda p: p[0])]
 
 def fact_relations(rng: Random) -> str:
-    word, things, chain = rng.choice(SCALES); i, j = sorted(rng.sample(range(len(things)), 2))
+    word, things, chain = rng.choice(SCALES)
+    i, j = sorted(rng.sample(range(len(things)), 2))
     k = rng.randrange(len(chain) + 1)
     if k == len(chain) or rng.random() < 0.5: return say_relation(0, "compare", (things[i], word, things[j]))
     return say_relation(rng.randrange(2), (word, *chain)[k], chain[k])
@@ -445,7 +510,8 @@ TRAITS = dict(home="lake hill cave town forest desert beach swamp".split(), food
 
 def make_world(seed: int = 1) -> dict[tuple[str, str], str]:
     "The invented knowledge base: (relation, creature) -> creature or trait. One fixed world for the whole book."
-    rng = Random(seed); world = {}
+    rng = Random(seed)
+    world = {}
     for link in LINKS:
         others = CREATURES[:]
         while any(a == b for a, b in zip(CREATURES, others)): rng.shuffle(others)
@@ -456,19 +522,25 @@ WORLD = make_world()
 
 def say_fact(style: int, relation: str, who: str, value: str) -> str:
     if relation in LINKS: return (f"The {relation} of {who} is {value}.", f"{who} has {value} as {relation}.")[style]
-    return dict(home=(f"{who} lives in the {value}.", f"The home of {who} is the {value}."), food=(f"{who} eats {value}.", f"The food of {who} is {value}."),
+    return dict(home=(f"{who} lives in the {value}.", f"The home of {who} is the {value}."),
+                food=(f"{who} eats {value}.", f"The food of {who} is {value}."),
                 colour=(f"{who} is {value}.", f"The colour of {who} is {value}."))[relation][style]
 
 def follow(who: str, path: list[str]) -> list[Claim]:
     "The facts along a path of relations."
     out = []
-    for r in path: out.append(((r, who), WORLD[r, who])); who = WORLD[r, who]
+    for r in path:
+        out.append(((r, who), WORLD[r, who]))
+        who = WORLD[r, who]
     return out
 
+# %% ../nbs/05_procedural.ipynb #bba60b8f
 def draw_facts(rng: Random, hops: tuple[int, int] = (3, 5)) -> Instance:
     "A trait of somebody's friend's boss, with five options."
-    who, trait = rng.choice(CREATURES), rng.choice(list(TRAITS)); path = [rng.choice(LINKS) for _ in range(rng.randint(*hops) - 1)]
-    trace = follow(who, [*path, trait]); gold = trace[-1][1]
+    who, trait = rng.choice(CREATURES), rng.choice(list(TRAITS))
+    path = [rng.choice(LINKS) for _ in range(rng.randint(*hops) - 1)]
+    trace = follow(who, [*path, trait])
+    gold = trace[-1][1]
     whose = "".join(f"the {r} of " for r in reversed(path)) + who
     options, letter = pick_options(rng, gold, rng.sample([v for v in TRAITS[trait] if v != gold], 4))
     stem = dict(home=f"Where does {whose} live?", food=f"What does {whose} eat?", colour=f"Which colour is {whose}?")[trait]
@@ -476,11 +548,13 @@ def draw_facts(rng: Random, hops: tuple[int, int] = (3, 5)) -> Instance:
 
 def write_facts(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
-    return " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace) + rng.choice(("", f" So it is {instance.trace[-1][1]}."))
+    told = " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace)
+    return told + rng.choice(("", f" So it is {instance.trace[-1][1]}."))
 
 def steps_facts(instance: Instance) -> tuple[list[Claim], set]:
     return list(instance.trace), {("end", instance.trace[-1][1])}
 
+# %% ../nbs/05_procedural.ipynb #a9ec768b
 def read_world(text: str) -> list[tuple[int, Claim]]:
     "Every statement about the invented world, with its place."
     out = []
@@ -488,7 +562,8 @@ def read_world(text: str) -> list[tuple[int, Claim]]:
              (r"[Tt]he (home|food|colour) of (\w+) is (?:the )?(\w+)", (1, 2, 3)))
     for form, (r, w, v) in forms: out += [(m.start(), ((m[r], m[w]), m[v])) for m in re.finditer(form, text)]
     verbs = {"lives in the": "home", "eats": "food", "is": "colour"}
-    out += [(m.start(), ((verbs[m[2]], m[1]), m[3])) for m in re.finditer(rf"(?<! of )\b({'|'.join(CREATURES)}) ({'|'.join(verbs)}) (\w+)", text)
+    out += [(m.start(), ((verbs[m[2]], m[1]), m[3]))
+            for m in re.finditer(rf"(?<! of )\b({'|'.join(CREATURES)}) ({'|'.join(verbs)}) (\w+)", text)
             if m[2] != "is" or m[3] in TRAITS["colour"]]
     return out
 
@@ -497,7 +572,8 @@ def read_facts(instance: Instance, text: str) -> list[Claim]:
     return [c for _, c in sorted(read_world(text) + ends, key=lambda p: p[0])]
 
 def fact_facts(rng: Random) -> str:
-    (r, w), v = rng.choice(list(WORLD.items())); return say_fact(rng.randrange(2), r, w, v)
+    (r, w), v = rng.choice(list(WORLD.items()))
+    return say_fact(rng.randrange(2), r, w, v)
 
 # %% ../nbs/05_procedural.ipynb #b4e741a1
 SHARED = dict(home="live in the same place", food="eat the same food", colour="have the same colour")
@@ -516,7 +592,8 @@ def draw_strategy(rng: Random, hops: tuple[int, int] = (1, 2)) -> Instance:
 
 def write_strategy(instance: Instance, rng: Random) -> str:
     style, same = phrasings(rng, 2), instance.trace[-1][1].replace("same", "the same")
-    return " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace[:-1]) + rng.choice((" That is", " These are")) + f" {same}."
+    told = " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace[:-1])
+    return told + rng.choice((" That is", " These are")) + f" {same}."
 
 def steps_strategy(instance: Instance) -> tuple[list[Claim], set]: return list(dict.fromkeys(instance.trace)), set()
 
@@ -526,9 +603,12 @@ def read_strategy(instance: Instance, text: str) -> list[Claim]:
 
 def fact_strategy(rng: Random) -> str:
     "One comparison of two known values."
-    trait = rng.choice(list(TRAITS)); a, b = rng.sample(CREATURES, 2); style = rng.randrange(2)
+    trait = rng.choice(list(TRAITS))
+    a, b = rng.sample(CREATURES, 2)
+    style = rng.randrange(2)
     same = "the same" if WORLD[trait, a] == WORLD[trait, b] else "different"
-    return f"{say_fact(style, trait, a, WORLD[trait, a])} {say_fact(style, trait, b, WORLD[trait, b])} " + rng.choice(("That is", "These are")) + f" {same}."
+    told = f"{say_fact(style, trait, a, WORLD[trait, a])} {say_fact(style, trait, b, WORLD[trait, b])} "
+    return told + rng.choice(("That is", "These are")) + f" {same}."
 
 # %% ../nbs/05_procedural.ipynb #78f464d0
 GOOD = "good great warm bright funny fresh clever sweet".split()
@@ -541,29 +621,37 @@ def tone(adjective: str, negated: bool) -> str: return "positive" if (adjective 
 
 def review(parts: list[tuple[str, str, bool]], ask: int) -> Instance:
     "The question about a review given as (part, adjective, negated) triples."
-    tones = [tone(a, n) for _, a, n in parts]; gold = max(set(tones), key=tones.count)
+    tones = [tone(a, n) for _, a, n in parts]
+    gold = max(set(tones), key=tones.count)
     text = " ".join(say_part(*p) for p in parts) + (" Is this review positive or negative?", " Positive or negative?")[ask]
     trace = tuple(((p, a, n), t) for (p, a, n), t in zip(parts, tones))
-    return Instance("", text, gold, (), f"sentiment:{len(parts)}:{ask}", "sentiment:" + " ".join(("-" if n else "") + a for _, a, n in parts), trace)
+    return Instance("", text, gold, (), f"sentiment:{len(parts)}:{ask}",
+                    "sentiment:" + " ".join(("-" if n else "") + a for _, a, n in parts), trace)
 
 def draw_sentiment(rng: Random, parts: tuple[int, ...] = (5, 7)) -> Instance:
     "A review decided by a majority of one."
-    n = rng.choice(parts); signs = [i <= n // 2 for i in range(n)]; rng.shuffle(signs)
+    n = rng.choice(parts)
+    signs = [i <= n // 2 for i in range(n)]
+    rng.shuffle(signs)
     if rng.random() < 0.5: signs = [not s for s in signs]
     out = []
     for part, good in zip(rng.sample(PARTS, n), signs):
-        negated = rng.random() < 0.35; out.append((part, rng.choice(GOOD if good != negated else BAD), negated))
+        negated = rng.random() < 0.35
+        out.append((part, rng.choice(GOOD if good != negated else BAD), negated))
     return review(out, rng.randrange(2))
 
 def contrast_sentiment(instance: Instance, rng: Random) -> Instance:
     "Change one adjective to its opposite, so that the majority and the label flip."
     parts = [s for s, _ in instance.trace]
     k = rng.choice([i for i, (_, t) in enumerate(instance.trace) if t == instance.answer])
-    p, a, n = parts[k]; parts[k] = (p, BAD[GOOD.index(a)] if a in GOOD else GOOD[BAD.index(a)], n)
+    p, a, n = parts[k]
+    parts[k] = (p, BAD[GOOD.index(a)] if a in GOOD else GOOD[BAD.index(a)], n)
     return review(parts, int(instance.template[-1]))
 
+# %% ../nbs/05_procedural.ipynb #3cc790a1
 def write_sentiment(instance: Instance, rng: Random) -> str:
-    style, tones = phrasings(rng, 3), [t for _, t in instance.trace]; n = tones.count("positive")
+    style, tones = phrasings(rng, 3), [t for _, t in instance.trace]
+    n = tones.count("positive")
     say = ("The {p} is {w}, so {t}.", "{p} {w}: {t}.", "The {p} is {w} and that is {t}.")
     body = " ".join(say[next(style)].format(p=p, w=("not " if neg else "") + a, t=t) for (p, a, neg), t in instance.trace)
     return body + rng.choice((f" So {n} positive and {len(tones) - n} negative.", f" That makes {n} positive, {len(tones) - n} negative."))
@@ -593,17 +681,21 @@ def rule(subject: str, quality: str, positive: bool) -> str: return f"{'Every' i
 def draw_entail(rng: Random, depth: tuple[int, int] = (1, 3)) -> Instance:
     "Is a claim true, false or unknown, given a chain of rules and a distractor?"
     name, gold, n = rng.choice(NAMES), rng.choice(("true", "false", "unknown")), rng.randint(*depth)
-    kinds = rng.sample(KINDS_OF_THING, n + 1); chain, other = kinds[:n], kinds[n]
-    quality, spare = rng.sample(QUALITIES, 2); positive, claimed = rng.random() < 0.5, rng.random() < 0.5
+    kinds = rng.sample(KINDS_OF_THING, n + 1)
+    chain, other = kinds[:n], kinds[n]
+    quality, spare = rng.sample(QUALITIES, 2)
+    positive, claimed = rng.random() < 0.5, rng.random() < 0.5
     if gold != "unknown": positive = claimed == (gold == "true")
     lines = [f"{name} is a {chain[0]}."] + [f"Every {a} is a {b}." for a, b in zip(chain, chain[1:])]
     lines.append(rule(other if gold == "unknown" else chain[-1], quality, positive))
-    lines.append(rule(chain[-1] if gold == "unknown" else other, spare, rng.random() < 0.5)); rng.shuffle(lines)
+    lines.append(rule(chain[-1] if gold == "unknown" else other, spare, rng.random() < 0.5))
+    rng.shuffle(lines)
     text = " ".join(lines) + f" Claim: {name} is {'' if claimed else 'not '}{quality}. True, false or unknown?"
     end = "unknown" if gold == "unknown" else ("" if positive else "not ") + quality
     trace = ((name, tuple(chain), quality, end), *((("is", b), a) for a, b in zip(chain, chain[1:])), ("end", end))
     return Instance("", text, gold, (), f"entail:{n}:{gold == 'unknown'}", "entail:" + " ".join(sorted(lines)), trace)
 
+# %% ../nbs/05_procedural.ipynb #70ac0328
 def write_entail(instance: Instance, rng: Random) -> str:
     (name, chain, quality, end), style = instance.trace[0], phrasings(rng, 2)
     out = [f"{name} is a {chain[0]}."]
@@ -629,23 +721,28 @@ def fact_entail(rng: Random) -> str:
     if rng.random() < 0.5: return f"{name} is a {a}. Every {a} is a {b}" + rng.choice((f", so {name} is a {b}.", f". So {name} is a {b}."))
     quality, positive = rng.choice(QUALITIES), rng.random() < 0.5
     if rng.random() < 0.3: return f"{name} is a {a}. {rule(b, quality, positive)} Nothing says if a {a} is {quality}."
-    return f"{name} is a {a}. {rule(a, quality, positive)[:-1]}" + rng.choice((", so", ". So")) + f" {name} is {'' if positive else 'not '}{quality}."
+    told = f"{name} is a {a}. {rule(a, quality, positive)[:-1]}" + rng.choice((", so", ". So"))
+    return told + f" {name} is {'' if positive else 'not '}{quality}."
 
 # %% ../nbs/05_procedural.ipynb #21a171b8
 FRAMES = ("a {0} and {1} tale", "{0} , {1} and well told", "such a {0} , {1} story")
 
 def draw_sst(rng: Random, negated: float = 0.4) -> Instance:
     "A short phrase whose two judgements agree."
-    gold, frame = rng.choice(("positive", "negative")), rng.randrange(len(FRAMES)); said, trace = [], []
+    gold, frame = rng.choice(("positive", "negative")), rng.randrange(len(FRAMES))
+    said, trace = [], []
     for _ in range(2):
-        neg = rng.random() < negated; adjective = rng.choice(GOOD if (gold == "positive") != neg else BAD)
-        said.append((rng.choice(("hardly ", "never ")) if neg else "") + adjective); trace.append((said[-1], gold))
+        neg = rng.random() < negated
+        adjective = rng.choice(GOOD if (gold == "positive") != neg else BAD)
+        said.append((rng.choice(("hardly ", "never ")) if neg else "") + adjective)
+        trace.append((said[-1], gold))
     noun = rng.choice(("movie", "drama", "show"))
     text = f"{noun}: {FRAMES[frame].format(*said)} . Positive or negative?".capitalize()
     return Instance("", text, gold, (), f"sst:{frame}:{noun}", "sst:" + " ".join(said), tuple(dict.fromkeys(trace)))
 
 def write_sst(instance: Instance, rng: Random) -> str:
-    say = rng.choice(("{w} is {t}.", "{w}: {t}.")); return " ".join(say.format(w=w, t=t) for w, t in instance.trace)
+    say = rng.choice(("{w} is {t}.", "{w}: {t}."))
+    return " ".join(say.format(w=w, t=t) for w, t in instance.trace)
 
 def steps_sst(instance: Instance) -> tuple[list[Claim], set]: return list(instance.trace), set()
 
@@ -654,21 +751,32 @@ def read_sst(instance: Instance, text: str) -> list[Claim]:
     return [((m[1] or "") + m[2], m[3]) for m in re.finditer(rf"\b((?:hardly|never) )?({words})(?: is|:) (positive|negative)", text, re.I)]
 
 def fact_sst(rng: Random) -> str:
-    adjective = rng.choice(GOOD + BAD); return f"{adjective} is {tone(adjective, False)}."
+    adjective = rng.choice(GOOD + BAD)
+    return f"{adjective} is {tone(adjective, False)}."
 
 # %% ../nbs/05_procedural.ipynb #1a07c37c
 FAMILIES: dict[str, Family] = {f.name: f for f in (
-    Family("arith", "number", "SingleEq AddSub MultiArith SVAMP GSM8K", 0.0, draw_arith, write_arith, steps_arith, read_arith, fact_arith, dict(steps=(2, 4), large=0.15)),
-    Family("shuffle", "choice", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle, dict(swaps=(2, 5)), tuple("ABC")),
-    Family("dates", "choice", "Date Understanding", 1 / 4, draw_dates, write_dates, steps_dates, read_dates, fact_dates, dict(shifts=SHIFTS), tuple("ABCD")),
-    Family("letters", "letters", "Last Letter Concatenation", 0.0, draw_letters, write_letters, steps_letters, read_letters, fact_letters, dict(words=(4, 7))),
+    Family("arith", "number", "SingleEq AddSub MultiArith SVAMP GSM8K", 0.0, draw_arith, write_arith, steps_arith, read_arith, fact_arith,
+           dict(steps=(2, 4), large=0.15)),
+    Family("shuffle", "choice", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle,
+           dict(swaps=(2, 5)), tuple("ABC")),
+    Family("dates", "choice", "Date Understanding", 1 / 4, draw_dates, write_dates, steps_dates, read_dates, fact_dates,
+           dict(shifts=SHIFTS), tuple("ABCD")),
+    Family("letters", "letters", "Last Letter Concatenation", 0.0, draw_letters, write_letters, steps_letters, read_letters, fact_letters,
+           dict(words=(4, 7))),
     Family("coin", "yesno", "Coin Flip", 1 / 2, draw_coin, write_coin, steps_coin, read_coin, fact_coin, dict(flips=(5, 8)), ("yes", "no")),
-    Family("relations", "choice", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations, dict(hops=(1, 3)), tuple("AB"), calibrated=False),
-    Family("facts", "choice", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts, dict(hops=(3, 5)), tuple("ABCDE")),
-    Family("strategy", "yesno", "StrategyQA", 1 / 2, draw_strategy, write_strategy, steps_strategy, read_strategy, fact_strategy, dict(hops=(1, 2)), ("yes", "no"), calibrated=False),
-    Family("sentiment", "label", "IMDB", 1 / 2, draw_sentiment, write_sentiment, steps_sentiment, read_sentiment, fact_sentiment, dict(parts=(5, 7)), ("positive", "negative"), contrast=contrast_sentiment),
-    Family("entail", "label", "ANLI", 1 / 3, draw_entail, write_entail, steps_entail, read_entail, fact_entail, dict(depth=(1, 3)), ("true", "false", "unknown"), calibrated=False),
-    Family("sst", "label", "SST-2", 1 / 2, draw_sst, write_sst, steps_sst, read_sst, fact_sst, dict(negated=0.4), ("positive", "negative"), pretrained=False, calibrated=False),
+    Family("relations", "choice", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations,
+           dict(hops=(1, 3)), tuple("AB"), calibrated=False),
+    Family("facts", "choice", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts,
+           dict(hops=(3, 5)), tuple("ABCDE")),
+    Family("strategy", "yesno", "StrategyQA", 1 / 2, draw_strategy, write_strategy, steps_strategy, read_strategy, fact_strategy,
+           dict(hops=(1, 2)), ("yes", "no"), calibrated=False),
+    Family("sentiment", "label", "IMDB", 1 / 2, draw_sentiment, write_sentiment, steps_sentiment, read_sentiment, fact_sentiment,
+           dict(parts=(5, 7)), ("positive", "negative"), contrast=contrast_sentiment),
+    Family("entail", "label", "ANLI", 1 / 3, draw_entail, write_entail, steps_entail, read_entail, fact_entail, dict(depth=(1, 3)),
+           ("true", "false", "unknown"), calibrated=False),
+    Family("sst", "label", "SST-2", 1 / 2, draw_sst, write_sst, steps_sst, read_sst, fact_sst, dict(negated=0.4), ("positive", "negative"),
+           pretrained=False, calibrated=False),
 )}
 
 # %% ../nbs/05_procedural.ipynb #43ef1eef
@@ -687,10 +795,13 @@ def instances(family: Family, place: str, rng: Random, **difficulty) -> Iterator
     "Endless different instances of one family in one part of the world (a key of PLACES)."
     seen, counts, idle = set(), Counter(), 0
     while idle < 20000:
-        i = family.draw(rng, **{**family.difficulty, **difficulty}); idle += 1
+        i = family.draw(rng, **{**family.difficulty, **difficulty})
+        idle += 1
         if bucket(i.scenario) not in PLACES[place] or i.question in seen: continue
         if counts[i.answer] > len(seen) * family.chance + 3 and family.kind in ("yesno", "label"): continue  # keeps chance what it says
-        seen.add(i.question); counts[i.answer] += 1; idle = 0
+        seen.add(i.question)
+        counts[i.answer] += 1
+        idle = 0
         yield i
 
 # %% ../nbs/05_procedural.ipynb #2cf7f3fc
@@ -705,10 +816,14 @@ def procedural_task(
     "A task of fresh procedural questions, its splits disjoint by scenario and so by question."
     if name not in FAMILIES: raise KeyError(f"no procedural family {name!r}; there are {sorted(FAMILIES)}")
     f = FAMILIES[name]
-    if unknown := set(difficulty) - set(f.difficulty): raise ValueError(f"{name} has no difficulty {sorted(unknown)}; it has {sorted(f.difficulty)}")
+    if unknown := set(difficulty) - set(f.difficulty):
+        raise ValueError(f"{name} has no difficulty {sorted(unknown)}; it has {sorted(f.difficulty)}")
     splits = {}
     for place, n in (("train", n_train), ("selection", n_selection), ("test", n_test)):
         stream = instances(f, place, Random(f"{name}:{place}:{seed}"), **difficulty)
         splits[place] = [replace(i, id=f"{name}-{seed}-{place}-{k}") for k, i in zip(range(n), stream)]
-        if len(splits[place]) < n: raise ValueError(f"{name} has only {len(splits[place])} different {place} questions at this difficulty, asked for {n}; ask for fewer or widen it")
-    return Task(name, f.kind, splits, f.labels, f.chance, source=f"procedural, in the image of {f.image}", revision=f"seed {seed}", licence="Apache-2.0")
+        if len(splits[place]) < n:
+            raise ValueError(f"{name} has only {len(splits[place])} different {place} questions at this difficulty, asked for {n}; "
+                             "ask for fewer or widen it")
+    return Task(name, f.kind, splits, f.labels, f.chance, source=f"procedural, in the image of {f.image}", revision=f"seed {seed}",
+                licence="Apache-2.0")

@@ -22,6 +22,7 @@ import gzip, hashlib, http.client, json, os, random, re, tempfile, urllib.error,
 import numpy as np
 import pandas as pd
 
+from .files import write_bytes
 from .instances import Instance, Task, carve_selection, few_samples, group_split, ho_split
 
 # %% ../nbs/10_sources.ipynb #8d45fc48
@@ -39,62 +40,65 @@ class Pinned:
     def url(self, base: str = RAW) -> str: return f"{base.rstrip('/')}/{self.repo}/{self.commit}/{self.path}"
 
 # %% ../nbs/10_sources.ipynb #a6ca697d
-_REPOS = {  # short name -> repository and commit
-    "kojima": ("kojima-takeshi188/zero_shot_cot", "5ef330fcdeec0cd26aee27943504f91f8ec1c33c"),
-    "aqua": ("deepmind/AQuA", "26b64ed1f22208c6742f47df547dfd65088ec30d"),
-    "flan": ("google-research/FLAN", "e9e4ec6e2701182c7a91af176f705310da541277"),
-    "gsm": ("openai/grade-school-math", "3101c7d5072418e28b9008a6636bde82a006892c"),
-    "cot-transparency": ("raybears/cot-transparency", "f6874394ba80a439237e4d7581dddc30d40c1830"),
-    "6998PRJ": ("bonmorz/6998PRJ", "cedc7a8db4e568e686140556d0f0273c9dce2aff"),
-    "mario": ("INK-USC/RationaleMultiRewardDistillation", "8f9ff58c47ef626ca8c041963338659fd4282314"),
-    "anli": ("eric11eca/curriculum-ling", "1c79904f9be35204e1bd8c760fea5c8180d10b39"),
-    "sst2": ("clairett/pytorch-sentiment-classification", "457ffd83de90a9d6d472d8ffc31bbffe40a8b236"),
-    "contrast": ("allenai/contrast-sets", "e2b87316ba7b30093bc9ffbc340e6550cab79f67"),
-    "imdb": ("acmi-lab/counterfactually-augmented-data", "6f232a1d2a11462a30ce08fb4825b734ab30828e"),
+_REPOS = {  # short name -> repository, commit, folder of its files
+    "kojima": ("kojima-takeshi188/zero_shot_cot", "5ef330fcdeec0cd26aee27943504f91f8ec1c33c", "dataset/"),
+    "aqua": ("deepmind/AQuA", "26b64ed1f22208c6742f47df547dfd65088ec30d", ""),
+    "flan": ("google-research/FLAN", "e9e4ec6e2701182c7a91af176f705310da541277", "flan/v2/cot_data/"),
+    "gsm": ("openai/grade-school-math", "3101c7d5072418e28b9008a6636bde82a006892c", "grade_school_math/data/"),
+    "cot-transparency": ("raybears/cot-transparency", "f6874394ba80a439237e4d7581dddc30d40c1830", "data/openbook_qa/"),
+    "6998PRJ": ("bonmorz/6998PRJ", "cedc7a8db4e568e686140556d0f0273c9dce2aff", "data/obqa/"),
+    "mario": ("INK-USC/RationaleMultiRewardDistillation", "8f9ff58c47ef626ca8c041963338659fd4282314", "data/quarel/"),
+    "anli": ("eric11eca/curriculum-ling", "1c79904f9be35204e1bd8c760fea5c8180d10b39", "data/"),
+    "sst2": ("clairett/pytorch-sentiment-classification", "457ffd83de90a9d6d472d8ffc31bbffe40a8b236", "data/"),
+    "contrast": ("allenai/contrast-sets", "e2b87316ba7b30093bc9ffbc340e6550cab79f67", "IMDb/data/"),
+    "imdb": ("acmi-lab/counterfactually-augmented-data", "6f232a1d2a11462a30ce08fb4825b734ab30828e", "sentiment/"),
 }
+
+# %% ../nbs/10_sources.ipynb #c618f269
 _FILES = """
 AQuA/train.json aqua train.json -
-AQuA/test.json kojima dataset/AQuA/test.json de41581881ef95c5588c44ddc701c77fd480839241dd422a0d181262af24520c
+AQuA/test.json kojima = de41581881ef95c5588c44ddc701c77fd480839241dd422a0d181262af24520c
 AQuA/dev.json aqua dev.json 4a52301d8a49ae0b286f8e697f9c5da1b109b247b825b47b4c6de34312dceec5
-AQuA/aqua_train.tsv flan flan/v2/cot_data/aqua_train.tsv 2e43bd7900e739a78d7b7b7444e19bae4259399327eb76b78a30f4e4fb7dfdda
-AddSub/AddSub.json kojima dataset/AddSub/AddSub.json 21930fa90385c72b5a15f4b9a4dda27276b889ae9ff44285505cdd9fa0a20df8
-MultiArith/MultiArith.json kojima dataset/MultiArith/MultiArith.json dc9db1b6cc68b1ecc2dec830d15aaf8c9a0932aa31d5ffce88ef3628179d36f4
-SingleEq/questions.json kojima dataset/SingleEq/questions.json 051507bd2b489c257057b485774a83d2710c23a4bc0f4a58e1822ae2773ef05e
-SVAMP/SVAMP.json kojima dataset/SVAMP/SVAMP.json 5be77703a6d891ae476d7c082787ad361392aa02453b132516cdd5f4e7934e3e
-Bigbench_Date/task.json kojima dataset/Bigbench_Date/task.json ff716f0e399109146db3a998281c39954907b78268a9b633a95582d63847822f
-Bigbench_object_tracking/task.json kojima dataset/Bigbench_object_tracking/task.json 74b74d3c8827c0387a3f24ee9efa7edd90b2d53af3daacb9961341af66f750a0
-StrategyQA/task.json kojima dataset/StrategyQA/task.json 60af9081fed20102fd8bb1e02dc7d9f12238efcba33e4c1a56b4d61cb6409803
-coin_flip/coin_flip.json kojima dataset/coin_flip/coin_flip.json 68cf201737a1463ef6bed5419622805a8934d92bff6a28a9dfbf83be3135ba5a
-last_letters/last_letters.json kojima dataset/last_letters/last_letters.json 60e8d092d0a6423d3256e87e0c249b69aefea4cd27985082095fa4e93931fb02
-CommonsenseQA/train_rand_split.jsonl kojima dataset/CommonsenseQA/train_rand_split.jsonl 58ffa3c8472410e24b8c43f423d89c8a003d8284698a6ed7874355dedd09a2fb
-CommonsenseQA/dev_rand_split.jsonl kojima dataset/CommonsenseQA/dev_rand_split.jsonl 3210497fdaae614ac085d9eb873dd7f4d49b6f965a93adadc803e1229fd8a02a
-grade-school-math/train.jsonl gsm grade_school_math/data/train.jsonl 17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465
-grade-school-math/test.jsonl gsm grade_school_math/data/test.jsonl 3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14
-OpenBookQA/train.jsonl cot-transparency data/openbook_qa/train.jsonl 388ce25926fa33b573ba6556d7245a6185f612dedf919871b6acb9340c8497a5
-OpenBookQA/test.jsonl cot-transparency data/openbook_qa/test.jsonl feb2bd9bfa6161dca4c44ce90e51e8cdada83eb5061407fcdc5005e44aaf2313
-OpenBookQA/dev.json 6998PRJ data/obqa/dev.json d66094124c9c38d090f3f059a5c4a606a9367f7756208036b151f862060bfd4e
-QuaRel/dev.tsv mario data/quarel/raw/dev.tsv 10a4ea8856107664705e5a9800e2da0c7e9f4bb1847073d4ac8c71afef1688d9
-QuaRel/test.tsv mario data/quarel/raw/test.tsv a2e3267425f883fe2bd40caca13032b01ea48d0de9a41b96e3d1e396c54bf06a
-QuaRel/train_gpt3_responses.jsonl mario data/quarel/gpt3/train_gpt3_responses.jsonl ce145745ea005ae88ec86c98ff009fdfe4001b7bd6941dc3733d74b280cbba76
-anli_v1.0/R1/test.jsonl anli data/anli_v1.0/R1/test.jsonl 11b257c63a3caa825b80ac86b6d895407c62616d56036482344344099e7d3fa5
-anli_v1.0/R2/test.jsonl anli data/anli_v1.0/R2/test.jsonl 804dbe173fbe08e6e069db8811016ebe5e065dfd1c47ed741dac6d8816f4fadc
-anli_v1.0/R3/dev.jsonl anli data/anli_v1.0/R3/dev.jsonl 42eca71392a3c90ee0dc83bb2cedb45165279f903a9c706bf11337be11c469bd
-anli_v1.0/R3/test.jsonl anli data/anli_v1.0/R3/test.jsonl fe456c2935f71d7ffe49bd8d95c2b2355f7383f72423c3018fa40479992f0004
-SST2/train.tsv sst2 data/SST2/train.tsv ec192f833a64da08f475488a77b0d0b47db47acd0f458bd18433fc793b569920
-SST2/dev.tsv sst2 data/SST2/dev.tsv eddea6b39e601dd4e7a672b53cc40fdf6019fa80522f351206c24340ca5d9359
-SST2/test.tsv sst2 data/SST2/test.tsv 831169c7e2e429d6026e1bdbb542f33b636e3e596caad9602ebc953c205928b7
-contrast-sets/IMDb/data/dev_contrast.tsv contrast IMDb/data/dev_contrast.tsv ec5c984b43c045613dc00c4fd044f362e78351eef82bf07e4429583decaa0e92
-contrast-sets/IMDb/data/dev_original.tsv contrast IMDb/data/dev_original.tsv 349a8821bb8932d7ad236e4a6d3ed01fd9b99fdae1c7c6a1a9f3d442de4a4304
-contrast-sets/IMDb/data/test_contrast.tsv contrast IMDb/data/test_contrast.tsv 3bcb3bd41218b6a5d7bef7fe020a243919f3df0f12f55291b25ef8bbdbe04173
-contrast-sets/IMDb/data/test_original.tsv contrast IMDb/data/test_original.tsv 9dc78ddeb5cb6ff6060d24df33a83b6d29f9828994f4b1a5e0086f7e774713bd
-IMDb/orig/train.tsv imdb sentiment/orig/train.tsv adccf2763b67ddbfbd4571b7ee96c9bb689e98c4295e779151148c014b2b1050
-IMDb/orig/dev.tsv imdb sentiment/orig/dev.tsv d7b815d31ddc6eed7bdeb9dc78e18db88ebb22dd347cf72cc797791edfd7bab0
+AQuA/aqua_train.tsv flan aqua_train.tsv 2e43bd7900e739a78d7b7b7444e19bae4259399327eb76b78a30f4e4fb7dfdda
+AddSub/AddSub.json kojima = 21930fa90385c72b5a15f4b9a4dda27276b889ae9ff44285505cdd9fa0a20df8
+MultiArith/MultiArith.json kojima = dc9db1b6cc68b1ecc2dec830d15aaf8c9a0932aa31d5ffce88ef3628179d36f4
+SingleEq/questions.json kojima = 051507bd2b489c257057b485774a83d2710c23a4bc0f4a58e1822ae2773ef05e
+SVAMP/SVAMP.json kojima = 5be77703a6d891ae476d7c082787ad361392aa02453b132516cdd5f4e7934e3e
+Bigbench_Date/task.json kojima = ff716f0e399109146db3a998281c39954907b78268a9b633a95582d63847822f
+Bigbench_object_tracking/task.json kojima = 74b74d3c8827c0387a3f24ee9efa7edd90b2d53af3daacb9961341af66f750a0
+StrategyQA/task.json kojima = 60af9081fed20102fd8bb1e02dc7d9f12238efcba33e4c1a56b4d61cb6409803
+coin_flip/coin_flip.json kojima = 68cf201737a1463ef6bed5419622805a8934d92bff6a28a9dfbf83be3135ba5a
+last_letters/last_letters.json kojima = 60e8d092d0a6423d3256e87e0c249b69aefea4cd27985082095fa4e93931fb02
+CommonsenseQA/train_rand_split.jsonl kojima = 58ffa3c8472410e24b8c43f423d89c8a003d8284698a6ed7874355dedd09a2fb
+CommonsenseQA/dev_rand_split.jsonl kojima = 3210497fdaae614ac085d9eb873dd7f4d49b6f965a93adadc803e1229fd8a02a
+grade-school-math/train.jsonl gsm train.jsonl 17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465
+grade-school-math/test.jsonl gsm test.jsonl 3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14
+OpenBookQA/train.jsonl cot-transparency train.jsonl 388ce25926fa33b573ba6556d7245a6185f612dedf919871b6acb9340c8497a5
+OpenBookQA/test.jsonl cot-transparency test.jsonl feb2bd9bfa6161dca4c44ce90e51e8cdada83eb5061407fcdc5005e44aaf2313
+OpenBookQA/dev.json 6998PRJ dev.json d66094124c9c38d090f3f059a5c4a606a9367f7756208036b151f862060bfd4e
+QuaRel/dev.tsv mario raw/dev.tsv 10a4ea8856107664705e5a9800e2da0c7e9f4bb1847073d4ac8c71afef1688d9
+QuaRel/test.tsv mario raw/test.tsv a2e3267425f883fe2bd40caca13032b01ea48d0de9a41b96e3d1e396c54bf06a
+QuaRel/train_gpt3_responses.jsonl mario gpt3/train_gpt3_responses.jsonl ce145745ea005ae88ec86c98ff009fdfe4001b7bd6941dc3733d74b280cbba76
+anli_v1.0/R1/test.jsonl anli = 11b257c63a3caa825b80ac86b6d895407c62616d56036482344344099e7d3fa5
+anli_v1.0/R2/test.jsonl anli = 804dbe173fbe08e6e069db8811016ebe5e065dfd1c47ed741dac6d8816f4fadc
+anli_v1.0/R3/dev.jsonl anli = 42eca71392a3c90ee0dc83bb2cedb45165279f903a9c706bf11337be11c469bd
+anli_v1.0/R3/test.jsonl anli = fe456c2935f71d7ffe49bd8d95c2b2355f7383f72423c3018fa40479992f0004
+SST2/train.tsv sst2 = ec192f833a64da08f475488a77b0d0b47db47acd0f458bd18433fc793b569920
+SST2/dev.tsv sst2 = eddea6b39e601dd4e7a672b53cc40fdf6019fa80522f351206c24340ca5d9359
+SST2/test.tsv sst2 = 831169c7e2e429d6026e1bdbb542f33b636e3e596caad9602ebc953c205928b7
+contrast-sets/IMDb/data/dev_contrast.tsv contrast dev_contrast.tsv ec5c984b43c045613dc00c4fd044f362e78351eef82bf07e4429583decaa0e92
+contrast-sets/IMDb/data/dev_original.tsv contrast dev_original.tsv 349a8821bb8932d7ad236e4a6d3ed01fd9b99fdae1c7c6a1a9f3d442de4a4304
+contrast-sets/IMDb/data/test_contrast.tsv contrast test_contrast.tsv 3bcb3bd41218b6a5d7bef7fe020a243919f3df0f12f55291b25ef8bbdbe04173
+contrast-sets/IMDb/data/test_original.tsv contrast test_original.tsv 9dc78ddeb5cb6ff6060d24df33a83b6d29f9828994f4b1a5e0086f7e774713bd
+IMDb/orig/train.tsv imdb orig/train.tsv adccf2763b67ddbfbd4571b7ee96c9bb689e98c4295e779151148c014b2b1050
+IMDb/orig/dev.tsv imdb orig/dev.tsv d7b815d31ddc6eed7bdeb9dc78e18db88ebb22dd347cf72cc797791edfd7bab0
 """
 
 # %% ../nbs/10_sources.ipynb #0642c44d
 def _pin(line: str) -> Pinned:
     local, short, path, sha256 = line.split()
-    return Pinned(local, *_REPOS[short], path, "" if sha256 == "-" else sha256)
+    repo, commit, folder = _REPOS[short]
+    return Pinned(local, repo, commit, folder + (local if path == "=" else path), "" if sha256 == "-" else sha256)
 
 PINS = {p.local: p for p in map(_pin, _FILES.split("\n")[1:-1])}
 
@@ -103,7 +107,8 @@ def data_dir() -> Path | None:
     "The folder named by COTSTUDY_DATA, or None."
     if not (folder := os.environ.get("COTSTUDY_DATA")): return None
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"COTSTUDY_DATA is {folder!r}, expected a folder that holds raw/, tasks/ or recorded/; set it right or unset it")
+        raise FileNotFoundError(f"COTSTUDY_DATA is {folder!r}, expected a folder that holds raw/, tasks/ or recorded/; "
+                                "set it right or unset it")
     return Path(folder)
 
 def cache_dir() -> Path:
@@ -129,7 +134,8 @@ def _download(pin: Pinned, base_url: str, timeout: float) -> bytes:
     except http.client.IncompleteRead as e: why = f"the connection was cut after {len(e.partial)} bytes"
     except (OSError, http.client.HTTPException) as e: why = f"{type(e).__name__}: {e}"
     else: return _check(data, pin, url)
-    raise FileNotFoundError(f"could not get {url} ({why}); go online, or set COTSTUDY_DATA to a folder that holds raw/{pin.local}") from None
+    raise FileNotFoundError(f"could not get {url} ({why}); "
+                            f"go online, or set COTSTUDY_DATA to a folder that holds raw/{pin.local}") from None
 
 # %% ../nbs/10_sources.ipynb #31c48208
 def fetch(
@@ -140,14 +146,14 @@ def fetch(
     "A local path with the pinned bytes: from COTSTUDY_DATA, the cache, or downloaded (in this order)."
     if folder := data_dir():
         for path in (folder / "raw" / pin.local, folder / "raw" / (pin.local + ".gz")):
-            if path.is_file(): _check(_bytes(path), pin, str(path)); return path
+            if path.is_file():
+                _check(_bytes(path), pin, str(path))
+                return path
     path = cache_dir() / pin.repo / pin.commit / pin.path
-    if path.is_file(): _check(path.read_bytes(), pin, str(path)); return path
-    data = _download(pin, base_url, timeout)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part: part.write(data)
-    os.replace(part.name, path)
-    return path
+    if path.is_file():
+        _check(path.read_bytes(), pin, str(path))
+        return path
+    return write_bytes(path, _download(pin, base_url, timeout))
 
 def at_hand(pin: Pinned) -> bool:
     "Whether a file can be read without the network."
@@ -156,12 +162,13 @@ def at_hand(pin: Pinned) -> bool:
     if folder: places += [folder / "raw" / (pin.local + z) for z in ("", ".gz")]
     return any(p.is_file() for p in places)
 
-def _bytes(path: Path) -> bytes: return gzip.decompress(data) if (data := path.read_bytes())[:2] == b"\x1f\x8b" or path.suffix == ".gz" else data
+def _bytes(path: Path) -> bytes:
+    return gzip.decompress(data) if (data := path.read_bytes())[:2] == b"\x1f\x8b" or path.suffix == ".gz" else data
 
 # %% ../nbs/10_sources.ipynb #78fbccae
 def read_rows(
     path: str | Path,
-    how: str,  # "json" (lines), "examples" (below that key), "table" (TSV with a header), "lines" (tabs, no header), "object" (one document)
+    how: str,  # "json" (lines), "examples" (below that key), "table" (TSV, header), "lines" (tabs, no header), "object" (one document)
 ) -> Any:  # a list of records, or the document
     "The rows of one file, read through `datasets`."
     import datasets
@@ -318,7 +325,8 @@ def read_anli(rows: list[dict], prefix: str, first: int, style: str) -> list[Ins
     "ANLI with Li et al.'s wording."
     ask = 'Premise:\n"{context}"\nBased on this premise, can we conclude the hypothesis "{hypothesis}" is true?\nOPTIONS:\n'
     words = tuple(ENTAIL.values())
-    return [Instance(f"{prefix}-{r['uid']}", ask.format_map(r) + "\n".join(f"- {w}" for w in words), ENTAIL[r["label"]], words) for r in rows]
+    return [Instance(f"{prefix}-{r['uid']}", ask.format_map(r) + "\n".join(f"- {w}" for w in words), ENTAIL[r["label"]], words)
+            for r in rows]
 
 def read_sst2(rows: list[list[str]], prefix: str, first: int, style: str) -> list[Instance]:
     "SST-2 sentences with Li et al.'s wording."
@@ -373,7 +381,8 @@ def _hub(local: str, revision: str | None) -> list[dict]:
         return datasets.load_dataset(repo, config or None, split=split, revision=revision).to_list()
     except (OSError, ValueError, RuntimeError) as e:
         raise FileNotFoundError(f"could not get {HUB}/datasets/{repo} ({type(e).__name__}); go online, "
-                                f"set HF_HUB_OFFLINE=1 if the hub's cache has it, or set COTSTUDY_DATA to a folder that holds {own}") from None
+                                "set HF_HUB_OFFLINE=1 if the hub's cache has it, "
+                                f"or set COTSTUDY_DATA to a folder that holds {own}") from None
 
 def _reachable(url: str) -> None:
     "An OSError at once, where the hub's own client would retry for half a minute."
@@ -400,10 +409,12 @@ SOURCES = {
     "multiarith": _one("number", "MultiArith/MultiArith.json", "object", read_word_problems, variants=("template",)),
     "svamp": _one("number", "SVAMP/SVAMP.json", "object", read_svamp, licence="MIT"),
     "date_understanding": _one("choice", "Bigbench_Date/task.json", "object", read_bigbench, "ABCDEF", ("kojima", "ho", "template"), BIG),
-    "tracking_shuffled_objects": _one("choice", "Bigbench_object_tracking/task.json", "object", read_bigbench, "ABC", ("kojima", "ho", "scenario"), BIG),
+    "tracking_shuffled_objects": _one("choice", "Bigbench_object_tracking/task.json", "object", read_bigbench, "ABC",
+                                      ("kojima", "ho", "scenario"), BIG),
     "coin_flip": _one("yesno", "coin_flip/coin_flip.json", "examples", read_examples, YESNO),
     "last_letter_concatenation": _one("letters", "last_letters/last_letters.json", "examples", read_examples),
-    "strategy_qa": _one("yesno", "StrategyQA/task.json", "object", read_strategyqa, YESNO, licence="MIT (StrategyQA), packaged by BIG-bench"),
+    "strategy_qa": _one("yesno", "StrategyQA/task.json", "object", read_strategyqa, YESNO,
+                        licence="MIT (StrategyQA), packaged by BIG-bench"),
 }
 
 # %% ../nbs/10_sources.ipynb #307a1419
@@ -412,7 +423,8 @@ _AQUA = (Part("AQuA/dev.json", "json", read_aqua, "validation", "aqua-dev"),
 
 def _aqua_with(*train: Part, at_most: int = 0) -> Source:
     "AQuA's held-out parts with some training part."
-    return Source("choice", (*train, *_AQUA), tuple("ABCDE"), "aqua", "Apache-2.0", ("kojima", "ho"), selection="validation", train_at_most=at_most)
+    return Source("choice", (*train, *_AQUA), tuple("ABCDE"), "aqua", "Apache-2.0", ("kojima", "ho"), selection="validation",
+                  train_at_most=at_most)
 
 SOURCES |= {
     "gsm8k": Source("number", (Part("grade-school-math/train.jsonl", "json", read_gsm8k, "train"),
@@ -448,8 +460,10 @@ SOURCES |= {
                      tuple("AB"), licence="CC-BY-4.0 (QuaRel; mirror states none)", variants=("official_test",), test="validation"),
     "anli": _anli_with(Part("hub:facebook/anli::train_r3", "hub", read_hub, "train", "anli-r3-train")),
     "anli_heldout": _anli_with(),
-    "sst2": _mood("sst2", ((f"hub:nyu-mll/glue:sst2:{s}", s, f"sst2-glue-{s}") for s in ("train", "validation")), "hub", read_hub, test="validation"),
-    "sst2_sentences": _mood("sst2", ((f"SST2/{f}.tsv", s, f"sst2-{s}") for f, s in (("train", "train"), ("dev", "validation"), ("test", "test"))),
+    "sst2": _mood("sst2", ((f"hub:nyu-mll/glue:sst2:{s}", s, f"sst2-glue-{s}") for s in ("train", "validation")), "hub", read_hub,
+                  test="validation"),
+    "sst2_sentences": _mood("sst2", ((f"SST2/{f}.tsv", s, f"sst2-{s}")
+                                     for f, s in (("train", "train"), ("dev", "validation"), ("test", "test"))),
                             "lines", read_sst2, variants=("official_test",), test="validation"),
     "imdb": _mood("imdb", ((f"hub:stanfordnlp/imdb::{s}", s, f"imdb-full-{s}") for s in ("train", "test")), "hub", read_hub),
     "imdb_sample": _mood("imdb", ((f"IMDb/orig/{f}.tsv", s, f"imdb-{s}") for f, s in (("train", "train"), ("dev", "validation"))),
@@ -510,9 +524,11 @@ def load_source(
     if chosen is None: train, selection = _carve(train, n_train, n_selection, seed)
     else: train, selection = _some(train, n_train, seed), _some(chosen, n_selection, seed)
     test = _some(test, n_test, seed)
-    return Task(name, source.kind, dict(train=train, selection=selection, test=test), source.labels, chance_of(source, test), source.rule_key or base,
+    return Task(name, source.kind, dict(train=train, selection=selection, test=test), source.labels, chance_of(source, test),
+                source.rule_key or base,
                 **origin_of(name, revision))
 
+# %% ../nbs/10_sources.ipynb #cd2a742e
 def _some(items: list[Instance], n: int | None, seed: int) -> list[Instance]:
     "n of them by Ho et al.'s rule, in order."
     return items if n is None else [items[i] for i in few_samples(range(len(items)), n, seed)]
@@ -531,8 +547,10 @@ def _carve(train: list[Instance], n_train: int | None, n_selection: int | None, 
 def _at_hand_instead(base: str) -> list[str]:
     "Sources of the same questions that need no download."
     key = SOURCES[base].rule_key or base
-    return [n for n, s in SOURCES.items() if n != base and s.rule_key == key and all(p.local in PINS and at_hand(PINS[p.local]) for p in s.parts)]
+    return [n for n, s in SOURCES.items() if n != base and s.rule_key == key
+            and all(p.local in PINS and at_hand(PINS[p.local]) for p in s.parts)]
 
+# %% ../nbs/10_sources.ipynb #bf55eae4
 def split_rule(name: str) -> str:
     "How a source is cut, in words."
     source, _, variants = source_named(name)
@@ -590,9 +608,11 @@ def worded(record: dict, field: str, where: str) -> str | None:  # where: for er
     "A field of a record as text; None where it is null, as NaN is in files that pandas wrote."
     value = record.get(field)
     if value is None or value != value: return None
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)): raise ValueError(f"{where}: `{field}` is a {type(value).__name__}, expected a text")
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"{where}: `{field}` is a {type(value).__name__}, expected a text")
     return str(value)
 
+# %% ../nbs/10_sources.ipynb #951acf7e
 def recorded(name_or_path: str | Path) -> pd.DataFrame:
     "Recorded completions, one row each; `instance` is the id in the task, .attrs hold name, path and sha256."
     path = Path(name_or_path)
@@ -601,7 +621,8 @@ def recorded(name_or_path: str | Path) -> pd.DataFrame:
             raise FileNotFoundError(f"recorded completions {str(path)!r} need a data folder; "
                                     f"set COTSTUDY_DATA to one that holds recorded/{path}.jsonl.gz, or give a path")
         path = folder / "recorded" / f"{path}.jsonl.gz"
-    rows = [r | {k: worded(r, k, f"{path.name}, record {n}") for k in ("rationale", "answer_text", "gold") if k in r} for n, r in enumerate(read_jsonl(path), 1)]
+    rows = [r | {k: worded(r, k, f"{path.name}, record {n}") for k in ("rationale", "answer_text", "gold") if k in r}
+            for n, r in enumerate(read_jsonl(path), 1)]
     frame = pd.DataFrame(rows).rename(columns=dict(id="instance"))
     if "instance" not in frame:
         raise ValueError(f"{path.name} has the fields {sorted(frame)}, expected `id` (or `instance`) and `rationale` or `answer_text`")

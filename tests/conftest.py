@@ -3,6 +3,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None, derandomize=True)  # `make test`: the same examples each time, as many as a test says
+settings.register_profile("long", deadline=None, derandomize=False, max_examples=1000, print_blob=True)  # `make fuzz`: new ones each time
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What `make test` does: the tree must not change under export, clean and README; then the notebooks, the smoke study, pytest."""
+"""What `make test` does: the tree must not change under export, clean and README; then lint, the notebooks, the smoke study, pytest."""
 import os
 import subprocess
 import sys
@@ -33,6 +33,7 @@ def main() -> None:
     call("README", "cotstudy", "readme")
     if (after := tree()) != before:
         sys.exit("export, clean or README changed the tree; run `make export readme` and commit:\n" + after)
+    call("lint", "ruff", "check", "cotstudy", "tests")
     with tempfile.TemporaryDirectory() as outputs:
         env = one_thread | dict(COTSTUDY_OUTPUTS=outputs)
         call("notebooks of the book", "nbdev_test", "--n_workers", "2", "--skip_folder_re", "studies", env=env)

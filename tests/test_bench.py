@@ -15,7 +15,8 @@ SMALL = replace(b.work_of("train_n30", fast=True), n_prompts=2, n=3, width=16, l
 def test_an_epoch_of_ours_sees_every_completion_once():
     seen: dict = {}
     assert b.ours_training(SMALL, batch=3, seen=seen)()() == 6
-    pairs = b.Counter((tuple(b.model(SMALL).prompt_ids(e.prompt)), tuple(b.model(SMALL).completion_ids(c, eos=True))) for e in b.examples(SMALL) for c in e.completions)
+    pairs = b.Counter((tuple(b.model(SMALL).prompt_ids(e.prompt)), tuple(b.model(SMALL).completion_ids(c, eos=True)))
+                      for e in b.examples(SMALL) for c in e.completions)
     assert seen["ours"] == dict(completions=6, label_tok=sum(len(c) for _, c in pairs), digest=b._digest(pairs))
 
 
@@ -39,24 +40,69 @@ def test_unknown_groups_few_turns_and_a_missing_gpu_are_refused():
         with pytest.raises(ValueError, match="CUDA"): b.bench("gpu")
 
 
-@pytest.mark.parametrize("name", [b.GROUPS["gpu"][0], b.GROUPS["gpu"][1]])
+@pytest.mark.parametrize("name", b.GROUPS["gpu"])
 def test_gpu_rows_run_anywhere_when_fast(name):
-    row = b.gpu_row(name, repeats=1, fast=True)
-    assert row["name"] == name and row["ours"] > 0 and row["ratio"] == pytest.approx(row["ours"] / row["peer"], rel=0.02)
+    row = b.gpu_row(name, repeats=2, fast=True)
+    turns = row["settings"]["turns"]
+    assert row["name"] == name and {k: len(v) for k, v in turns.items()} == dict(ours=2, peer=2) and min(turns["ours"] + turns["peer"]) > 0
+    assert row["unit"] == ("rows/s" if "train" in name else "tokens/s") and row["settings"]["fast"]
+
+
+def test_a_row_holds_medians_of_rates_and_their_ratio(monkeypatch):
+    told = dict(ours=b.Turns([6, 6, 6], [2, 1, 3], [2, 2, 2]), peer=b.Turns([6, 6, 6], [6, 3, 12], [6, 6, 6]))  # 3, 6, 2 and 1, 2, 0.5
+    asked = []
+    monkeypatch.setattr(b, "take_turns", lambda arms, repeats: asked.append((sorted(arms), repeats)) or told)
+    row = b.gpu_row("gpu_train_gpt2", repeats=3, fast=True)
+    assert (row["ours"], row["peer"], row["ratio"]) == (3, 1, 3) and row["settings"]["ratio_cpu"] == 3
+    assert asked == [(["ours", "peer"], 1), (["ours", "peer"], 3)], "one turn to warm up, then those that count"
+    assert row["settings"]["turns"] == dict(ours=[3, 6, 2], peer=[1, 2, 0.5])
+
+
+def test_both_ways_of_training_do_the_same_work(monkeypatch):
+    found, real = {}, b.students.backward
+    def noted(lm, nll, rows, *how):
+        out = real(lm, nll, rows, *how)
+        found.setdefault(nll.__name__, []).append(float(out[0]))
+        return out
+    monkeypatch.setattr(b.students, "backward", noted)
+    assert [b.gpu_training(SMALL, shared)()() for shared in (True, False)] == [6, 6]
+    assert found["shared_nll"] == pytest.approx(found["padded_nll"], rel=2e-3) and len(found["shared_nll"]) == 1
+    assert min(found["shared_nll"]) > 0
+
+
+def test_both_ways_of_sampling_count_the_tokens_of_whole_draws():
+    work = replace(SMALL, n_eos=4)
+    for arm in (b.ours_sampling(work), b.generate_sampling(work, 1)):
+        n = arm()()
+        assert work.n_prompts * work.n <= n <= work.n_prompts * work.n * work.longest and n == int(n)
+
+
+def test_random_numbers_stay_as_they_were():
+    b.model.cache_clear()
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    net = b.model(SMALL).net
+    assert torch.equal(before, torch.get_rng_state())
+    b.model.cache_clear()
+    torch.manual_seed(8)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), b.model(SMALL).net.parameters())), "weights depend on the work alone"
 
 
 def test_published_shapes_have_their_sizes():
     from transformers import AutoModelForCausalLM
     vocab = {"gpt2": 50_257, "smollm2_135m": 49_152, "opt_1.3b": 50_272}
-    with torch.device("meta"): n = {k: AutoModelForCausalLM.from_config(make(vocab_size=vocab[k])).num_parameters() for k, make in b.SHAPES.items()}
+    with torch.device("meta"):
+        n = {k: AutoModelForCausalLM.from_config(make(vocab_size=vocab[k])).num_parameters() for k, make in b.SHAPES.items()}
     assert {k: round(v / 1e6) for k, v in n.items()} == {"gpt2": 124, "smollm2_135m": 135, "opt_1.3b": 1316}
 
 
 def test_operations_are_counted_as_executed_and_not_as_padded():
     work = replace(SMALL, width=64, n=4, shortest=20, longest=20)
     rows, _ = b.students.tokenise(b.model(work), b.examples(work), b._plan(work, 1), True)
-    shared, padded = (b.operations(lambda: nll(b.model(work).net, rows).backward()) for nll in (b.students.shared_nll, b.students.padded_nll))
-    attention, mlp, head = 4 * 64**2, 12 * 64**2, 64 * work.vocab  # weights that a token meets; the last MLP and the head only where a label is
+    shared, padded = (b.operations(lambda: nll(b.model(work).net, rows).backward())
+                      for nll in (b.students.shared_nll, b.students.padded_nll))
+    # weights that a token meets; the last MLP and the head only where a label is
+    attention, mlp, head = 4 * 64**2, 12 * 64**2, 64 * work.vocab
     told = 2 * 320 * (attention + mlp + head) / (2 * 140 * attention + 2 * 80 * (mlp + head))
     assert padded / shared == pytest.approx(told, rel=0.05), "four rows of 80 tokens against one of 140"
 

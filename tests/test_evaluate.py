@@ -205,7 +205,8 @@ def test_paired_refuses_different_questions():
     with pytest.raises(ValueError, match="tied votes"): mcnemar(a * 0.5, b)
 
 
-@pytest.mark.parametrize("only_a, only_b, n, delta", [(10, 4, 40, 0.05), (3, 9, 50, -0.1), (0, 1, 44, -0.1), (5, 0, 30, 0.2), (0, 0, 25, 0.1)])
+@pytest.mark.parametrize("only_a, only_b, n, delta",
+                         [(10, 4, 40, 0.05), (3, 9, 50, -0.1), (0, 1, 44, -0.1), (5, 0, 30, 0.2), (0, 0, 25, 0.1)])
 def test_tango_against_direct_maximisation(only_a, only_b, n, delta):
     """Maximise the multinomial likelihood under p_a - p_b = delta numerically and form the score statistic from it."""
     def minus_loglik(q):  # q: P(only b right); P(only a right) = q + delta

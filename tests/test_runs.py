@@ -2,11 +2,14 @@
 import json
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
 
 from cotstudy import runs
@@ -144,15 +147,31 @@ def test_checkpoints_are_chosen_without_the_test_split(store, rule, monkeypatch)
     assert "selection" in seen and "test" not in seen
 
 
-class Watched(list):
-    "A split that notes when somebody reads it."
+class Watched(Sequence):
+    "A split that notes when somebody reads it. Only its length is free; it is no list, so nothing in C reads past these two methods."
     def __init__(self, items, name, seen):
-        super().__init__(items)
-        self.name, self.seen = name, seen
+        self._items, self._name, self._seen = list(items), name, seen
 
-    def __iter__(self):
-        self.seen.append(self.name)
-        return super().__iter__()
+    def __len__(self): return len(self._items)
+
+    def __getitem__(self, k):
+        self._seen.append(self._name)
+        return self._items[k]
+
+
+READ = dict(loop=lambda s: [i for i in s], unpack=lambda s: [*s], slice=lambda s: s[:9], none=lambda s: s[:0], last=lambda s: s[-1],
+            contains=lambda s: "b" in s, reverse=lambda s: list(reversed(s)), index=lambda s: s.index("a"), count=lambda s: s.count("a"),
+            sort=sorted, array=lambda s: np.asarray(s, dtype=object), zip=lambda s: list(zip(s, "xy")), map=lambda s: list(map(len, s)),
+            pick=lambda s: Random(0).sample(s, 1), next=lambda s: next(iter(s)))
+
+
+@pytest.mark.parametrize("how", READ)
+def test_a_watched_split_sees_every_way_to_read_it(how):
+    seen = []
+    watched = Watched(["a", "b"], "test", seen)
+    assert len(watched) == 2 and not seen
+    READ[how](watched)
+    assert set(seen) == {"test"}
 
 
 def test_a_failed_condition_is_a_row_without_a_value_and_is_tried_again(store, monkeypatch):

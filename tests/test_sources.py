@@ -103,7 +103,8 @@ def test_ho_rendering(data_dir):
         asked = {i.id: i.question for s in task.splits for i in task.split(s)}
         assert all(asked[i] == q for i, q in zip(table.instance, table.question))
     track = load_source("tracking_shuffled_objects:ho", n_train=1).split("train")[0]
-    assert track.question.endswith(f"\nWhich choice is true? Answer choices: (A) {track.options[0]}, (B) {track.options[1]}, (C) {track.options[2]}.")
+    a, b, c = track.options
+    assert track.question.endswith(f"\nWhich choice is true? Answer choices: (A) {a}, (B) {b}, (C) {c}.")
 
 
 def test_scotd_rendering(data_dir):
@@ -121,6 +122,7 @@ def test_variants_and_names():
 def test_every_pin_has_a_checksum_but_one():
     assert [p.local for p in PINS.values() if not p.sha256] == ["AQuA/train.json"]
     assert {n for n, s in SOURCES.items() if not s.verified} == {"aqua", "anli", "sst2", "imdb"}
+    assert len(PINS) == 36
     assert all(len(p.commit) == 40 and int(p.commit, 16) for p in PINS.values())
 
 
@@ -148,7 +150,8 @@ class Mirror(BaseHTTPRequestHandler):
     def do_GET(self):
         name = self.path.rsplit("/", 1)[-1]
         self.asked.append(name)
-        body = {"good.jsonl": GOOD, "cut.jsonl": GOOD[:10], "wrong.jsonl": GOOD[::-1], "page.jsonl": b"<!DOCTYPE html><html>login</html>"}.get(name)
+        body = {"good.jsonl": GOOD, "cut.jsonl": GOOD[:10], "wrong.jsonl": GOOD[::-1],
+                "page.jsonl": b"<!DOCTYPE html><html>login</html>"}.get(name)
         self.send_response(200 if body else 404)
         if body: self.send_header("Content-Length", str(len(GOOD) if name == "cut.jsonl" else len(body)))
         self.end_headers()
@@ -165,7 +168,8 @@ def mirror(tmp_path, monkeypatch):
     monkeypatch.setenv("COTSTUDY_CACHE", str(tmp_path / "cache"))
     Mirror.asked.clear()
     yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown(); server.server_close()
+    server.shutdown()
+    server.server_close()
 
 
 SHA = hashlib.sha256(GOOD).hexdigest()
@@ -216,7 +220,8 @@ class Upstream(BaseHTTPRequestHandler):
 def same(a, b): return all(list(a.split(s)) == list(b.split(s)) for s in a.splits)
 
 
-@pytest.mark.parametrize("name", ["multiarith:template", "svamp", "date_understanding:ho", "coin_flip", "aqua_heldout", "openbookqa:scotd", "quarel"])
+@pytest.mark.parametrize("name", ["multiarith:template", "svamp", "date_understanding:ho", "coin_flip", "aqua_heldout", "openbookqa:scotd",
+                                  "quarel"])
 def test_downloaded_tasks_equal_the_local_ones(name, data_dir, tmp_path, monkeypatch):
     local = load_source(name)
     monkeypatch.setattr(Upstream, "folder", data_dir)
@@ -232,20 +237,24 @@ def test_downloaded_tasks_equal_the_local_ones(name, data_dir, tmp_path, monkeyp
             assert left_over(tmp_path) == []
         monkeypatch.setattr(Upstream, "fault", "")
         assert same(load_source(name, base_url=base), local)
-    finally: server.shutdown(); server.server_close()
+    finally:
+        server.shutdown()
+        server.server_close()
     assert same(load_source(name, base_url="http://127.0.0.1:1"), local)  # from the cache
 
 
 def test_a_missing_training_part_names_what_is_at_hand(data_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("COTSTUDY_CACHE", str(tmp_path))
     if (data_dir / "raw/AQuA/train.json").exists(): pytest.skip("the folder has it")
-    with pytest.raises(FileNotFoundError, match="AQuA/train.json; at hand are aqua_heldout, aqua_flan$"): load_source("aqua", base_url="http://127.0.0.1:1")
+    with pytest.raises(FileNotFoundError, match="AQuA/train.json; at hand are aqua_heldout, aqua_flan$"):
+        load_source("aqua", base_url="http://127.0.0.1:1")
 
 
 def test_both_renderings_have_a_name(data_dir):
     for name in ("date_understanding", "tracking_shuffled_objects", "aqua_heldout", "commonsense_qa"):
         plain, kojima, ho = (load_source(name + v).split("test") for v in ("", ":kojima", ":ho"))
-        assert plain == kojima and [i.id for i in ho] == [i.id for i in plain] and not {i.question for i in ho} & {i.question for i in plain}
+        assert plain == kojima and [i.id for i in ho] == [i.id for i in plain]
+        assert not {i.question for i in ho} & {i.question for i in plain}
 
 
 def test_a_damaged_cache_is_not_read(mirror):
@@ -257,7 +266,8 @@ def test_neither_folder_nor_network(tmp_path, monkeypatch):
     monkeypatch.delenv("COTSTUDY_DATA", raising=False)
     monkeypatch.setenv("COTSTUDY_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError) as e: load_source("multiarith", base_url="http://127.0.0.1:1")
-    assert "http://127.0.0.1:1/kojima-takeshi188/zero_shot_cot/5ef330fc" in str(e.value) and "COTSTUDY_DATA" in str(e.value) and "\n" not in str(e.value)
+    said = str(e.value)
+    assert "http://127.0.0.1:1/kojima-takeshi188/zero_shot_cot/5ef330fc" in said and "COTSTUDY_DATA" in said and "\n" not in said
 
 
 def test_a_folder_that_is_not_there(monkeypatch):
@@ -266,14 +276,16 @@ def test_a_folder_that_is_not_there(monkeypatch):
 
 
 def test_hub_datasets_have_a_local_door_and_say_unverified(tmp_path, monkeypatch):
-    rows = {"train": [dict(sentence="a fine pen ", label=1, idx=k) for k in range(20)], "validation": [dict(sentence="a dull pen", label=0, idx=0)]}
+    rows = {"train": [dict(sentence="a fine pen ", label=1, idx=k) for k in range(20)],
+            "validation": [dict(sentence="a dull pen", label=0, idx=0)]}
     for split, r in rows.items():
         path = tmp_path / f"raw/hub/nyu-mll/glue/sst2/{split}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(x) + "\n" for x in r))
     monkeypatch.setenv("COTSTUDY_DATA", str(tmp_path))
     task = load_source("sst2")
-    assert len(task.split("train")) == 18 and task.split("train")[0].question.endswith('\n"a fine pen"') and task.split("test")[0].answer == "negative"
+    assert len(task.split("train")) == 18 and task.split("train")[0].question.endswith('\n"a fine pen"')
+    assert task.split("test")[0].answer == "negative"
     assert task.source.startswith("unverified: https://huggingface.co/datasets/nyu-mll/glue")
 
 
@@ -289,14 +301,18 @@ def test_hub_failure_is_one_error(tmp_path, monkeypatch):
 
 def test_recorded_files_join_their_tasks(data_dir):
     known = {}
-    for path in sorted((data_dir / "recorded").glob("*.jsonl.gz")):
+    files = sorted((data_dir / "recorded").glob("*.jsonl.gz"))
+    assert files, "recorded/ holds no completions"
+    for path in files:
         table = recorded(path.name.removesuffix(".jsonl.gz"))
         assert list(table)[:7] == ["instance", "draw_index", "rationale", "answer_text", "prediction", "gold", "finish_reason"]
-        assert table.attrs["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() and not table.duplicated(["instance", "draw_index"]).any()
+        assert table.attrs["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert not table.duplicated(["instance", "draw_index"]).any()
         name = table.instance[0].rsplit("-", 1)[0].split("-")[0]
         name = {"aqua": "aqua_heldout"}.get(name, name)
         for variant in ("", ":official_test") if name in ("quarel", "openbookqa") else ("",):
-            if (name, variant) not in known: known[name, variant] = {i.id for part in load_source(name + variant).splits.values() for i in part}
+            if (name, variant) not in known:
+                known[name, variant] = {i.id for part in load_source(name + variant).splits.values() for i in part}
         ids = set().union(*(v for (n, _), v in known.items() if n == name))
         assert set(table.instance) <= ids, path.name
     assert len(recorded("multiarith__ho_zero_shot_cot").query("instance == 'multiarith-0'")) >= 1
@@ -318,4 +334,5 @@ def test_recorded_by_path_and_its_errors(tmp_path, monkeypatch):
 def test_the_split_rule_does_not_depend_on_the_seed(data_dir):
     tests = [numbers(load_source("multiarith", seed=s).split("test")) for s in (0, 1)]
     assert tests[0] == tests[1] == ho_split(600)[1]
-    assert numbers(load_source("multiarith", n_train=8, seed=0).split("train")) != numbers(load_source("multiarith", n_train=8, seed=1).split("train"))
+    first, second = (load_source("multiarith", n_train=8, seed=seed).split("train") for seed in (0, 1))
+    assert numbers(first) != numbers(second)
