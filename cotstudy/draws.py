@@ -6,10 +6,10 @@
 __all__ = ['SCHEMA', 'ROWS_PER_GROUP', 'DICTIONARY', 'KEYS', 'NUMBERS', 'REPEATED', 'COMPACT_OVER', 'SMALL_BYTES', 'MERGED_BYTES',
            'STALE_S', 'LABELS', 'STATS', 'versions', 'settings', 'to_table', 'explained', 'explaining', 'write_part',
            'Damaged', 'check', 'opened', 'read_keys', 'winners', 'Journal', 'sealed', 'unsealed', 'index', 'pieces',
-           'gather', 'Shelf', 'small', 'merge', 'set_aside', 'locate', 'claimed', 'drop_claim', 'claims', 'wait_for',
-           'fold', 'make', 'unclaimed', 'produce', 'notes_of', 'read_view', 'cut', 'as_frame', 'read_rows', 'stats_of',
-           'draw_through', 'Ledger', 'shelf_name', 'shelf_names', 'tidied', 'check_asked', 'prompt_ids', 'compact_all',
-           'read_all', 'stats_all']
+           'gather', 'Shelf', 'compact', 'small', 'merge', 'set_aside', 'locate', 'claimed', 'drop_claim', 'claims',
+           'wait_for', 'fold', 'make', 'unclaimed', 'produce', 'notes_of', 'read_view', 'cut', 'as_frame', 'read_rows',
+           'stats_of', 'draw_through', 'Ledger', 'shelf_name', 'shelf_names', 'tidied', 'check_asked', 'prompt_ids',
+           'compact_all', 'read_all', 'stats_all']
 
 # %% ../nbs/30_draws.ipynb #1a957c64
 """The ledger: completions of language models, append-only, named by what determines them (prompt tokens, model, decoding, draw index).
@@ -196,6 +196,7 @@ def index(keys: Sequence[pa.Table]) -> tuple[list[str], dict[str, np.ndarray]]: 
     best = winners(rows["prompt"].astype(np.int64) << 32 | rows["draw_index"], rows["ended"], rows["limit_tok"], rows["written_ns"])
     return ids.dictionary.to_pylist(), {k: v[best] for k, v in rows.items()}
 
+# %% ../nbs/30_draws.ipynb #75000c0a
 def pieces(
     parts: Sequence[Path],
     part: np.ndarray,  # int [R]: which of `parts`
@@ -230,6 +231,7 @@ COMPACT_OVER = 64  # more small parts than this are merged
 SMALL_BYTES, MERGED_BYTES = 1 << 24, 1 << 26  # 16 MB: larger parts are left alone; 64 MB: what one merge may hold in memory
 STALE_S = 3600  # a temporary file this old belongs to a process that was killed
 
+# %% ../nbs/30_draws.ipynb #b19e5063
 class Shelf:
     "The draws of one model under one decoding: a folder of parts."
 
@@ -270,14 +272,16 @@ class Shelf:
         write_part(self.folder, table)
         with suppress(OSError): self.compact(COMPACT_OVER, COMPACT_OVER // 2)
 
-    def compact(self, over: int, at_least: int):
-        "If there are more than `over` small parts, merge the smallest `at_least` into one, and more while none outweighs all before it."
-        with lease(self.folder / "compaction", timeout=0):
-            for old in self.folder.glob(".part-*"):
-                if time.time() - old.stat().st_mtime > STALE_S: old.unlink()
-            if len(small(self)) > over: self.reading(lambda parts, ids, rows: merge(self, parts, rows, at_least))
+    def compact(self, over: int, at_least: int) -> None: compact(self, over, at_least)
 
-# %% ../nbs/30_draws.ipynb #df65a37e
+# %% ../nbs/30_draws.ipynb #ccfa1464
+def compact(shelf: Shelf, over: int, at_least: int):
+    "If there are more than `over` small parts, merge the smallest `at_least` into one, and more while none outweighs all before it."
+    with lease(shelf.folder / "compaction", timeout=0):
+        for old in shelf.folder.glob(".part-*"):
+            if time.time() - old.stat().st_mtime > STALE_S: old.unlink()
+        if len(small(shelf)) > over: shelf.reading(lambda parts, ids, rows: merge(shelf, parts, rows, at_least))
+
 def small(shelf: Shelf) -> list[Path]: return [p for p in shelf.folder.glob("part-*.parquet") if p.stat().st_size < SMALL_BYTES]
 
 def merge(shelf: Shelf, parts: list[Path], rows: dict[str, np.ndarray], at_least: int):
@@ -317,7 +321,7 @@ def locate(
     at[:, p[good], i[good]] = rows["part"][good], rows["row"][good]
     return at
 
-# %% ../nbs/30_draws.ipynb #3917abd8
+# %% ../nbs/30_draws.ipynb #549b0bbf
 @contextmanager
 def claimed(shelf: Shelf, keys: dict[str, list[int]], max_tok: int) -> Iterator[str]:  # prompt_id -> draw indices; gives the claim's name
     "Hold a claim on draws while they are made. It is set up under the shelf's lease."
@@ -341,6 +345,7 @@ def drop_claim(told: Path):
     for p in (told, told.with_suffix(".lock")):
         with suppress(OSError): p.unlink()
 
+# %% ../nbs/30_draws.ipynb #cc1686ae
 def claims(shelf: Shelf) -> dict[str, dict]:
     "The claims of others that still live; those of the dead are removed."
     found = {}
@@ -407,7 +412,7 @@ def _tick(missing: np.ndarray, k: int | None, c: Completion, asked: dict[str, Re
                          "`complete` must give each asked draw once, with its prompt_id")
     missing[k, i] = False
 
-# %% ../nbs/30_draws.ipynb #c4eaab74
+# %% ../nbs/30_draws.ipynb #1f491a5e
 def unclaimed(missing: np.ndarray, asked: dict[str, Request], others: dict[str, dict], max_tok: int) -> tuple[np.ndarray, list[str]]:
     "Of the missing draws those that nobody is making at this length or longer; and the claims on the others."
     mine, whose, place = missing.copy(), [], {pid: k for k, pid in enumerate(asked)}
@@ -421,6 +426,7 @@ def unclaimed(missing: np.ndarray, asked: dict[str, Request], others: dict[str, 
         mine &= ~theirs
     return mine, whose
 
+# %% ../nbs/30_draws.ipynb #b7b0a014
 def produce(
     shelf: Shelf, model, decoding: Decoding, asked: dict[str, Request], look: Callable,
     missing: np.ndarray,  # bool [P, n]: what was missing when
@@ -516,6 +522,7 @@ def stats_of(shelf: Shelf) -> dict:
                     n_parts=len(parts), n_bytes=sum(p.stat().st_size for p in parts))
     return shelf.reading(look)
 
+# %% ../nbs/30_draws.ipynb #f8284e5d
 def draw_through(
     shelf: Shelf, model, requests: Sequence[tuple[str, str]], ids: Sequence[str],  # ids: the prompt id of each request
     n: int, decoding: Decoding, first: int, tokens: bool, **how,
@@ -536,7 +543,7 @@ def draw_through(
     raise OSError(f"draws were written to {shelf.folder} four times and could not be read back; "
                   "check that disk, what is whole there is kept")
 
-# %% ../nbs/30_draws.ipynb #2845ce84
+# %% ../nbs/30_draws.ipynb #0d12d3db
 class Ledger:
     "All draws of a study, in a folder."
 
@@ -576,7 +583,7 @@ class Ledger:
     def count(self) -> int: return int(self.stats().n_draws.sum())
     def models(self) -> dict[str, str]: return dict(zip(self.stats().model_id, self.stats().model))  # model_id -> name
 
-# %% ../nbs/30_draws.ipynb #803841e9
+# %% ../nbs/30_draws.ipynb #f7e06786
 def shelf_name(model, decoding: Decoding) -> str:
     "Where the draws of this model under this decoding are."
     name = re.sub(r"[^A-Za-z0-9.]+", "-", model.name).strip("-.")[-40:]
@@ -606,7 +613,7 @@ def prompt_ids(known: dict[bytes, str], shelf: Shelf, model, requests: Sequence[
         return known[key]
     return [one(instance, prompt) for instance, prompt in requests]
 
-# %% ../nbs/30_draws.ipynb #8ab8342e
+# %% ../nbs/30_draws.ipynb #9e05c05a
 def compact_all(ledger: Ledger):
     "Merge all small parts now; `draw` merges by itself from time to time."
     for shelf in ledger.shelves(): shelf.compact(over=1, at_least=10**9)

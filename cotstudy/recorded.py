@@ -71,8 +71,7 @@ class Recorded(Model):
         if lacking := {"instance", "draw_index", *said} - set(table):
             raise ValueError(f"recorded completions lack {sorted(lacking)}; they have {list(table)}")
         twice = table[table.duplicated(["instance", "draw_index"])]
-        if len(twice):
-            first = twice.iloc[0]
+        for first in twice.itertuples():
             raise ValueError(f"draw {first.draw_index} of {first.instance!r} is recorded twice; number the draws of an instance")
         for row in table.to_dict("records"): self.table.setdefault(str(row["instance"]), {})[int(row["draw_index"])] = row
         texts = ((k, i, *(r[c] for c in said)) for k, d in sorted(self.table.items()) for i, r in sorted(d.items()))
@@ -99,7 +98,7 @@ class Recorded(Model):
         "What was recorded for each request's instance; how it was decoded then, not now."
         return repeated(self, requests, decoding)
 
-# %% ../nbs/26_recorded.ipynb #d57f8dec
+# %% ../nbs/26_recorded.ipynb #a7e5f1b7
 def lay_out(table: pd.DataFrame, fmt: Format) -> pd.DataFrame:
     "Rationale and answer of each recorded completion as one text."
     said = table.answer_text if fmt.trigger else table.prediction.where(table.prediction.notna(), table.answer_text)
