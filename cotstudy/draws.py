@@ -196,7 +196,7 @@ def index(keys: Sequence[pa.Table]) -> tuple[list[str], dict[str, np.ndarray]]: 
     best = winners(rows["prompt"].astype(np.int64) << 32 | rows["draw_index"], rows["ended"], rows["limit_tok"], rows["written_ns"])
     return ids.dictionary.to_pylist(), {k: v[best] for k, v in rows.items()}
 
-# %% ../nbs/30_draws.ipynb #75000c0a
+# %% ../nbs/30_draws.ipynb #c425349a
 def pieces(
     parts: Sequence[Path],
     part: np.ndarray,  # int [R]: which of `parts`
@@ -231,13 +231,12 @@ COMPACT_OVER = 64  # more small parts than this are merged
 SMALL_BYTES, MERGED_BYTES = 1 << 24, 1 << 26  # 16 MB: larger parts are left alone; 64 MB: what one merge may hold in memory
 STALE_S = 3600  # a temporary file this old belongs to a process that was killed
 
-# %% ../nbs/30_draws.ipynb #b19e5063
+# %% ../nbs/30_draws.ipynb #3ef00fa2
 class Shelf:
     "The draws of one model under one decoding: a folder of parts."
 
     def __init__(self, folder: Path):
-        self.folder, self.damaged = folder, []  # damaged: parts that were set aside, by the path they had
-        self.keys: dict[Path, pa.Table] = {}  # of the parts that were checked
+        self.folder, self.damaged, self.keys = folder, [], {}  # damaged: parts set aside, by the path they had; keys: of parts checked
 
     def parts(self) -> list[Path]:
         "The parts there are, in the order of writing; their keys are then in memory."
@@ -274,7 +273,7 @@ class Shelf:
 
     def compact(self, over: int, at_least: int) -> None: compact(self, over, at_least)
 
-# %% ../nbs/30_draws.ipynb #ccfa1464
+# %% ../nbs/30_draws.ipynb #42107a2d
 def compact(shelf: Shelf, over: int, at_least: int):
     "If there are more than `over` small parts, merge the smallest `at_least` into one, and more while none outweighs all before it."
     with lease(shelf.folder / "compaction", timeout=0):
@@ -321,7 +320,7 @@ def locate(
     at[:, p[good], i[good]] = rows["part"][good], rows["row"][good]
     return at
 
-# %% ../nbs/30_draws.ipynb #549b0bbf
+# %% ../nbs/30_draws.ipynb #818eab39
 @contextmanager
 def claimed(shelf: Shelf, keys: dict[str, list[int]], max_tok: int) -> Iterator[str]:  # prompt_id -> draw indices; gives the claim's name
     "Hold a claim on draws while they are made. It is set up under the shelf's lease."
@@ -345,7 +344,7 @@ def drop_claim(told: Path):
     for p in (told, told.with_suffix(".lock")):
         with suppress(OSError): p.unlink()
 
-# %% ../nbs/30_draws.ipynb #cc1686ae
+# %% ../nbs/30_draws.ipynb #6f78dd17
 def claims(shelf: Shelf) -> dict[str, dict]:
     "The claims of others that still live; those of the dead are removed."
     found = {}
@@ -412,7 +411,7 @@ def _tick(missing: np.ndarray, k: int | None, c: Completion, asked: dict[str, Re
                          "`complete` must give each asked draw once, with its prompt_id")
     missing[k, i] = False
 
-# %% ../nbs/30_draws.ipynb #1f491a5e
+# %% ../nbs/30_draws.ipynb #a0bceac2
 def unclaimed(missing: np.ndarray, asked: dict[str, Request], others: dict[str, dict], max_tok: int) -> tuple[np.ndarray, list[str]]:
     "Of the missing draws those that nobody is making at this length or longer; and the claims on the others."
     mine, whose, place = missing.copy(), [], {pid: k for k, pid in enumerate(asked)}
@@ -426,7 +425,7 @@ def unclaimed(missing: np.ndarray, asked: dict[str, Request], others: dict[str, 
         mine &= ~theirs
     return mine, whose
 
-# %% ../nbs/30_draws.ipynb #b7b0a014
+# %% ../nbs/30_draws.ipynb #7a21ab77
 def produce(
     shelf: Shelf, model, decoding: Decoding, asked: dict[str, Request], look: Callable,
     missing: np.ndarray,  # bool [P, n]: what was missing when
@@ -522,7 +521,7 @@ def stats_of(shelf: Shelf) -> dict:
                     n_parts=len(parts), n_bytes=sum(p.stat().st_size for p in parts))
     return shelf.reading(look)
 
-# %% ../nbs/30_draws.ipynb #f8284e5d
+# %% ../nbs/30_draws.ipynb #950de55e
 def draw_through(
     shelf: Shelf, model, requests: Sequence[tuple[str, str]], ids: Sequence[str],  # ids: the prompt id of each request
     n: int, decoding: Decoding, first: int, tokens: bool, **how,
@@ -543,7 +542,7 @@ def draw_through(
     raise OSError(f"draws were written to {shelf.folder} four times and could not be read back; "
                   "check that disk, what is whole there is kept")
 
-# %% ../nbs/30_draws.ipynb #0d12d3db
+# %% ../nbs/30_draws.ipynb #0d7fa283
 class Ledger:
     "All draws of a study, in a folder."
 
@@ -583,7 +582,7 @@ class Ledger:
     def count(self) -> int: return int(self.stats().n_draws.sum())
     def models(self) -> dict[str, str]: return dict(zip(self.stats().model_id, self.stats().model))  # model_id -> name
 
-# %% ../nbs/30_draws.ipynb #f7e06786
+# %% ../nbs/30_draws.ipynb #40667771
 def shelf_name(model, decoding: Decoding) -> str:
     "Where the draws of this model under this decoding are."
     name = re.sub(r"[^A-Za-z0-9.]+", "-", model.name).strip("-.")[-40:]
@@ -613,7 +612,7 @@ def prompt_ids(known: dict[bytes, str], shelf: Shelf, model, requests: Sequence[
         return known[key]
     return [one(instance, prompt) for instance, prompt in requests]
 
-# %% ../nbs/30_draws.ipynb #9e05c05a
+# %% ../nbs/30_draws.ipynb #943f1bc1
 def compact_all(ledger: Ledger):
     "Merge all small parts now; `draw` merges by itself from time to time."
     for shelf in ledger.shelves(): shelf.compact(over=1, at_least=10**9)
