@@ -369,8 +369,7 @@ def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
     joined, out = join_items(rows, items), []
     score = "score" if a.measure == "accuracy" else a.measure
     if score not in joined: return "Nothing of this kind was measured."
-    for (task, student, method, decoding), g in rows[rows.method != "teacher"].groupby(["task", "student", "method", "decoding"],
-                                                                                       sort=False):
+    for (task, student, method, decoding), g in rows.groupby(["task", "student", "method", "decoding"], sort=False):
         known = [v for v in dict.fromkeys(g[a.x].dropna())]
         if len(known) < 2: continue
         low, high = (min(known), max(known)) if all(isinstance(v, (int, float, np.number)) for v in known) else (known[0], known[-1])

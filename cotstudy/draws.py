@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'ROWS_PER_GROUP', 'DICTIONARY', 'KEYS', 'NUMBERS', 'REPEATED', 'COMPACT_OVER', 'SMALL_BYTES', 'MERGED_BYTES',
-           'STALE_S', 'LABELS', 'STATS', 'versions', 'settings', 'to_table', 'explained', 'sync_folder', 'write_part',
-           'Damaged', 'check', 'opened', 'read_keys', 'winners', 'lease', 'index', 'pieces', 'gather', 'Shelf',
-           'locate', 'make', 'read_view', 'cut', 'as_frame', 'Ledger']
+           'STALE_S', 'LABELS', 'STATS', 'versions', 'settings', 'to_table', 'explained', 'explaining', 'write_part',
+           'Damaged', 'check', 'opened', 'read_keys', 'winners', 'Journal', 'sealed', 'unsealed', 'index', 'pieces',
+           'gather', 'Shelf', 'compact', 'small', 'merge', 'set_aside', 'locate', 'claimed', 'drop_claim', 'claims',
+           'wait_for', 'fold', 'make', 'unclaimed', 'produce', 'notes_of', 'read_view', 'cut', 'as_frame', 'read_rows',
+           'stats_of', 'draw_through', 'Ledger', 'shelf_name', 'shelf_names', 'tidied', 'check_asked', 'prompt_ids',
+           'compact_all', 'read_all', 'stats_all']
 
 # %% ../nbs/30_draws.ipynb #1a957c64
 """The ledger: completions of language models, append-only, named by what determines them (prompt tokens, model, decoding, draw index).
 A teacher's rationales (Ho et al. 2023, sec. 3; Li et al. 2023, sec. 2) and a student's predictions are the same thing here, a *draw*.
 The ledger neither filters nor scores."""
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from errno import EACCES, EDQUOT, EFBIG, ENOSPC, EPERM, EROFS
 from functools import cache
 from importlib.metadata import version
@@ -34,6 +37,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from .decoding import Completion, Decoding, Request, prompt_id
+from .files import explained as explained_file, lease, sync_folder, whole
 
 # %% ../nbs/30_draws.ipynb #7b22a177
 SCHEMA = pa.schema([
@@ -43,7 +47,8 @@ SCHEMA = pa.schema([
     ("n_tok", pa.int32()), ("finish", pa.string()), ("limit_tok", pa.int32()),  # limit_tok: the max_tok it was made under
     ("model", pa.string()), ("model_id", pa.string()), ("engine", pa.string()), ("dtype", pa.string()), ("device", pa.string()),
     ("temperature", pa.float64()), ("top_p", pa.float64()), ("top_k", pa.int32()), ("stop", pa.string()),  # stop: a JSON list
-    ("written_ns", pa.int64()), ("versions", pa.string())])
+    ("written_ns", pa.int64()),
+    ("versions", pa.string())])  # of the libraries; and of a server: who answered, what was not sent
 
 @cache
 def versions() -> str:
@@ -60,51 +65,41 @@ def to_table(model, completions: Sequence[Completion], decoding: Decoding) -> pa
     "Completions as rows, with their provenance."
     names = ("prompt_id", "draw_index", "instance", "prompt", "text", "token_ids", "logprobs", "n_tok", "finish")
     columns = {name: [getattr(c, name) for c in completions] for name in names}
-    columns["text"] = [text.encode(errors="replace").decode() for text in columns["text"]]  # half an emoji from a server must not cost a batch
+    columns["text"] = [text.encode(errors="replace").decode() for text in columns["text"]]  # half an emoji must not cost a batch
+    columns["versions"] = [f"{versions()} {note}" if (note := getattr(c, "note", "")) else versions() for c in completions]
     same = dict(limit_tok=decoding.max_tok, model=model.name, model_id=model.id, engine=model.engine, dtype=str(model.dtype),
-                device=str(model.device), **settings(decoding), written_ns=time.time_ns(), versions=versions())
+                device=str(model.device), **settings(decoding), written_ns=time.time_ns())
     return pa.table(columns | {k: [v] * len(completions) for k, v in same.items()}, schema=SCHEMA)
 
 # %% ../nbs/30_draws.ipynb #1c9c6cc0
 ROWS_PER_GROUP = 5000  # rows decoded together: what a view of one prompt has to read at least
-DICTIONARY = [c for c in SCHEMA.names if c not in ("text", "token_ids", "logprobs")] + ["token_ids.list.element"]  # columns that repeat themselves
+DICTIONARY = [c for c in SCHEMA.names if c not in ("text", "token_ids", "logprobs")] + ["token_ids.list.element"]  # they repeat themselves
 
 def explained(e: OSError, folder: Path) -> OSError:
     "The same error, saying what it means for the draws and what to do."
     if e.errno in (EACCES, EPERM, EROFS):
         return PermissionError(e.errno, f"{folder} is read-only here, so no draw can be added to it (what is stored can be read); "
                                         "make it writable, or open the Ledger on a folder of your own")
-    full = "the disk is full" if e.errno in (ENOSPC, EDQUOT, EFBIG) else f"writing failed ({e.strerror})"
+    full = "the disk is full" if e.errno in (ENOSPC, EDQUOT, EFBIG) else str(explained_file(e, folder))
     return OSError(e.errno, f"{full}: the last batch of draws could not be added to {folder}; everything before it is safe. "
                             "Free some space and run the same again: only what is missing will be made")
 
-def sync_folder(folder: Path) -> None:
-    "Have the names in a folder reach the disk, where the system can do that."
-    with suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try: os.fsync(fd)
-        finally: os.close(fd)
+@contextmanager
+def explaining(folder: Path) -> Iterator[None]:
+    "Errors of the disk in this block are told in the ledger's words."
+    try: yield
+    except OSError as e: raise explained(e, folder) from e
 
 def write_part(shelf: Path, table: pa.Table) -> Path:
     "Add rows as one part, entirely or not at all."
     sink = pa.BufferOutputStream()
-    order = pc.sort_indices(pa.table([table["prompt_id"].cast(pa.string()), table["draw_index"]], ["p", "i"]), [("p", "ascending"), ("i", "ascending")])
+    keys = pa.table([table["prompt_id"].cast(pa.string()), table["draw_index"]], ["p", "i"])
+    order = pc.sort_indices(keys, [("p", "ascending"), ("i", "ascending")])
     pq.write_table(table.take(order), sink, row_group_size=ROWS_PER_GROUP, compression="zstd", use_dictionary=DICTIONARY,
                    write_page_checksum=True, store_schema=False)
     data = sink.getvalue()
     part = shelf / f"part-{time.time_ns()}-{uuid4().hex[:8]}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
-    temporary = shelf / f".{part.name}"
-    try:
-        shelf.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, part)
-        sync_folder(shelf)
-    except OSError as e:
-        with suppress(OSError): temporary.unlink()
-        raise explained(e, shelf) from e
+    with explaining(shelf), whole(part) as new: new.write_bytes(data)
     return part
 
 # %% ../nbs/30_draws.ipynb #c5d7e3ff
@@ -149,34 +144,59 @@ def winners(
     return order[np.diff(key[order], prepend=-1) != 0]
 
 # %% ../nbs/30_draws.ipynb #15adb40d
-@contextmanager
-def lease(
-    path: str | Path,  # what is to be made, a file or a folder
-    timeout: float = -1,  # seconds to wait for another worker; -1 = until it is done
-) -> Iterator[Path]:
-    "Hold the only right to make `path`. Look again whether it exists once you hold it."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try: lock.acquire(timeout=timeout)
-    except Timeout: raise TimeoutError(f"another worker is making {path}; waited {timeout} s for it. Wait longer, or stop that worker") from None
-    try: yield path
-    finally: lock.release()
+class Journal:
+    "Draws that were paid for and are in no part yet: a file with a line for each."
+
+    def __init__(self, shelf: Path, name: str):
+        self.path, self.shelf, self.file = shelf / f".journal-{time.time_ns()}-{name}.jsonl", shelf, None
+
+    def add(self, table: pa.Table):
+        "Bring rows to the disk."
+        lines = b"".join(sealed(row) for row in table.to_pylist())
+        with explaining(self.shelf):
+            if self.file is None:
+                self.file = open(self.path, "ab", buffering=0)
+                sync_folder(self.shelf)
+            if self.file.write(lines) != len(lines): raise OSError(ENOSPC, "a line of the journal was cut")
+            os.fsync(self.file.fileno())
+
+    def clear(self):
+        "Its draws are in a part now."
+        if self.file is None: return
+        self.file.close()
+        self.file = None
+        self.path.unlink(missing_ok=True)
+
+def sealed(row: dict) -> bytes:
+    "A row as a line that tells whether it is whole."
+    text = json.dumps(row, ensure_ascii=True).encode()
+    return hashlib.sha256(text).hexdigest()[:16].encode() + b" " + text + b"\n"
+
+def unsealed(data: bytes) -> tuple[list[dict], list[bytes]]:
+    "The rows of a journal, and its lines that are not whole."
+    good, bad = [], []
+    for line in data.split(b"\n"):
+        seal, _, text = line.partition(b" ")
+        if seal and seal == hashlib.sha256(text).hexdigest()[:16].encode(): good.append(json.loads(text))
+        elif line: bad.append(line)
+    return good, bad
 
 # %% ../nbs/30_draws.ipynb #911b9586
 def index(keys: Sequence[pa.Table]) -> tuple[list[str], dict[str, np.ndarray]]:  # prompt ids; arrays [R] of the winning rows
     "Where each draw is: prompt (a position among the prompt ids), draw_index, ended, limit_tok, n_tok, part, row."
-    if not keys: return [], {k: np.empty(0, np.int32) for k in ("draw_index", "n_tok", "limit_tok", "written_ns", "prompt", "ended", "part", "row")}
+    if not keys: return [], {k: np.empty(0, np.int32) for k in (*NUMBERS, "prompt", "ended", "part", "row")}
     table = pa.concat_tables(keys).unify_dictionaries().combine_chunks()
     ids, finish = table["prompt_id"].chunk(0), table["finish"].chunk(0)
-    rows = {k: table[k].fill_null(-1).to_numpy() for k in ("draw_index", "n_tok", "limit_tok", "written_ns")}
+    rows = {k: table[k].fill_null(-1).to_numpy() for k in NUMBERS}
     rows["prompt"] = ids.indices.to_numpy()
-    rows["ended"] = np.array([f != "length" for f in [*finish.dictionary.to_pylist(), None]])[finish.indices.fill_null(-1).to_numpy()]  # unknown: ended
+    ended = np.array([f != "length" for f in [*finish.dictionary.to_pylist(), None]])  # unknown: ended
+    rows["ended"] = ended[finish.indices.fill_null(-1).to_numpy()]
     rows["part"] = np.repeat(np.arange(len(keys), dtype=np.int32), [len(k) for k in keys])
     rows["row"] = np.concatenate([np.arange(len(k), dtype=np.int32) for k in keys])
     best = winners(rows["prompt"].astype(np.int64) << 32 | rows["draw_index"], rows["ended"], rows["limit_tok"], rows["written_ns"])
     return ids.dictionary.to_pylist(), {k: v[best] for k, v in rows.items()}
 
+# %% ../nbs/30_draws.ipynb #c425349a
 def pieces(
     parts: Sequence[Path],
     part: np.ndarray,  # int [R]: which of `parts`
@@ -201,7 +221,8 @@ def gather(parts: Sequence[Path], part: np.ndarray, row: np.ndarray, columns: Se
         for c in columns:
             a = table[c].combine_chunks()
             if c in NUMBERS: out[c][where] = a.fill_null(-1).to_numpy()
-            elif isinstance(a, pa.DictionaryArray): out[c][where] = np.array([*a.dictionary.to_pylist(), None], object)[a.indices.fill_null(-1).to_numpy()]
+            elif isinstance(a, pa.DictionaryArray):
+                out[c][where] = np.array([*a.dictionary.to_pylist(), None], object)[a.indices.fill_null(-1).to_numpy()]
             else: out[c][where] = a.to_numpy(zero_copy_only=False)
     return out
 
@@ -210,12 +231,12 @@ COMPACT_OVER = 64  # more small parts than this are merged
 SMALL_BYTES, MERGED_BYTES = 1 << 24, 1 << 26  # 16 MB: larger parts are left alone; 64 MB: what one merge may hold in memory
 STALE_S = 3600  # a temporary file this old belongs to a process that was killed
 
+# %% ../nbs/30_draws.ipynb #3ef00fa2
 class Shelf:
     "The draws of one model under one decoding: a folder of parts."
 
     def __init__(self, folder: Path):
-        self.folder, self.damaged = folder, []  # damaged: parts that were set aside, by the path they had
-        self.keys: dict[Path, pa.Table] = {}  # of the parts that were checked
+        self.folder, self.damaged, self.keys = folder, [], {}  # damaged: parts set aside, by the path they had; keys: of parts checked
 
     def parts(self) -> list[Path]:
         "The parts there are, in the order of writing; their keys are then in memory."
@@ -235,46 +256,53 @@ class Shelf:
     def set_aside(self, e: Damaged):
         "Move a damaged part out of every reader's way and report it."
         self.damaged.append(e.part)
-        aside = self.folder / "_damaged" / f"{e.part.name}.damaged"
-        with suppress(OSError):  # in a read-only folder it is passed over all the same
-            aside.parent.mkdir(exist_ok=True)
-            os.replace(e.part, aside)
-        warnings.warn(f"{e.part} is damaged: {e}. It is set aside in {aside.parent.name}/ and its draws count as missing", stacklevel=2)
+        set_aside(self.folder, e.part.name, e.part, str(e))
 
     def check_writable(self):
         "Fail before anything is drawn, not after."
         probe = self.folder / f".probe-{uuid4().hex}"
-        try:
+        with explaining(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
-        except OSError as e: raise explained(e, self.folder) from e
 
     def append(self, table: pa.Table):
         "Add a part, and tidy up if that is due and nobody else is doing it."
         write_part(self.folder, table)
         with suppress(OSError): self.compact(COMPACT_OVER, COMPACT_OVER // 2)
 
-    def compact(self, over: int, at_least: int):
-        "If there are more than `over` small parts, merge the smallest `at_least` into one, and more while none outweighs all before it."
-        with lease(self.folder / "compaction", timeout=0):
-            for old in self.folder.glob(".part-*"):
-                if time.time() - old.stat().st_mtime > STALE_S: old.unlink()
-            if len(self._small()) > over: self.reading(lambda parts, ids, rows: self._merge(parts, rows, at_least))
+    def compact(self, over: int, at_least: int) -> None: compact(self, over, at_least)
 
-    def _small(self) -> list[Path]: return [p for p in self.folder.glob("part-*.parquet") if p.stat().st_size < SMALL_BYTES]
+# %% ../nbs/30_draws.ipynb #42107a2d
+def compact(shelf: Shelf, over: int, at_least: int):
+    "If there are more than `over` small parts, merge the smallest `at_least` into one, and more while none outweighs all before it."
+    with lease(shelf.folder / "compaction", timeout=0):
+        for old in shelf.folder.glob(".part-*"):
+            if time.time() - old.stat().st_mtime > STALE_S: old.unlink()
+        if len(small(shelf)) > over: shelf.reading(lambda parts, ids, rows: merge(shelf, parts, rows, at_least))
 
-    def _merge(self, parts: list[Path], rows: dict[str, np.ndarray], at_least: int):
-        "One part in place of several. The old ones go when it is whole on the disk."
-        chosen, n_rows, n_bytes = [], 0, 0
-        for p in sorted(set(self._small()) & set(parts), key=lambda p: (len(self.keys[p]), p)):
-            n, size = len(self.keys[p]), p.stat().st_size
-            if n_bytes + size > MERGED_BYTES or (len(chosen) >= at_least and n > n_rows): break
-            chosen, n_rows, n_bytes = [*chosen, p], n_rows + n, n_bytes + size
-        here = np.isin(rows["part"], [parts.index(p) for p in chosen])
-        tables = [t for _, t in pieces(parts, rows["part"][here], rows["row"][here])]
-        if tables: write_part(self.folder, pa.concat_tables(tables).unify_dictionaries())
-        for p in chosen: p.unlink(missing_ok=True)
+def small(shelf: Shelf) -> list[Path]: return [p for p in shelf.folder.glob("part-*.parquet") if p.stat().st_size < SMALL_BYTES]
+
+def merge(shelf: Shelf, parts: list[Path], rows: dict[str, np.ndarray], at_least: int):
+    "One part in place of several. The old ones go when it is whole on the disk."
+    chosen, n_rows, n_bytes = [], 0, 0
+    for p in sorted(set(small(shelf)) & set(parts), key=lambda p: (len(shelf.keys[p]), p)):
+        n, size = len(shelf.keys[p]), p.stat().st_size
+        if n_bytes + size > MERGED_BYTES or (len(chosen) >= at_least and n > n_rows): break
+        chosen, n_rows, n_bytes = [*chosen, p], n_rows + n, n_bytes + size
+    here = np.isin(rows["part"], [parts.index(p) for p in chosen])
+    tables = [t for _, t in pieces(parts, rows["part"][here], rows["row"][here])]
+    if tables: write_part(shelf.folder, pa.concat_tables(tables).unify_dictionaries())
+    for p in chosen: p.unlink(missing_ok=True)
+
+def set_aside(shelf: Path, name: str, data: bytes | Path, why: str):
+    "Move what is damaged out of every reader's way (a file, or some bytes of one) and report it."
+    aside = shelf / "_damaged" / f"{name}.damaged"
+    with suppress(OSError):  # in a read-only folder it is passed over all the same
+        aside.parent.mkdir(exist_ok=True)
+        if isinstance(data, Path): os.replace(data, aside)
+        else: aside.write_bytes(data)
+    warnings.warn(f"{shelf / name} is damaged: {why}. It is set aside in {aside.parent.name}/ and its draws count as missing", stacklevel=3)
 
 # %% ../nbs/30_draws.ipynb #8df914d8
 def locate(
@@ -292,30 +320,87 @@ def locate(
     at[:, p[good], i[good]] = rows["part"][good], rows["row"][good]
     return at
 
+# %% ../nbs/30_draws.ipynb #818eab39
+@contextmanager
+def claimed(shelf: Shelf, keys: dict[str, list[int]], max_tok: int) -> Iterator[str]:  # prompt_id -> draw indices; gives the claim's name
+    "Hold a claim on draws while they are made. It is set up under the shelf's lease."
+    name = uuid4().hex[:12]
+    lock, told = FileLock(shelf.folder / f".claim-{name}.lock"), shelf.folder / f".claim-{name}.json"
+    with explaining(shelf.folder):
+        lock.acquire(timeout=0)
+        try:
+            told.write_text(json.dumps(dict(max_tok=max_tok, keys=keys)), "utf-8")  # read under the same lease only, and never kept
+        except BaseException:
+            drop_claim(told)
+            lock.release()
+            raise
+    try: yield name
+    finally:
+        drop_claim(told)
+        lock.release()
+
+def drop_claim(told: Path):
+    "Remove a claim's files; its lock may still be held."
+    for p in (told, told.with_suffix(".lock")):
+        with suppress(OSError): p.unlink()
+
+# %% ../nbs/30_draws.ipynb #6f78dd17
+def claims(shelf: Shelf) -> dict[str, dict]:
+    "The claims of others that still live; those of the dead are removed."
+    found = {}
+    for told in shelf.folder.glob(".claim-*.json"):
+        lock = FileLock(told.with_suffix(".lock"))
+        try: lock.acquire(timeout=0)
+        except Timeout:
+            with suppress(OSError, ValueError): found[told.stem] = json.loads(told.read_text("utf-8"))
+            continue
+        drop_claim(told)
+        lock.release()
+    return found
+
+def wait_for(shelf: Shelf, name: str):
+    "Wait until a claim is given up, by whom it was made or by his death."
+    if not (told := shelf.folder / f"{name}.json").exists(): return
+    with FileLock(told.with_suffix(".lock")): drop_claim(told)
+
+def fold(shelf: Shelf, living: Sequence[str] = ()):
+    "Make parts of the journals that the dead have left. Under the shelf's lease."
+    for path in sorted(shelf.folder.glob(".journal-*.jsonl")):
+        if any(path.stem.endswith(name.removeprefix(".claim-")) for name in living): continue
+        rows, torn = unsealed(path.read_bytes())
+        if rows: write_part(shelf.folder, pa.Table.from_pylist(rows, SCHEMA))
+        if torn: set_aside(shelf.folder, path.name, b"\n".join(torn), f"{len(torn)} of its lines are not whole")
+        path.unlink(missing_ok=True)
+
 # %% ../nbs/30_draws.ipynb #ccc9dddd
 def make(
     shelf: Shelf, model, decoding: Decoding,
     asked: dict[str, Request],  # prompt_id -> all its draws
     missing: np.ndarray,  # bool [P, n]: which of them to make
+    journal: Journal | None,  # for a model that is paid
     flush_every: int, flush_s: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     "Have the model make what is missing, and store it as it comes."
-    shelf.check_writable()
     place, total, done, batch, since = {pid: k for k, pid in enumerate(asked)}, int(missing.sum()), 0, [], time.monotonic()
     todo = [Request(r.prompt, tuple(np.array(r.draw_indices)[m].tolist()), r.instance) for r, m in zip(asked.values(), missing) if m.any()]
+    def flush():
+        shelf.append(to_table(model, batch, decoding))
+        if journal: journal.clear()
     try:
         for some in model.complete(todo, decoding):
             for c in some: _tick(missing, place.get(c.prompt_id), c, asked)
             batch, done = batch + list(some), done + len(some)
+            if journal and some: journal.add(to_table(model, some, decoding))
             if len(batch) >= flush_every or time.monotonic() - since >= flush_s:
-                full, batch = batch, []
-                shelf.append(to_table(model, full, decoding))
-                since = time.monotonic()
+                flush()
+                batch, since = [], time.monotonic()
             if progress: progress(done, total)
     finally:
-        if batch: shelf.append(to_table(model, batch, decoding))
-    if missing.any(): raise ValueError(f"model {model.name!r} made {done} of {total} draws and stopped; those are stored. Its `complete` must give every draw asked")
+        if batch: flush()
+    if missing.any():
+        raise ValueError(f"model {model.name!r} made {done} of {total} draws and stopped; those are stored. "
+                         "Its `complete` must give every draw asked")
 
 def _tick(missing: np.ndarray, k: int | None, c: Completion, asked: dict[str, Request]):
     "Tick a completion off the list, or refuse one that is not on it."
@@ -325,6 +410,50 @@ def _tick(missing: np.ndarray, k: int | None, c: Completion, asked: dict[str, Re
         raise ValueError(f"the model gave draw {c.draw_index} of {c.prompt[-40:]!r}, which was not asked or was given before; "
                          "`complete` must give each asked draw once, with its prompt_id")
     missing[k, i] = False
+
+# %% ../nbs/30_draws.ipynb #a0bceac2
+def unclaimed(missing: np.ndarray, asked: dict[str, Request], others: dict[str, dict], max_tok: int) -> tuple[np.ndarray, list[str]]:
+    "Of the missing draws those that nobody is making at this length or longer; and the claims on the others."
+    mine, whose, place = missing.copy(), [], {pid: k for k, pid in enumerate(asked)}
+    indices = next(iter(asked.values())).draw_indices
+    for name, claim in others.items():
+        if claim["max_tok"] < max_tok: continue
+        theirs = np.zeros_like(missing)
+        for pid, drawn in claim["keys"].items():
+            if pid in place: theirs[place[pid], [i - indices[0] for i in drawn if indices[0] <= i <= indices[-1]]] = True
+        if (theirs & missing).any(): whose.append(name)
+        mine &= ~theirs
+    return mine, whose
+
+# %% ../nbs/30_draws.ipynb #7a21ab77
+def produce(
+    shelf: Shelf, model, decoding: Decoding, asked: dict[str, Request], look: Callable,
+    missing: np.ndarray,  # bool [P, n]: what was missing when
+    seen: Sequence[Path],  # these were the parts
+    **how,  # of `make`
+) -> bool:  # was anything made?
+    "Make what is missing and nobody else is making, or wait until somebody has made it."
+    shelf.check_writable()
+    with ExitStack() as held:
+        with explaining(shelf.folder), lease(shelf.folder):
+            others = claims(shelf)
+            fold(shelf, list(others))
+            if {*shelf.folder.glob("part-*.parquet")} - {*shelf.damaged} != {*seen}: missing, found = shelf.reading(look)
+            mine, whose = unclaimed(missing, asked, others, decoding.max_tok)
+            if mine.any():
+                keys = {pid: [r.draw_indices[j] for j in np.flatnonzero(m)] for (pid, r), m in zip(asked.items(), mine) if m.any()}
+                name = held.enter_context(claimed(shelf, keys, decoding.max_tok))
+        if mine.any():
+            if hasattr(model, "recall"): model.recall(notes_of(shelf))
+            journal = Journal(shelf.folder, name) if getattr(model, "paid", False) else None
+            make(shelf, model, decoding, asked, mine, journal, **how)
+            return True
+    for name in whose: wait_for(shelf, name)
+    return False
+
+def notes_of(shelf: Shelf) -> list[str]:
+    "What the stored draws say of how they were made."
+    return shelf.reading(lambda parts, ids, rows: gather(parts, rows["part"], rows["row"], ["versions"])["versions"].tolist())
 
 # %% ../nbs/30_draws.ipynb #b4bf04be
 LABELS = ["finish", "engine", "dtype", "device", "versions"]
@@ -343,15 +472,18 @@ def cut(columns: dict, model, max_tok: int, tokens: bool = True) -> dict:
     "Shorten the completions that are longer than max_tok, in place."
     ids, logprobs, long = columns["token_ids"], columns["logprobs"], np.flatnonzero(columns["n_tok"] > max_tok)
     if lacking := sum(ids[i] is None for i in long):
-        raise ValueError(f"{lacking} stored completions of {model.name!r} are longer than max_tok={max_tok} but have no token ids, so they cannot "
-                         f"be cut; ask for max_tok >= {columns['n_tok'].max()}")
+        raise ValueError(f"{lacking} stored completions of {model.name!r} are longer than max_tok={max_tok} but have no token ids, "
+                         f"so they cannot be cut; ask for max_tok >= {columns['n_tok'].max()}")
     for i in long: ids[i], logprobs[i] = ids[i][:max_tok], None if logprobs[i] is None else logprobs[i][:max_tok]
     columns["text"].iloc[long] = [model.decode(ids[i].tolist()) for i in long]
     if not tokens: ids[:] = logprobs[:] = None
     columns["finish"][long], columns["n_tok"][long] = "length", max_tok
     return columns
 
-def as_frame(model, decoding: Decoding, requests: Sequence[tuple[str, str]], n: int, first: int, prompt_ids: Sequence[str], found: dict) -> pd.DataFrame:
+def as_frame(
+    model, decoding: Decoding, requests: Sequence[tuple[str, str]], n: int,
+    prompt_ids: Sequence[str], found: dict,  # of each request; the rows, as `read_view` gives them
+) -> pd.DataFrame:
     "The view, n rows per request. What repeats itself (prompts, provenance) is categorical, so that a million rows fit."
     def again(values): return pd.Series(np.repeat(np.array(values, object), n), dtype="str")
     prompt = pd.Categorical([prompt for _, prompt in requests])
@@ -366,24 +498,61 @@ def as_frame(model, decoding: Decoding, requests: Sequence[tuple[str, str]], n: 
         **{k: pd.Categorical(found[k]) for k in LABELS[1:]}, written_ns=found["written_ns"]))
 
 # %% ../nbs/30_draws.ipynb #70f597c8
-STATS = ["shelf", "model", "model_id", "engine", "temperature", "top_p", "top_k", "stop", "n_prompts", "n_draws", "n_tok", "n_cut", "n_parts", "n_bytes"]
+STATS = ["shelf", "model", "model_id", "engine", "temperature", "top_p", "top_k", "stop", "n_prompts", "n_draws", "n_tok", "n_cut",
+         "n_other", "n_parts", "n_bytes"]  # n_cut: by the limit; n_other: ended in some other way (content_filter, refusal, too_long, ...)
 
+def read_rows(shelf: Shelf, columns: Sequence[str] | None = None, filters=None) -> list[pa.Table]:
+    "Every draw of a shelf, once."
+    def look(parts, ids, rows):
+        found = (t for _, t in pieces(parts, rows["part"], rows["row"], columns if filters is None else None))
+        return [(t if filters is None else t.filter(filters)).select(columns or SCHEMA.names) for t in found]
+    return shelf.reading(look)
+
+def stats_of(shelf: Shelf) -> dict:
+    "Whose draws a shelf has, how many, how large; empty where it has none."
+    def look(parts, ids, rows):
+        if not parts: return {}
+        with opened(parts[0]) as f:
+            whose = f.read_row_group(0, columns=["model", "model_id", "engine", *settings(Decoding())]).slice(0, 1).to_pylist()[0]
+        usual = [pc.is_in(shelf.keys[p]["finish"].cast(pa.string()), pa.array(["stop", "length", None])).to_numpy() for p in parts]
+        starts = np.cumsum([0, *map(len, usual)])[rows["part"]]
+        return dict(whose, shelf=shelf.folder.name, n_prompts=len(ids), n_draws=len(rows["row"]), n_tok=int(rows["n_tok"].clip(0).sum()),
+                    n_cut=int((~rows["ended"]).sum()), n_other=int((~np.concatenate(usual)[starts + rows["row"]]).sum()),
+                    n_parts=len(parts), n_bytes=sum(p.stat().st_size for p in parts))
+    return shelf.reading(look)
+
+# %% ../nbs/30_draws.ipynb #950de55e
+def draw_through(
+    shelf: Shelf, model, requests: Sequence[tuple[str, str]], ids: Sequence[str],  # ids: the prompt id of each request
+    n: int, decoding: Decoding, first: int, tokens: bool, **how,
+) -> pd.DataFrame:
+    "See `Ledger.draw`."
+    indices, asked = tuple(range(first, first + n)), dict[str, Request]()
+    for pid, (instance, prompt) in zip(ids, requests): asked.setdefault(pid, Request(prompt, indices, instance))
+    place = {pid: k for k, pid in enumerate(asked)}
+    order = np.array([place[pid] for pid in ids], int)
+    def look(parts, stored, rows):
+        at = locate(stored, rows, list(asked), n, first, decoding.max_tok)
+        return at[0] < 0, None if (at < 0).any() else read_view(parts, *at[:, order].reshape(2, -1), decoding.max_tok, tokens)
+    made = 0
+    while made < 4:  # once, and again should parts prove damaged meanwhile; never on and on, for draws may cost money
+        missing, found = shelf.reading(look)
+        if found is not None: return as_frame(model, decoding, requests, n, ids, cut(found, model, decoding.max_tok, tokens))
+        made += produce(shelf, model, decoding, asked, look, missing, list(shelf.keys), **how)
+    raise OSError(f"draws were written to {shelf.folder} four times and could not be read back; "
+                  "check that disk, what is whole there is kept")
+
+# %% ../nbs/30_draws.ipynb #0d7fa283
 class Ledger:
     "All draws of a study, in a folder."
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        self._shelves: dict[str, Shelf] = {}
-        self._ids: dict[bytes, str] = {}  # hash of shelf and prompt -> prompt_id
+        self.folder, self._shelves, self._ids = Path(folder), {}, {}  # _ids: hash of shelf and prompt -> prompt_id
 
     def __repr__(self): return f"Ledger({str(self.folder)!r})"
-
-    def shelf(self, model, decoding: Decoding) -> Shelf:
-        "Where the draws of this model under this decoding are."
-        name = re.sub(r"[^A-Za-z0-9.]+", "-", model.name).strip("-.")[-40:]
-        return self._shelf(f"{name}-{hashlib.sha256(json.dumps([model.id, settings(decoding)]).encode()).hexdigest()[:12]}")
-
     def _shelf(self, name: str) -> Shelf: return self._shelves.setdefault(name, Shelf(self.folder / name))
+    def shelf(self, model, decoding: Decoding) -> Shelf: return self._shelf(shelf_name(model, decoding))
+    def shelves(self) -> list[Shelf]: return [tidied(self._shelf(name)) for name in shelf_names(self.folder)]
 
     def draw(
         self, model,  # see `Model`
@@ -392,73 +561,72 @@ class Ledger:
         decoding: Decoding,
         first: int = 0,  # the first draw index
         tokens: bool = True,  # False: token_ids and logprobs are None, at half the memory
-        flush_every: int = 1000, flush_s: float = 20.0,  # write at the latest after so many draws or seconds: all that a kill can cost
+        flush_every: int = 1000, flush_s: float = 20.0,  # make a part at the latest after so many draws or seconds
         progress: Callable[[int, int], None] | None = None,  # called with (draws made, draws to make)
     ) -> pd.DataFrame:  # n rows per request, in the order asked
         "The draws `first` to `first + n - 1` of each request; only those that are not stored yet are made."
-        if n < 1 or first < 0: raise ValueError(f"n={n} draws from index {first}; expected n >= 1 and first >= 0")
-        if decoding.temperature == 0 and (n, first) != (1, 0):
-            raise ValueError(f"n={n}, first={first} at temperature 0: greedy decoding has only draw 0; ask for n=1 or set a temperature")
-        shelf, indices = self.shelf(model, decoding), tuple(range(first, first + n))
-        ids = [self._prompt_id(shelf, model, instance, prompt, decoding) for instance, prompt in requests]
-        asked: dict[str, Request] = {}
-        for pid, (instance, prompt) in zip(ids, requests): asked.setdefault(pid, Request(prompt, indices, instance))
-        place = {pid: k for k, pid in enumerate(asked)}
-        order = np.array([place[pid] for pid in ids], int)
-
-        def look(parts, stored, rows):
-            at = locate(stored, rows, list(asked), n, first, decoding.max_tok)
-            return at[0] < 0, None if (at < 0).any() else read_view(parts, *at[:, order].reshape(2, -1), decoding.max_tok, tokens)
-
-        for _ in range(4):  # once, and again should parts prove damaged meanwhile; never on and on, for draws may cost money
-            missing, found = shelf.reading(look)
-            if found is not None: return as_frame(model, decoding, requests, n, first, ids, cut(found, model, decoding.max_tok, tokens))
-            make(shelf, model, decoding, asked, missing, flush_every, flush_s, progress)
-        raise OSError(f"draws were written to {shelf.folder} four times and could not be read back; check that disk, what is whole there is kept")
-
-    def _prompt_id(self, shelf: Shelf, model, instance: str, prompt: str, decoding: Decoding) -> str:
-        key = hashlib.sha256(json.dumps([shelf.folder.name, prompt, "" if model.samples else instance]).encode()).digest()
-        if key not in self._ids: self._ids[key] = prompt_id(model, prompt, decoding, instance)
-        return self._ids[key]
-
-    def shelves(self) -> list[Shelf]: return [self._shelf(name) for name in sorted({p.parent.name for p in self.folder.glob("*/part-*.parquet")})]
+        check_asked(n, first, decoding)
+        shelf = self.shelf(model, decoding)
+        ids = prompt_ids(self._ids, shelf, model, requests, decoding)
+        how = dict(flush_every=flush_every, flush_s=flush_s, progress=progress)
+        return draw_through(shelf, model, requests, ids, n, decoding, first, tokens, **how)
 
     @property
     def damaged(self) -> list[Path]:
         "Parts that were found damaged and set aside since this ledger was opened."
         return [p for shelf in self._shelves.values() for p in shelf.damaged]
 
-    def compact(self):
-        "Merge all small parts now; `draw` merges by itself from time to time."
-        for shelf in self.shelves(): shelf.compact(over=1, at_least=10**9)
+    def compact(self) -> None: compact_all(self)
+    def read(self, columns: Sequence[str] | None = None, filters=None) -> pd.DataFrame: return read_all(self, columns, filters)
+    def stats(self) -> pd.DataFrame: return stats_all(self)
+    def count(self) -> int: return int(self.stats().n_draws.sum())
+    def models(self) -> dict[str, str]: return dict(zip(self.stats().model_id, self.stats().model))  # model_id -> name
 
-    def read(
-        self,
-        columns: Sequence[str] | None = None,  # names in SCHEMA; None = all
-        filters=None,  # a pyarrow expression, such as pc.field("finish") == "length"
-    ) -> pd.DataFrame:
-        "Every draw that is stored, once, as it is stored: for looking around."
-        def look(parts, ids, rows):
-            found = (t for _, t in pieces(parts, rows["part"], rows["row"], columns if filters is None else None))
-            return [(t if filters is None else t.filter(filters)).select(columns or SCHEMA.names) for t in found]
-        tables = [t for shelf in self.shelves() for t in shelf.reading(look)]
-        if not tables: return pa.table([[] for _ in SCHEMA], schema=SCHEMA).select(columns or SCHEMA.names).to_pandas()
-        return pa.concat_tables(tables).unify_dictionaries().to_pandas()
+# %% ../nbs/30_draws.ipynb #40667771
+def shelf_name(model, decoding: Decoding) -> str:
+    "Where the draws of this model under this decoding are."
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", model.name).strip("-.")[-40:]
+    return f"{name}-{hashlib.sha256(json.dumps([model.id, settings(decoding)]).encode()).hexdigest()[:12]}"
 
-    def stats(self) -> pd.DataFrame:
-        "One row per shelf: whose draws, how many, how large."
-        def look(parts, ids, rows):
-            if not parts: return {}
-            with opened(parts[0]) as f: whose = f.read_row_group(0, columns=["model", "model_id", "engine", *settings(Decoding())]).slice(0, 1).to_pylist()[0]
-            return dict(whose, n_prompts=len(ids), n_draws=len(rows["row"]), n_tok=int(rows["n_tok"].clip(0).sum()),
-                        n_cut=int((~rows["ended"]).sum()), n_parts=len(parts), n_bytes=sum(p.stat().st_size for p in parts))
-        found = ((shelf, shelf.reading(look)) for shelf in self.shelves())
-        return pd.DataFrame([dict(row, shelf=shelf.folder.name) for shelf, row in found if row], columns=STATS)
+def shelf_names(folder: Path) -> list[str]:
+    "The shelves that have draws, in parts or still in a journal."
+    return sorted({p.parent.name for pattern in ("*/part-*.parquet", "*/.journal-*.jsonl") for p in folder.glob(pattern)})
 
-    def count(self) -> int:
-        "How many draws are stored."
-        return int(self.stats().n_draws.sum())
+def tidied(shelf: Shelf) -> Shelf:
+    "A shelf whose orphaned journals have become parts, where that can be done now."
+    if any(shelf.folder.glob(".journal-*.jsonl")):
+        with suppress(OSError), lease(shelf.folder, timeout=0): fold(shelf, list(claims(shelf)))
+    return shelf
 
-    def models(self) -> dict[str, str]:
-        "model_id -> name of each model that has draws here."
-        return dict(zip(self.stats().model_id, self.stats().model))
+def check_asked(n: int, first: int, decoding: Decoding):
+    "Refuse draws that cannot exist."
+    if n < 1 or first < 0: raise ValueError(f"n={n} draws from index {first}; expected n >= 1 and first >= 0")
+    if decoding.temperature == 0 and (n, first) != (1, 0):
+        raise ValueError(f"n={n}, first={first} at temperature 0: greedy decoding has only draw 0; ask for n=1 or set a temperature")
+
+def prompt_ids(known: dict[bytes, str], shelf: Shelf, model, requests: Sequence[tuple[str, str]], decoding: Decoding) -> list[str]:
+    "The prompt id of each request; those known are looked up, for a tokenizer is slow."
+    def one(instance: str, prompt: str) -> str:
+        key = hashlib.sha256(json.dumps([shelf.folder.name, prompt, "" if model.samples else instance]).encode()).digest()
+        if key not in known: known[key] = prompt_id(model, prompt, decoding, instance)
+        return known[key]
+    return [one(instance, prompt) for instance, prompt in requests]
+
+# %% ../nbs/30_draws.ipynb #943f1bc1
+def compact_all(ledger: Ledger):
+    "Merge all small parts now; `draw` merges by itself from time to time."
+    for shelf in ledger.shelves(): shelf.compact(over=1, at_least=10**9)
+
+def read_all(
+    ledger: Ledger,
+    columns: Sequence[str] | None = None,  # names in SCHEMA; None = all
+    filters=None,  # a pyarrow expression, such as pc.field("finish") == "length"
+) -> pd.DataFrame:
+    "Every draw that is stored, once, as it is stored: for looking around."
+    tables = [t for shelf in ledger.shelves() for t in read_rows(shelf, columns, filters)]
+    if not tables: return pa.table([[] for _ in SCHEMA], schema=SCHEMA).select(columns or SCHEMA.names).to_pandas()
+    return pa.concat_tables(tables).unify_dictionaries().to_pandas()
+
+def stats_all(ledger: Ledger) -> pd.DataFrame:
+    "One row per shelf: whose draws, how many, how large."
+    return pd.DataFrame([row for shelf in ledger.shelves() if (row := stats_of(shelf))], columns=STATS)

@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from hypothesis import HealthCheck, given, settings as hyp, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cotstudy import draws
-from cotstudy.draws import Ledger, lease, winners
+from cotstudy.draws import Ledger, winners
+from cotstudy.files import lease
 from cotstudy import decoding
 from cotstudy.decoding import Completion, Decoding, Request, prompt_id
 
@@ -443,7 +445,7 @@ def test_two_writers_and_a_reader_at_once(tmp_path, monkeypatch):
     m = Model()
     check(Ledger(tmp_path / "L").draw(m, requests, n, at()), m, requests, n, at())
     assert m.asked == [] and Ledger(tmp_path / "L").count() == 20 * n
-    assert len(log.read_text().splitlines()) > 20 * n  # they did meet
+    assert len(log.read_text().splitlines()) == 20 * n  # they met, and nothing was made twice
     assert not list((tmp_path / "L").glob("*/_damaged"))
 
 
@@ -598,3 +600,154 @@ class History(RuleBasedStateMachine):
 
 History.TestCase.settings = hyp(max_examples=20, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck))
 TestHistory = History.TestCase
+
+
+# what was paid for
+
+class Paid(Model):
+    "A model whose draws cost money; it may be killed after some of them."
+    paid = True
+
+    def __init__(self, die_after=None, **kw):
+        super().__init__(per_list=1, **kw)
+        self.die_after = die_after
+
+    def complete(self, requests, decoding):
+        for k, some in enumerate(super().complete(requests, decoding)):
+            if k == self.die_after: os.kill(os.getpid(), signal.SIGKILL)
+            yield some
+
+
+def journals(folder): return sorted(Path(folder).glob("*/.journal-*"))
+
+def killed(folder, after, log=None, requests=3, n=4):
+    assert wait(child(lambda: Ledger(folder).draw(Paid(after, log=log), ask(requests), n, at()))) == -signal.SIGKILL
+
+
+def test_a_journal_outlives_its_writer_and_is_folded_by_the_next(tmp_path):
+    killed(tmp_path, 5)
+    assert len(journals(tmp_path)) == 1 and not parts(tmp_path) and len(list(tmp_path.glob("*/.claim-*"))) == 2
+    m = Paid()
+    check(Ledger(tmp_path).draw(m, ask(3), 4, at()), m, ask(3), 4, at())
+    assert len(m.asked) == 12 - 5 and not journals(tmp_path) and not list(tmp_path.glob("*/.claim-*"))
+    assert Ledger(tmp_path).count() == 12
+
+
+@pytest.mark.parametrize("look", [lambda L: L.count(), lambda L: len(L.read()), lambda L: int(L.stats().n_draws.sum()), lambda L: L.compact() or L.count()])
+def test_whoever_looks_sees_what_a_journal_holds(tmp_path, look):
+    killed(tmp_path, 5)
+    assert look(Ledger(tmp_path)) == 5 and len(parts(tmp_path)) == 1
+
+
+def test_models_that_cost_nothing_keep_no_journal(tmp_path, monkeypatch):
+    monkeypatch.setattr(draws, "Journal", None)
+    m = Model()
+    check(Ledger(tmp_path).draw(m, ask(3), 4, at()), m, ask(3), 4, at())
+
+
+def test_a_journal_is_synced_draw_by_draw_and_gone_when_its_batch_is_a_part(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(fd) or real(fd))
+    seen = []
+    def look(done, total): seen.append((done, sum(len(p.read_bytes().splitlines()) for p in journals(tmp_path)), len(parts(tmp_path))))
+    Ledger(tmp_path).draw(Paid(), ask(1), 10, at(), flush_every=4, progress=look)
+    assert seen == [(k, k % 4, k // 4) for k in range(1, 11)] and not journals(tmp_path) and len(synced) >= 10
+
+
+def test_a_living_writers_journal_is_left_alone(tmp_path):
+    slow = child(lambda: Ledger(tmp_path).draw(Paid(pause=0.05), ask(3), 4, at()))
+    while not any(p.stat().st_size for p in journals(tmp_path)): time.sleep(0.005)
+    assert Ledger(tmp_path).count() == 0 and len(journals(tmp_path)) == 1  # its draws are seen when they are a part
+    m = Paid()
+    check(Ledger(tmp_path).draw(m, ask(5), 4, at()), m, ask(5), 4, at())
+    assert wait(slow) == 0 and len(m.asked) == 8 and Ledger(tmp_path).count() == 20
+
+
+def test_a_claim_of_a_killed_worker_is_taken_over(tmp_path):
+    log = tmp_path / "log"
+    pid = child(lambda: Ledger(tmp_path / "L").draw(Paid(die_after=6, pause=0.05, log=log), ask(3), 4, at()))
+    while not journals(tmp_path / "L"): time.sleep(0.005)
+    m = Paid(log=log)
+    check(Ledger(tmp_path / "L").draw(m, ask(3), 4, at()), m, ask(3), 4, at())  # waits for the other, which dies
+    assert wait(pid) == -signal.SIGKILL and len(m.asked) == 6
+    assert len(log.read_text().splitlines()) == 12 + 1  # the one in the air
+
+
+def test_a_shorter_claim_does_not_hold_up_a_longer_wish(tmp_path):
+    slow = child(lambda: Ledger(tmp_path).draw(Model(pause=0.1, per_list=1), ask(2), 4, at(3)))
+    while not list(tmp_path.glob("*/.claim-*.json")): time.sleep(0.005)
+    m = Model()
+    check(Ledger(tmp_path).draw(m, ask(2), 4, at()), m, ask(2), 4, at())
+    assert len(m.asked) == 8 and wait(slow) == 0
+
+
+def test_threads_of_one_process_share_the_work_too(tmp_path):
+    L, log = Ledger(tmp_path / "L"), tmp_path / "log"
+    log.touch()
+    with ThreadPoolExecutor(4) as pool:
+        views = list(pool.map(lambda k: Ledger(tmp_path / "L").draw(Model(pause=0.002, log=log), ask(10), 4, at(), flush_every=5), range(4)))
+    for view in views: check(view, Model(), ask(10), 4, at())
+    assert len(log.read_text().splitlines()) == 40 and L.count() == 40
+
+
+def test_a_disk_that_is_full_while_a_draw_is_paid_for(tmp_path):
+    m = Paid()
+    Ledger(tmp_path).draw(m, ask(1), 1, at())
+    def use():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))
+        m = Paid()
+        with pytest.raises(OSError, match="the disk is full.*everything before it is safe"): Ledger(tmp_path).draw(m, ask(1), 20, at())
+        assert 1 < len(m.asked) < 19  # it stops at once
+    assert wait(child(use)) == 0
+    m = Paid()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the line that was cut
+        check(Ledger(tmp_path).draw(m, ask(1), 20, at()), m, ask(1), 20, at())
+    assert 8 < len(m.asked) < 19
+
+
+def test_what_a_server_says_of_itself_is_in_the_provenance(tmp_path):
+    class Noted(Model):
+        def say(self, r, i, decoding):
+            c = super().say(r, i, decoding)
+            object.__setattr__(c, "note", f"answered:m-{i}")
+            return c
+    view = Ledger(tmp_path).draw(Noted(), ask(1), 2, at())
+    assert [v.split()[-1] for v in view.versions] == ["answered:m-0", "answered:m-1"] and "torch-" in view.versions[0]
+
+
+# any damage at all
+
+def spoil(data: bytes, how: str, at: int, n: int, byte: int) -> bytes:
+    at %= max(1, len(data))
+    return dict(cut=data[:at], flip=data[:at] + bytes([data[at] ^ (byte or 1)]) + data[at + 1:] if data else data, insert=data[:at] + bytes([byte]) * n + data[at:],
+                drop=data[:at] + data[at + n:], repeat=data[:at + n] + data[at:], zero=data[:at] + bytes(min(n, len(data) - at)) + data[at + n:])[how]
+
+
+@pytest.fixture(scope="module")
+def damaged_from(tmp_path_factory):
+    "A ledger with two parts and the journal of a killed writer."
+    folder = tmp_path_factory.mktemp("ledger") / "L"
+    Ledger(folder).draw(Paid(), ask(2), 3, at(), flush_every=3)
+    killed(folder, 5)
+    return folder
+
+
+@hyp(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(which=st.integers(0, 2), how=st.sampled_from(["cut", "flip", "insert", "drop", "repeat", "zero"]), where=st.integers(0, 1 << 20), n=st.integers(1, 400),
+       byte=st.integers(0, 255))
+def test_no_damage_gives_a_wrong_row_or_a_strange_error(damaged_from, which, how, where, n, byte):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder) / "L"
+        shutil.copytree(damaged_from, folder)
+        victim = [*parts(folder), *journals(folder)][which]
+        victim.write_bytes(spoil(victim.read_bytes(), how, where, n, byte))
+        true = {(p, i): Model().decode(Model().whole(p, i)) for _, p in ask(3) for i in range(4)}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            stored = Ledger(folder).read(["prompt", "draw_index", "text"])
+            assert all(true[r.prompt, r.draw_index] == r.text for r in stored.itertuples()) and not stored.duplicated(["prompt", "draw_index"]).any()
+            m = Paid()
+            check(Ledger(folder).draw(m, ask(3), 4, at()), m, ask(3), 4, at())
+        assert len(m.asked) == 12 - len(stored) and all("damaged" in str(w.message) for w in caught if w.category is UserWarning)
+        assert len(stored) >= 11 - (5 if which == 2 else 3)

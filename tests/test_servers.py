@@ -1,22 +1,32 @@
 """Servers that fail, lie, cost money or tell too much; and one that is real."""
+import email.utils
 import json
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
 import time
+import traceback
+import warnings
+from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from threading import Lock, Thread
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cotstudy.decoding import Decoding, Request
-from cotstudy.servers import PRICES, Budget, OverBudget, Price, Server, Vllm, budget, named_options, open_model
+from cotstudy.draws import Ledger
+from cotstudy.openers import open_model
+from cotstudy.servers import PRICES, Budget, OverBudget, Price, Server, Vllm, budget, named_options
 
-pytest.importorskip("openai", reason="the openai client is an extra: pip install 'cotstudy[api]'")
+
 HOT = Decoding(temperature=0.7, max_tok=20)
 
 
@@ -31,7 +41,7 @@ class Fake:
             def log_message(self, *a): pass
 
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                self.body = body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 with lock:
                     fake.asked.append(body)
                     fake.keys.add(self.headers.get("authorization"))
@@ -116,7 +126,6 @@ def test_a_server_that_keeps_failing_ends_in_one_clear_error_and_loses_nothing(f
     (lambda f, b: (200, f.good(b) | dict(choices=f.good(b)["choices"] * 3)), "gave 3 completions where 1 was asked"),
     (lambda f, b: (200, f.good(b) | dict(choices=[])), "gave 0 completions"),
     (lambda f, b: (200, f.good(b, choice=dict(text=b["prompt"] + " yes"))), "repeats the prompt"),
-    (lambda f, b: (200, f.good(b, choice=dict(finish_reason="content_filter"))), "content_filter"),
     (lambda f, b: (404, dict(error=dict(message="no such model"))), "is this the model's name"),
     (lambda f, b: (400, dict(error=dict(message="max_tokens too large"))), "max_tokens too large"),
     (lambda f, b: (429, dict(error=dict(message="pay", code="insufficient_quota"))), "after 1 attempt: RateLimitError")])
@@ -252,7 +261,7 @@ def test_a_server_that_is_not_there():
 
 def test_greedy_has_one_draw(fake):
     with pytest.raises(ValueError, match="only draw 0"): draw(model(fake), 2, Decoding())
-    assert open_model("api:m", "abc", base_url=fake.url).id == "m@abc" and open_model("api:m", base_url=fake.url).id == f"m@{fake.url}"
+    assert open_model("api:m", base_url=fake.url).id == f"m@{fake.url}"
 
 
 def test_vllm_is_asked_for_each_draw_by_its_seed(monkeypatch):
@@ -314,3 +323,388 @@ def test_a_real_server_with_a_model_of_our_own(tmp_path):
     finally:
         process.terminate()
         process.wait(20)
+
+
+# a server that misbehaves in every way we know, and keeps its own bill
+
+class Odd(Fake):
+    "A server whose bill says what it would charge, whatever it answers: `charge(body)` tokens in and out for each request it worked on."
+
+    def __init__(self, charge=lambda body: (10, 5)):
+        super().__init__()
+        self.bill, self.charge, self.free, self.raw = [], charge, (), None  # free: statuses of which nothing is charged
+        odd, serve = self, self.http.RequestHandlerClass
+
+        class Handler(serve):
+            def reply(self, status, answer, *rest, **kw):
+                if status not in odd.free: odd.bill.append((self.body.get("prompt"), self.body.get("seed"), *odd.charge(self.body)))
+                if callable(answer): return answer(self)
+                super().reply(status, answer, *rest, **kw)
+        self.http.RequestHandlerClass = Handler
+
+    total = property(lambda self: sum(a + b for *_, a, b in self.bill))
+
+
+@pytest.fixture
+def odd(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    server = Odd()
+    yield server
+    server.http.shutdown()
+
+
+def raw(*pieces, pause_s=0.0):
+    "An answer that is written piece by piece."
+    def write(handler):
+        with suppress(OSError):
+            for piece in pieces:
+                handler.wfile.write(piece)
+                handler.wfile.flush()
+                time.sleep(pause_s)
+    return write
+
+
+def head(n, kind=b"application/json"): return b"HTTP/1.0 200 OK\r\ncontent-type: " + kind + b"\r\ncontent-length: " + str(n).encode() + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces", [
+    [b"H", b"T", b"T", b"P"] * 50, [head(10_000), *[b" "] * 200], [b"HTTP/1.0 200 OK\r\n", *[b"x-%d: 1\r\n" % k for k in range(200)]]],
+    ids=["no status", "body", "headers"])
+def test_a_server_that_drips_is_given_up_in_time(odd, pieces):
+    odd.behave = lambda body, n: (200, raw(*pieces, pause_s=0.05))
+    began = time.monotonic()
+    with pytest.raises(ConnectionError, match="failed after 2 attempts: no whole answer within 0.4 s"):
+        draw(model(odd, timeout_s=0.4, attempts=2), 1, Decoding())
+    assert time.monotonic() - began < 4
+
+
+def test_a_slow_server_is_waited_for(odd):
+    odd.behave = lambda body, n: time.sleep(0.3)
+    assert len(draw(model(odd, timeout_s=5), 2, HOT)) == 2
+
+
+def test_the_wait_for_a_retry_is_what_the_server_says(odd):
+    soon = email.utils.formatdate(time.time() + 2, usegmt=True)
+    odd.free = (429,)
+    for said, least, most in (("0.3", 0.3, 2), (soon, 0.9, 4), ("soon", 0, 1), ("-5", 0, 1), ("nan", 0, 1), ("", 0, 1)):
+        odd.asked.clear()
+        odd.behave = lambda body, n: (429, dict(error=dict(message="slow")), "application/json", [("retry-after", said)]) if n == 1 else None
+        began = time.monotonic()
+        assert len(draw(model(odd), 1, Decoding())) == 1 and least <= time.monotonic() - began < most
+    for said in ("86400", "1e9", email.utils.formatdate(time.time() + 1e6, usegmt=True)):
+        odd.behave = lambda body, n: (429, dict(error=dict(message="slow")), "application/json", [("retry-after", said)])
+        if said == "1e9": continue  # no number of HTTP
+        with pytest.raises(ConnectionError, match="it asks to wait"): draw(model(odd), 1, Decoding())
+
+
+@pytest.mark.parametrize("chat, choice, text, finish", [
+    (False, dict(finish_reason="eos_token"), " yes", "stop"), (False, dict(finish_reason="stop_sequence"), " yes", "stop"),
+    (False, dict(finish_reason="length"), " yes", "length"), (False, dict(finish_reason="max_tokens"), " yes", "length"),
+    (False, dict(finish_reason=None), " yes", None), (False, dict(finish_reason="SAFETY"), " yes", "safety"),
+    (False, dict(finish_reason="content_filter"), " yes", "content_filter"), (False, dict(finish_reason="content_filter", text=None), "", "content_filter"),
+    (True, dict(finish_reason="content_filter", message=dict(content=None)), "", "content_filter"),
+    (True, dict(finish_reason="stop", message=dict(content=None, refusal="I will not.")), "I will not.", "refusal"),
+    (True, dict(finish_reason="stop", message=dict(content=None)), "", "stop"),
+    (True, dict(finish_reason="tool_calls", message=dict(content=None, tool_calls=[dict(id="x")])), "", "tool_calls"),
+    (True, dict(finish_reason="stop", message=dict(content=None, tool_calls=[dict(id="x")])), "", "tool_calls"),
+    (True, dict(finish_reason="stop", message=dict(content="5", reasoning_content="2 and 3")), "<think>\n2 and 3\n</think>\n\n5", "stop"),
+    (True, dict(finish_reason="stop", message=dict(content="5", reasoning=dict(effort="low"))), "5", "stop"),
+    (True, dict(finish_reason="stop", message=dict(content=[dict(type="text", text="5"), dict(type="text", text="!")])), "5!", "stop"),
+    (False, dict(text="half \ud83d"), "half ?", "stop"), (False, dict(text="the key is sk-very-secret"), "the key is ***", "stop")])
+def test_every_end_of_a_completion_is_a_draw_with_its_finish(odd, chat, choice, text, finish):
+    odd.behave = lambda body, n: (200, odd.good(body, choice=dict(text=" yes") | choice))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        c, = draw(model(odd, chat=chat), 1, Decoding())
+    assert (c.text, c.finish) == (text, finish)
+    caught = [w for w in caught if w.category is UserWarning]
+    assert bool(caught) == (finish not in ("stop", "length", None)) and all(f"{finish} 1" in str(w.message) for w in caught)
+
+
+LONG = dict(error=dict(message="This model's maximum context length is 100 tokens. However, you requested 220 tokens "
+                               "(200 in the messages, 20 in the completion). Please reduce the length.", code="context_length_exceeded"))
+FILTER = dict(error=dict(message="The response was filtered", code="content_filter"))
+
+
+@pytest.mark.parametrize("status, answer, finish", [
+    (400, LONG, "too_long"), (200, LONG, "too_long"), (400, FILTER, "content_filter"), (200, FILTER, "content_filter"),
+    (422, dict(error="Input validation error: `inputs` must have less than 100 tokens. Given: 200"), "too_long"),
+    (400, dict(object="error", message="The input is too long: reduce the length", code=400), "too_long"),
+    (403, dict(error=dict(message="Your input was flagged")), "content_filter")])
+def test_a_question_that_is_turned_away_is_a_draw_and_the_run_goes_on(odd, tmp_path, status, answer, finish):
+    odd.behave = lambda body, n: (status, answer) if body["prompt"] == "bad" else None
+    asked = [("a", "good"), ("b", "bad"), ("c", "fine")]
+    with pytest.warns(UserWarning, match=f"{finish} 1"): view = Ledger(tmp_path).draw(model(odd), asked, 1, Decoding(max_tok=20))
+    assert view.finish.tolist() == ["stop", finish, "stop"] and view.text[1] == "" and not view.truncated.any()
+    assert Ledger(tmp_path).stats().n_other.tolist() == [1]
+    made = len(odd.asked)
+    assert len(Ledger(tmp_path).draw(model(odd), asked, 1, Decoding(max_tok=20))) == 3 and len(odd.asked) == made  # not asked again
+
+
+def test_a_limit_that_does_not_fit_is_not_the_questions_fault(odd):
+    odd.behave = lambda body, n: (400, dict(error=dict(message="This model's maximum context length is 100 tokens. However, you requested 1020 "
+                                                               "tokens (20 in the messages, 1000 in the completion).")))
+    with pytest.raises(ValueError, match="take max_tok=80 or less"): draw(model(odd), 1, Decoding(max_tok=1000))
+    odd.behave = lambda body, n: (400, LONG)
+    with pytest.raises(ValueError, match="took none of 2. questions .too_long"), pytest.warns(UserWarning):
+        list(model(odd).complete([Request(str(k)) for k in range(40)], Decoding()))
+
+
+@pytest.mark.parametrize("word, message", [
+    ("seed", "Unrecognized request argument supplied: seed"), ("stop", "'stop' is not supported with this model"),
+    ("n", "Unsupported parameter: 'n'"), ("top_p", "top_p: Extra inputs are not permitted")])
+def test_a_harmless_word_that_is_turned_down_is_left_out_and_noted(odd, tmp_path, word, message):
+    odd.free = (400,)
+    odd.behave = lambda body, n: (400, dict(error=dict(message=message))) if word in body else (200, odd.good(body | dict(seed=n)))
+    how = Decoding(temperature=0.7, max_tok=20, stop=("\n\n",))
+    view = Ledger(tmp_path).draw(model(odd, concurrency=1), [("a", "Why?")], 3, how)
+    assert len(view) == 3 and all(v.endswith(f"not-sent:{word}") for v in view.versions) and len(odd.asked) == 1 + 3 + 3
+
+
+def test_the_temperature_is_not_harmless_but_for_models_that_have_their_own(odd, tmp_path):
+    odd.free = (400,)
+    odd.behave = lambda body, n: (400, dict(error=dict(message="temperature is not supported"))) if "temperature" in body else None
+    with pytest.raises(ConnectionError, match="temperature is not supported"): draw(model(odd), 2)
+
+    def reasons(body, n):
+        if "max_tokens" in body: return 400, dict(error=dict(param="max_tokens", message="Unsupported parameter: 'max_tokens' is not supported with this "
+                                                                                         "model. Use 'max_completion_tokens' instead."))
+        for word in ("temperature", "top_p"):
+            if body.get(word, 1) != 1: return 400, dict(error=dict(param=word, message=f"Unsupported value: '{word}' does not support 0.7. Only the default (1) "
+                                                                                       "value is supported."))
+        return 200, odd.good(body, usage=dict(prompt_tokens=10, completion_tokens=18, completion_tokens_details=dict(reasoning_tokens=13)))
+    odd.behave = reasons
+    view = Ledger(tmp_path).draw(model(odd, concurrency=1), [("a", "Why?")], 3, HOT)
+    assert len(view) == 3 and odd.asked[-1]["max_completion_tokens"] == 20 and view.n_tok.tolist() == [18] * 3
+    assert all("not-sent:temperature" in v for v in view.versions)
+    odd.asked.clear()
+    assert len(draw(model(odd, reasoning=True), 2)) == 2 and all("temperature" not in b and b["max_completion_tokens"] == 20 for b in odd.asked)
+
+
+def test_what_cannot_be_said_is_refused(odd):
+    with pytest.raises(ValueError, match="no word for top_k=7.*dialect"): draw(model(odd), 2, Decoding(temperature=0.7, top_k=7))
+    assert not odd.asked
+    assert len(draw(model(odd, dialect="vllm"), 1, Decoding(temperature=0.7, top_k=7))) == 1 and odd.asked[-1]["top_k"] == 7
+
+
+@pytest.mark.parametrize("answer, message", [
+    (b"<html>" * 9, "something else"), (b"", "something else"), (b"null", "something else"), (b"[1]", "something else"), (b"\xff\xfe\x00", "something else"),
+    (b'{"choices": [], "choices": [{"text": "x"}]}', "twice"), (b'{"error": {"message": "no such thing"}}', "no such thing"), (b"[" * 100_000, "something else")])
+def test_bodies_that_are_no_answer(odd, answer, message):
+    odd.behave = lambda body, n: (200, raw(head(len(answer)), answer))
+    with pytest.raises(ValueError, match=message): draw(model(odd, attempts=3), 1, Decoding())
+    assert len(odd.asked) == 1
+
+
+@pytest.mark.parametrize("first", [
+    (200, dict(error=dict(message="later", code=503))), (200, dict(error=dict(message="busy", type="overloaded_error"))), (429, dict(error="busy")),
+    (500, "<html>"), (502, ""), (408, ""), (200, raw(head(500), b'{"choices": [')), (200, raw(head(14), b'{"choices": [{')), (200, raw())],
+    ids=["200 with 503", "200 with overloaded", "429", "500", "502", "408", "closed", "half", "nothing"])
+def test_what_passes_is_tried_again(odd, first):
+    odd.behave = lambda body, n: first if n == 1 else None
+    assert len(draw(model(odd), 1, Decoding())) == 1 and len(odd.asked) == 2
+
+
+def test_an_answer_that_is_far_too_long(odd):
+    odd.behave = lambda body, n: (200, odd.good(body, choice=dict(text="x" * 10_000_000)))
+    with pytest.raises(ValueError, match="ignores max_tokens"): draw(model(odd), 1, Decoding(max_tok=20))
+    odd.behave = lambda body, n: (200, raw(head(60_000_000), *[b" " * 1_000_000] * 60))
+    with pytest.raises(ValueError, match="more than 32 MB"): draw(model(odd), 1, Decoding(max_tok=20))
+
+
+def test_text_that_is_no_utf8_is_kept_as_far_as_it_can_be_read(odd):
+    data = json.dumps(odd.good(dict(model="m", seed=1), choice=dict(text="QQ"))).encode().replace(b"QQ", b"5 \xff pens")
+    odd.behave = lambda body, n: (200, raw(head(len(data)), data))
+    assert draw(model(odd), 1, Decoding())[0].text == "5 \ufffd pens"
+
+
+def test_the_key_and_the_question_do_not_follow_to_another_host(odd):
+    other = Fake()
+    odd.behave = lambda body, n: (307, "", "text/plain", [("location", other.url + "/completions")])
+    with pytest.raises(ConnectionError, match=f"redirects to {other.url}"): draw(model(odd), 1, Decoding())
+    assert other.asked == [] and other.keys == set() and len(odd.asked) == 1
+    other.http.shutdown()
+
+
+def test_who_answers_is_recorded_and_a_change_of_it_ends_the_run(odd, tmp_path):
+    odd.behave = lambda body, n: (200, odd.good(body | dict(model="m-monday" if n <= 6 else "m-tuesday")))
+    with pytest.raises(ValueError, match="answered by 'm-monday' until now, and by 'm-tuesday' now"):
+        Ledger(tmp_path).draw(model(odd, concurrency=1), [("a", "Why?")], 10, HOT)
+    versions = Ledger(tmp_path).read(["versions"]).versions
+    assert [v.split("answered:")[1] for v in versions] == ["m-monday"] * 3 + ["m-tuesday"]  # three of the first six were the probe
+    made = len(odd.asked)
+    with pytest.raises(ValueError, match="m-monday' until now"): Ledger(tmp_path).draw(model(odd), [("a", "Why?")], 10, HOT)  # on another day
+    assert len(odd.asked) == made + 1  # the stored draws say who answered then: one request was enough to see it
+    assert len(Ledger(tmp_path).draw(model(odd, mixed=True), [("a", "Why?")], 10, HOT)) == 10
+
+
+def test_two_servers_with_one_model_name_are_two_models(odd, tmp_path):
+    other = Odd()
+    other.behave = lambda body, n: (200, other.good(body, choice=dict(text=f" other {n}")))
+    one, two = (open_model("api:m", "abc", base_url=s.url, pause_s=0.01) for s in (odd, other))
+    a, b = (Ledger(tmp_path).draw(m, [("a", "Why?")], 2, HOT) for m in (one, two))
+    assert one.id != two.id and not {*a.text} & {*b.text} and len(other.asked) == 5
+    assert Server("m", odd.url, dialect="vllm").id != Server("m", odd.url).id == Server("m", odd.url.replace("http", "HTTP") + "/").id
+    assert Server("m", odd.url, known_as="here").id == Server("m", other.url, known_as="here").id
+    other.http.shutdown()
+
+
+# the bill
+
+USAGES = [None, {}, "none", dict(prompt_tokens=0, completion_tokens=0), dict(prompt_tokens=-9, completion_tokens=-9), dict(prompt_tokens="9", completion_tokens="9"),
+          dict(prompt_tokens=None, completion_tokens=None), dict(prompt_tokens=1.5, completion_tokens=True)]
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("case", ["honest", "system prompt", "half fail", "all fail", "drip", *range(len(USAGES))])
+def test_the_servers_bill_is_at_most_one_request_over_the_cap(odd, case, temperature, concurrency, tmp_path):
+    cost, cap = (4000 if case == "system prompt" else 20), 10_000
+    odd.charge = lambda body: (cost, body["max_tokens"])
+    def behave(body, n):
+        if case == "all fail" or case == "half fail" and n % 2: return 500, "<html>"
+        if case == "drip" and n % 3 == 0: return 200, raw(head(500), b"{", pause_s=0.01)
+        return 200, odd.good(body, usage=USAGES[case] if isinstance(case, int) else dict(prompt_tokens=cost, completion_tokens=body["max_tokens"]))
+    odd.behave = behave
+    server = model(odd, budget=Budget(tokens=cap), concurrency=concurrency, attempts=2 if case == "all fail" else 12)
+    how, asked = Decoding(temperature=temperature, max_tok=100), [(f"i{k}", f"Why {k}?") for k in range(400)]
+    with pytest.raises((OverBudget, ConnectionError)): Ledger(tmp_path).draw(server, asked, 1, how)
+    assert odd.total <= cap + cost + 100
+    if case != "all fail": assert odd.total >= 0.5 * cap  # and the budget is used
+    assert server.budget.held_in == server.budget.held_out == 0
+    stored = Ledger(tmp_path).count()
+    assert stored >= sum(p != "Ten random digits:" for p, *_ in odd.bill) * (0.3 if case in ("half fail", "drip", "all fail") else 1) or case == "all fail"
+
+
+def test_a_cap_in_money_holds_against_the_bill(odd):
+    odd.charge = lambda body: (3000, 100)
+    odd.behave = lambda body, n: (200, odd.good(body, usage=dict(prompt_tokens=3000, completion_tokens=100)))
+    purse = Budget(money=0.02, price=Price(1.0, 2.0, "2026-11-23"))
+    with pytest.raises(OverBudget, match="prices of"):
+        list(model(odd, budget=purse, concurrency=8).complete([Request(str(k)) for k in range(99)], Decoding(max_tok=100)))
+    billed = sum(a + 2 * b for *_, a, b in odd.bill) / 1e6
+    assert 0.01 < billed <= 0.02 + 0.0032
+
+
+def test_what_a_killed_process_had_in_the_air_counts(tmp_path):
+    book = tmp_path / "book.json"
+    if not (pid := os.fork()):
+        Budget(tokens=300, file=book).reserve(100, 100)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    mine = Budget(tokens=300, file=book)
+    with pytest.raises(OverBudget): mine.reserve(50, 51)
+    assert mine.reserve(50, 50) and (mine.n_in, mine.n_out) == (100, 100)
+    book.write_text("[")
+    with pytest.raises(ValueError, match="no book of a budget"): mine.reserve(1, 1)
+
+
+# killed while paying
+
+def test_kill_9_while_paying_costs_at_most_what_was_in_the_air(odd, tmp_path):
+    "24 processes are killed at random moments of their work; the server's bill says what was paid twice."
+    rng, n_workers, asked, kills = random.Random(3), 4, [(f"i{k}", f"Why {k}?") for k in range(60)], 0
+    odd.behave = lambda body, n: time.sleep(0.002)
+    def pay(): Ledger(tmp_path).draw(model(odd, concurrency=n_workers), asked, 10, HOT, flush_every=40)
+    for _ in range(24):
+        size, more = len(odd.asked), rng.randrange(40)
+        if not (pid := os.fork()):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    pay()
+            finally: os._exit(0)
+        until = time.monotonic() + 5
+        while len(odd.asked) - size < more and time.monotonic() < until: time.sleep(0.001)
+        os.kill(pid, signal.SIGKILL)
+        kills += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    time.sleep(0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torn last lines
+        view = Ledger(tmp_path).draw(model(odd, concurrency=n_workers), asked, 10, HOT)
+    bill = Counter(b[:2] for b in odd.bill if b[0] != "Ten random digits:")
+    assert len(view) == Ledger(tmp_path).count() == len(bill) == 600 and kills >= 20
+    assert bill.total() - 600 <= kills * n_workers
+    assert {t for t in view.text} == {f" The answer is {s}." for _, s in bill}
+    assert not list(tmp_path.glob("*/.journal*")) and not list(tmp_path.glob("*/.claim*"))
+
+
+def test_each_paid_draw_is_on_the_disk_before_the_next_is_asked(odd, tmp_path):
+    seen = []
+    def behave(body, n):
+        lines = [len(p.read_bytes().splitlines()) for p in tmp_path.glob("*/.journal-*")]
+        seen.append((body["prompt"], sum(lines)))
+    odd.behave = behave
+    Ledger(tmp_path).draw(model(odd, concurrency=1), [("a", "Why?")], 8, HOT)
+    assert [k for p, k in seen if p == "Why?"] == list(range(8)) and not list(tmp_path.glob("*/.journal*"))
+
+
+def test_two_processes_never_pay_for_the_same_draw(odd, tmp_path):
+    odd.behave = lambda body, n: time.sleep(0.005)
+    asked = [(f"i{k}", f"Why {k}?") for k in range(30)]
+    pids = []
+    for part in (asked[:20], asked[10:], asked[::-1]):
+        if not (pid := os.fork()):
+            try:
+                assert len(Ledger(tmp_path).draw(model(odd), part, 4, HOT)) == 4 * len(part)
+                os._exit(0)
+            finally: os._exit(1)
+        pids.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in pids] == [0, 0, 0]
+    bill = Counter(b[:2] for b in odd.bill if b[0] != "Ten random digits:")
+    assert len(bill) == bill.total() == 120
+
+
+def test_ctrl_c_keeps_what_was_paid_for(odd, tmp_path):
+    odd.behave = lambda body, n: time.sleep(0.2)
+    if not (pid := os.fork()):
+        try: Ledger(tmp_path).draw(model(odd, concurrency=4), [(f"i{k}", f"Why {k}?") for k in range(30)], 1, Decoding())
+        except KeyboardInterrupt: os._exit(7)
+        finally: os._exit(1)
+    while len(odd.asked) < 7: time.sleep(0.01)
+    os.kill(pid, signal.SIGINT)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert Ledger(tmp_path).count() == len(odd.bill)
+
+
+# the key
+
+def test_no_output_of_a_run_holds_the_key(odd, tmp_path, monkeypatch, caplog, capfd):
+    secret = "sk-very-secret"
+    odd_answers = [
+        lambda b: (200, odd.good(b, choice=dict(text=f" {secret} and Bearer {secret}", finish_reason=secret), model=secret)),
+        lambda b: (401, dict(error=dict(message=f"bad key {secret}"))), (lambda b: (500, f"<html>{secret}")), lambda b: (200, f"<html>{secret}"),
+        lambda b: (307, "", "text/plain", [("location", f"http://x.invalid/{secret}")]), lambda b: (200, dict(error=dict(message=secret))),
+        lambda b: (200, json.dumps(odd.good(b, choice=dict(text="QQ"))).replace("QQ", "\\u0073k-very-secret")),
+        lambda b: (400, dict(error=dict(message=f"seed {secret} is not supported")))]
+    caplog.set_level("INFO")
+    told = []
+    for k, behave in enumerate(odd_answers):
+        odd.behave = lambda body, n: behave(body)
+        server = model(odd, attempts=2, budget=Budget(tokens=10**6, file=tmp_path / "book.json"))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try: told.append(Ledger(tmp_path / str(k)).draw(server, [("a", "Why?")], 1, Decoding()).to_csv())
+            except (ValueError, ConnectionError) as e:
+                told += [str(e), repr(e), "".join(traceback.format_exception(e))]
+                while e := e.__cause__ or e.__context__: told += [str(e), repr(e), repr(vars(e))]
+        told += [str(w.message) for w in caught] + [repr(vars(server))]
+    assert len(told) > 15 and odd.keys == {f"Bearer {secret}"}
+    assert not [t for t in told if secret in t]
+    assert secret not in caplog.text and secret not in "".join(capfd.readouterr())
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert len(files) > 3 and not [p for p in files if secret.encode() in p.read_bytes()]
+    parts = pd.concat([pd.read_parquet(p) for p in files if p.name.startswith("part")])
+    assert secret not in parts.to_csv() and "***" in parts.to_csv()
+
+
+def test_a_key_that_cannot_be_one_is_not_shown(odd, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-caf\u00e9-secret")
+    with pytest.raises(ValueError, match="holds characters that no key has") as error: draw(model(odd), 1, Decoding())
+    assert "secret" not in str(error.value)
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-with-a-line-end\n")
+    assert len(draw(model(odd), 1, Decoding())) == 1 and odd.keys == {"Bearer sk-with-a-line-end"}
+
+
+@pytest.mark.parametrize("name", ["api:m?timeout_s=0", "api:m?concurrency=0", "api:m?attempts=-1", "api:m?mixed=maybe", "api:m?api_key=x"])
+def test_names_that_cannot_be_read(name):
+    with pytest.raises(ValueError, match="the name of 'm' has"): named_options(name)
