@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from cotstudy.answers import RULES, is_correct, readings
-from cotstudy.sources import read_jsonl, recorded
+from cotstudy.recorded import recorded
+from cotstudy.sources import read_jsonl
 from cotstudy.tasks import load
 
 LABELS = Path(__file__).parent / "extraction_labels.jsonl"

@@ -186,6 +186,27 @@ def test_small_multiples_share_axis_and_legend():
     assert set(points_of(fig).panel) == {"a", "b", "c"}
 
 
+# --- against anything ---
+
+def test_names_stand_side_by_side_and_are_not_joined():
+    df = pd.concat([rows(filters=f).query("method == 'cot' and n_rationales == 8").assign(accuracy=a) for f, a in (("", 0.5), ("correct sound", 0.4))])
+    ax = fig_against(df, "filters", text=lambda f: f or "all")
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["all", "correct sound"] and ax.get_xlabel() == "filters"
+    assert heights(ax, look_of("cot").colour, "o") == pytest.approx([0.4, 0.5])
+    assert {line.get_linestyle() for line in ax.lines if line.get_marker() == "o"} == {"None"}
+
+
+@pytest.mark.parametrize("leaf, one, other", [("lr", 1e-3, 2e-3), ("teacher_temperature", 1.0, 0.7), ("n_exemplars", 0, 2)])
+def test_rows_that_differ_in_any_field_are_never_one_point(leaf, one, other):
+    "Equal accuracies included: two conditions are two conditions."
+    same = rows(ns=(1,)).query("method == 'cot'")
+    with pytest.raises(ValueError, match=leaf): fig_sample_count(pd.concat([same.assign(**{leaf: one}), same.assign(**{leaf: other})]))
+
+
+def test_a_measure_in_place_of_accuracy_is_named_on_the_axis():
+    assert fig_sample_count(rows(measure="sound")).get_ylabel() == "sound chains" and fig_sample_count(rows()).get_ylabel() == "accuracy"
+
+
 # --- the others ---
 
 def test_student_size_lines_and_teacher():

@@ -6,7 +6,8 @@ import pytest
 
 from cotstudy import sources
 from cotstudy.instances import few_samples, ho_split, leakage
-from cotstudy.sources import PINS, SOURCES, Pinned, fetch, load_source, read_rows, recorded
+from cotstudy.recorded import recorded
+from cotstudy.sources import PINS, SOURCES, Pinned, fetch, load_source, read_rows
 
 SHIPPED = {name: name for name in SOURCES if name not in ("aqua", "anli", "sst2", "imdb", "aqua_heldout")} | dict(
     aqua_flan="aqua", anli_heldout="anli", sst2_sentences="sst2", imdb_sample="imdb")  # source -> file in tasks/

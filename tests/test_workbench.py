@@ -18,7 +18,7 @@ from cotstudy.decoding import Completion, Decoding, Model, prompt_id
 from cotstudy.prompts import format_named
 from cotstudy.runs import Condition, Store, Teacher, run_cell
 from cotstudy.servers import budget
-from cotstudy.sources import recorded
+from cotstudy.recorded import recorded
 from cotstudy.students import Recipe
 from cotstudy.tasks import load as load_task
 
