@@ -47,6 +47,7 @@ class Analysis:
     columns: tuple[str, ...] = ()  # of its table, besides the numbers
     claims: tuple[str, ...] = ()  # ids of the claims that read it
     measure: str = "accuracy"  # or a measure
+    along: tuple[str, ...] = ()  # columns that are varied one at a time, the others at their largest; (): x alone
     view: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows  # its rows as figure and sentences want them
 
     @property
@@ -136,7 +137,8 @@ def student_size(
 
 # %% ../nbs/77_analyses.ipynb #5faef377
 @analysis("Sequence length", "Ho et al. 2023, sequence-length analyses", "max_student_tok", fig_length, apart=("task", "student"),
-          columns=("max_rationale_tok", "max_student_tok", "seed"), claims=("ho-H10a", "ho-H10b"))
+          columns=("max_rationale_tok", "max_student_tok", "seed"), claims=("ho-H10a", "ho-H10b"),
+          along=("max_rationale_tok", "max_student_tok"))
 def sequence_length(
     base: Condition,
     n_rationales: int = 8,
@@ -366,25 +368,34 @@ def difference(
 def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
     "What an analysis found, in sentences; one for each task, student and method that was measured along its axis."
     rows = a.view(rows)
-    joined, out = join_items(rows, items), []
-    score = "score" if a.measure == "accuracy" else a.measure
+    joined, score = join_items(rows, items), "score" if a.measure == "accuracy" else a.measure
     if score not in joined: return "Nothing of this kind was measured."
-    for (task, student, method, decoding), g in rows.groupby(["task", "student", "method", "decoding"], sort=False):
-        known = [v for v in dict.fromkeys(g[a.x].dropna())]
-        if len(known) < 2: continue
-        low, high = (min(known), max(known)) if all(isinstance(v, (int, float, np.number)) for v in known) else (known[0], known[-1])
-        mine = joined[(joined.task == task) & (joined.student == student) & (joined.method == method) & (joined.decoding == decoding)]
-        found = difference(mine, {a.x: high}, {a.x: low}, score)
-        if found: out.append(_sentence(a, f"{titled(task)}, {student}, {look_of(method).words}", low, high, g, found))
-    return "\n\n".join(out) or "Too little was measured to compare anything."
+    by = ["task", *(["student"] if a.x != "n_params" else []), "method", "decoding", "n_rationales"]
+    groups = rows.groupby([c for c in by if c != a.x], sort=False)
+    told = [_compared(a, x, g, joined, score) for _, g in groups for x in a.along or (a.x,)]
+    return "\n\n".join(t for t in told if t) or "Too little was measured to compare anything."
 
-def _sentence(a: Analysis, whose: str, low: object, high: object, g: pd.DataFrame, e: Estimate) -> str:
+def _compared(a: Analysis, x: str, g: pd.DataFrame, joined: pd.DataFrame, score: str) -> str:
+    "The two ends of an axis in words, or nothing where there is one value only."
+    for other in a.along:
+        if other != x: g = g[g[other] == g[other].max()]
+    known = [v for v in dict.fromkeys(g[x].dropna())]
+    if len(known) < 2: return ""
+    numbers = all(isinstance(v, (int, float, np.number)) for v in known)
+    low, high = (min(known), max(known)) if numbers else (known[0], known[-1])
+    found = difference(joined[joined.eval_id.isin(g.eval_id)], {x: high}, {x: low}, score)
+    if not found: return ""
+    whose = [titled(g.task.iloc[0]), *g.student.unique()[:1].tolist() * (g.student.nunique() == 1), look_of(g.method.iloc[0]).words]
+    return _sentence(x, ", ".join(whose), low, high, g, found)
+
+def _sentence(x: str, whose: str, low: object, high: object, g: pd.DataFrame, e: Estimate) -> str:
     "One comparison in words."
-    at = {v: 100 * g[g[a.x] == v].accuracy.mean() for v in (low, high)}
-    lo, hi = (100 * x for x in e.interval())
+    at = {v: 100 * g[g[x] == v].accuracy.mean() for v in (low, high)}
+    lo, hi = (100 * bound for bound in e.interval())
     word = "a gain" if lo > 0 else "a loss" if hi < 0 else "not told apart from nothing"
     verdict = f"{word} ({e.n_seeds} seeds, {e.n} questions)" if e.n_seeds > 1 else f"one seed, which decides nothing ({e.n} questions)"
-    return (f"{whose}: {at[low]:.1f} at {words_of(a.x)} {low}, {at[high]:.1f} at {high}; "
+    named = [f"{v:g}" if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
+    return (f"{whose}: {at[low]:.1f} at {words_of(x)} {named[0]}, {at[high]:.1f} at {named[1]}; "
             f"difference {100 * e.value:+.1f} points [{lo:+.1f}, {hi:+.1f}], {verdict}.")
 
 # %% ../nbs/77_analyses.ipynb #994dede7

@@ -203,7 +203,7 @@ def _refuse_same(picks: list) -> None:
         raise LookupError(f"only one {' or '.join(words) or 'condition'}")
     for _, query, p in picks:
         if p is None: continue
-        alternatives = {c for c, v in query if isinstance(v, tuple)} | {"student", "n_params", "seed", "chance"}
+        alternatives = {c for c, v in query if isinstance(v, tuple) or v == "*"} | {"student", "n_params", "seed", "chance"}
         if varies := [c for c in p if c not in alternatives and p.groupby("student")[c].nunique(dropna=False).max() > 1]:
             raise LookupError(f"results differ in {', '.join(varies)}, and the claim does not say which to take")
 

@@ -13,9 +13,11 @@ and checked against the template's own annotations; a study can be expanded into
 starting a kernel. It knows templates and analyses, and nothing about methods."""
 import ast
 import inspect
+import io
 import json
 import os
 import time
+import tokenize
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -150,7 +152,7 @@ def parameters_of(template: Path) -> dict[str, Parameter]:
         raise FileNotFoundError(f"no template {template.name}; there are {others}")
     tagged = [c.source for c in nbformat.read(template, 4).cells if "parameters" in c.metadata.get("tags", [])]
     if not tagged: raise ValueError(f"{template.name} has no cell tagged 'parameters': papermill would ignore whatever it is given")
-    lines, found = tagged[0].split("\n"), {}
+    lines, told, found = tagged[0].split("\n"), _comments(tagged[0]), {}
     for node in ast.parse(tagged[0]).body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
             raise ValueError(f"{template.name}: {lines[node.lineno - 1]!r} is no `name: type = literal`, as parameters are")
@@ -159,8 +161,13 @@ def parameters_of(template: Path) -> dict[str, Parameter]:
         except (ValueError, NameError, TypeError, SyntaxError):
             said = lines[node.lineno - 1]
             raise ValueError(f"{template.name}: {said!r} is no literal of a type made of {', '.join(list(KINDS)[:-1])}") from None
-        found[node.target.id] = Parameter(kind=kind, type=hint, default=default, help=lines[node.end_lineno - 1].partition("#")[2].strip())
+        found[node.target.id] = Parameter(kind=kind, type=hint, default=default, help=told.get(node.end_lineno, ""))
     return found
+
+def _comments(source: str) -> dict[int, str]:
+    "The comment at the end of each line, by line number."
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
 
 def check_parameters(template: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     "The template's parameters with `given` in place of defaults; a clear error for anything that does not fit."

@@ -10,13 +10,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from cotstudy import batch
-from cotstudy.batch import Cell, Study, check_parameters, execute, expand, read_record, run_study, status
+from cotstudy.batch import execute, read_record, run_study, status
+from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, parameters_of
 
 HEAD = "study: str = ''  # study\ncell: str = ''  # cell\ntask: str = 'a'  # which\nx: int = 1  # a number\nrate: float = 0.5  # a share\nseeds: list = [0]  # seeds"
 ROWS = """import pandas as pd
-from cotstudy.runs import study_folder, write_parquet
-write_parquet(pd.DataFrame([dict(row_id=cell, cell=cell, x=x)]), study_folder(study) / 'rows' / f'{cell}.parquet')"""
+from cotstudy.files import write_parquet
+from cotstudy.results import study_folder
+write_parquet(study_folder(study) / 'rows' / f'{cell}.parquet', pd.DataFrame([dict(row_id=cell, cell=cell, x=x)]))"""
 
 
 @pytest.fixture
@@ -101,7 +102,8 @@ def test_timeout_is_a_failure(house):
 def test_a_killed_driver_leaves_nothing_that_looks_done(house, tmp_path):
     house("slow", "import time; time.sleep(30)", ROWS)
     (house.folder / "k.yaml").write_text(json.dumps(dict(study="k", title="K", cells=[grid("slow", task=["a"])], summaries=[])))
-    driver = subprocess.Popen([str(Path(sys.executable).parent / "cotstudy"), "run", "k"], cwd=tmp_path, env=os.environ, stdout=subprocess.DEVNULL)
+    driver = subprocess.Popen([str(Path(sys.executable).parent / "cotstudy"), "run", "k"], cwd=tmp_path, env=os.environ,
+                              stdout=subprocess.DEVNULL)
     for _ in range(900):
         if read_record("k", "slow-a")["status"] == "running":
             break
@@ -109,15 +111,108 @@ def test_a_killed_driver_leaves_nothing_that_looks_done(house, tmp_path):
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert read_record("k", "slow-a")["status"] == "running"
-    assert status(batch.load_study("k"))["counts"]["done"] == 0
+    assert status(load_study("k"))["counts"]["done"] == 0
 
 
-def test_unknown_study_and_misspelt_field(house):
-    with pytest.raises(FileNotFoundError, match="there are"):
-        batch.load_study("nope")
-    (house.folder / "bad.yaml").write_text("study: s\ntitle: S\ncels: []\n")
-    with pytest.raises(ValueError, match="cels"):
-        batch.load_study("bad")
+def test_a_template_without_rows_is_done_when_it_has_ended(house):
+    house("note", "assert task")
+    s = study(grid("note"), summaries=())
+    assert {r["status"] for r in run_study(s, workers=1, say=lambda _: None)} == {"done"}
+    assert status(s)["counts"]["done"] == 2 and run_study(s, workers=1, say=lambda _: None) == []
+
+
+def test_rows_that_are_gone_make_a_cell_stale(house, tmp_path):
+    s = study(grid("fine"), summaries=())
+    run_study(s, workers=1, say=lambda _: None)
+    (tmp_path / "outputs" / "s" / "rows" / "fine-a.parquet").unlink()
+    assert status(s)["counts"] == dict(done=1, failed=0, running=0, stale=1, new=0)
+    assert [r["parameters"]["task"] for r in run_study(s, workers=1, say=lambda _: None)] == ["a"]
+
+
+def test_the_surroundings_are_put_back(house, monkeypatch):
+    import logging
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    before, level = dict(os.environ), logging.getLogger("papermill").level
+    run_study(study(grid("fine"), summaries=()), workers=1, say=lambda _: None)
+    assert dict(os.environ) == before and logging.getLogger("papermill").level == level
+
+
+def test_progress_counts_conditions(house):
+    note = "from cotstudy.results import note_progress, study_folder\nfor k in range(4): note_progress(study_folder(study), cell, k + 1, 4, None)\nimport time\ntime.sleep(3)"
+    house("long", note, ROWS)
+    seen = []
+    run_study(study(grid("long", task=["a"]), summaries=()), workers=1, say=lambda _: None, progress=lambda done, total: seen.append((done,
+            total)))
+    assert (4, 4) in seen and all(done <= total for done, total in seen)
+
+
+@pytest.mark.parametrize("line, value", [('cue: str = "#### "', "#### "), ('cue: str = "it\\'s"', "it's"), ('cue: str = ""', ""),
+                                         ('cue: str = "a # b"', "a # b"),
+                                         ("cue: float = 1e-3", 1e-3), ("cue: float = -.5", -0.5), ("cue: int = -3", -3),
+                                         ("cue: list = ['no', 1e5]", ["no", 1e5]),
+                                         ('cue: dict = {"recipe.lr": 2e-3}', {"recipe.lr": 2e-3}), ("cue: int | None = None", None),
+                                         ("cue: bool = True", True),
+                                         ("cue: list[int] = [1, 2]", [1, 2]), ('cue: str = "yes"', "yes"), ('cue: str = "1e-3"', "1e-3")])
+def test_defaults_are_python_literals(house, line, value):
+    house("literal", ROWS)
+    path = house.folder / "literal.ipynb"
+    nb = nbformat.read(path, 4)
+    nb.cells[0].source += f"\n{line}  # a cue"
+    nbformat.write(nb, path)
+    found = check_parameters(path, {})["cue"]
+    assert found == value and type(found) is type(value) and parameters_of(path)["cue"].help == "a cue"
+
+
+@pytest.mark.parametrize("line, said", [("cue: str = open", "no literal"), ("cue: thing = 1", "no literal"), ("cue = 1", "no `name: type"),
+                                        ("import os", "no `name: type")])
+def test_parameters_that_are_no_literals_are_refused(house, line, said):
+    house("odd", ROWS)
+    path = house.folder / "odd.ipynb"
+    nb = nbformat.read(path, 4)
+    nb.cells[0].source += f"\n{line}"
+    nbformat.write(nb, path)
+    with pytest.raises(ValueError, match=said): check_parameters(path, {})
+
+
+def test_a_base_is_said_once_and_cells_add_to_it():
+    s = Study.model_validate(dict(study="s", title="S", base={"recipe.steps": 5, "recipe.lr": 1e-3}, cells=[
+        {"template": "sample_count", "over": {"task": ["arith"], "student": ["pocket/s"], "recipe.batch": [4, 8]},
+         "base": {"recipe.lr": 2e-3}}]))
+    cells = expand(s)
+    assert [c.name for c in cells] == ["sample_count-arith-pocket_s-4", "sample_count-arith-pocket_s-8"]
+    assert [c.parameters["base"] for c in cells] == [{"recipe.steps": 5, "recipe.lr": 2e-3, "recipe.batch": b} for b in (4, 8)]
+
+
+BAD = {"twice": "study: s\nstudy: t\ntitle: T\ncells: []", "list": "- a", "open": "study: [", "tab": "study:\ts\n\t- x",
+       "cels": "study: s\ntitle: S\ncels: []",
+       "no_cells": "study: s\ntitle: S\ncells: []", "up": "study: ../up\ntitle: T\ncells: [{template: a, over: {task: [a]}}]",
+       "abs": "study: /tmp/x\ntitle: T\ncells: [{template: a, over: {task: [a]}}]",
+       "template": "study: s\ntitle: T\ncells: [{template: ../../x, over: {task: [a]}}]",
+       "over": "study: s\ntitle: T\ncells: [{template: a, over: 3}]", "empty": "", "nul": "study: \0", "deep": "a: " + "[" * 5000,
+       "anchor": "study: *x",
+       "python": "study: !!python/object/apply:os.system [ls]", "number": "42",
+       "title": "study: s\ntitle: [1]\ncells: [{template: a, over: {task: [a]}}]"}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_study_files_are_one_line_errors(house, name):
+    (house.folder / f"{name}.yaml").write_text(BAD[name])
+    with pytest.raises(ValueError) as e: load_study(name)
+    assert "\n" not in str(e.value) and name in str(e.value)
+
+
+def test_absurd_sizes_are_refused_before_anything_is_made():
+    from cotstudy.studies import dry_run
+    many = Study.model_validate(dict(study="s", title="S", cells=[grid("sample_count", task=["arith"], student=["pocket/s"],
+                                                                       n_paths=list(range(10**5 + 1)))]))
+    with pytest.raises(ValueError, match="100,001 cells"): expand(many)
+    huge = Study.model_validate(dict(study="s", title="S", base={"task_args.n_train": 10**12},
+                                     cells=[grid("sample_count", task=["arith"], student=["pocket/s"])]))
+    with pytest.raises(ValueError, match="n_train is 1000000000000"): dry_run(huge)
+
+
+def test_unknown_study(house):
+    with pytest.raises(FileNotFoundError, match="there are"): load_study("nope")
 
 
 def test_two_cells_of_one_name_are_refused():
@@ -135,5 +230,5 @@ def test_shipped_study_files_fit_their_templates():
     files = sorted(folder.glob("*.yaml"))
     assert files
     for path in files:
-        for cell in expand(batch.load_study(path)):
+        for cell in expand(load_study(path)):
             check_parameters(folder / f"{cell.template}.ipynb", cell.parameters)

@@ -24,7 +24,8 @@ def world(gain=0.0, n_seeds=3, n_items=300, seed_sd=0.1, tasks=("x", "y"), stude
         for j, student in enumerate(students):
             frame = simulate_pairs(n_seeds, n_items, gain, seed_sd, rng=np.random.default_rng(1000 * base + 10 * i + j), task=task)
             for arm, query in (("a", a), ("b", b)):
-                known = dict(student=student, n_params=1e6 * 10**j, supervision="full", decoding="greedy", n_rationales=0, chance=0.25) | dict(query)
+                known = dict(student=student, n_params=1e6 * 10**j, supervision="full", decoding="greedy", n_rationales=0,
+                             chance=0.25) | dict(query)
                 known = {k: 30 if (k, v) == ("n_rationales", "max") else v for k, v in known.items()}
                 out.append(frame[["task", "seed", "instance"]].assign(score=frame[arm], **known | columns))
     return pd.concat(out, ignore_index=True)
@@ -89,7 +90,8 @@ def test_prompted_models_need_no_seeds():
 def test_prompted_side_meets_every_seed():
     trained = world(0.5, n_items=50, tasks=("x",))
     frame, is_trained = paired(claim(contrast=minus(A, q("zero_shot_cot"))), "x", cells_of(
-        pd.concat([trained, trained[(trained.method == "label_only") & (trained.seed == 0)].assign(method="zero_shot_cot", supervision=None)])))
+        pd.concat([trained, trained[(trained.method == "label_only") & (trained.seed == 0)].assign(method="zero_shot_cot",
+                supervision=None)])))
     assert is_trained and sorted(frame.seed.unique()) == [0, 1, 2] and frame.groupby("instance").b.nunique().max() == 1
 
 
@@ -97,7 +99,8 @@ def test_chance_is_a_constant():
     items = world(0.0, n_items=50, tasks=("x",))
     frame, _ = paired(claim(contrast=minus(B, q("chance"))), "x", cells_of(items))
     assert set(frame.b) == {0.25}
-    with pytest.raises(LookupError, match="chance"): paired(claim(contrast=minus(B, q("chance"))), "x", cells_of(items.drop(columns="chance")))
+    with pytest.raises(LookupError, match="chance"):
+        paired(claim(contrast=minus(B, q("chance"))), "x", cells_of(items.drop(columns="chance")))
 
 
 def test_only_shared_seeds_count():
@@ -109,7 +112,8 @@ def test_only_shared_seeds_count():
 
 def test_headline_values_keep_ablations_out():
     items = world(1.2, max_student_tok=96, filters="", n_questions=None)
-    noise = pd.concat([items.assign(max_student_tok=16, score=0.0), items.assign(filters="shortest:1", score=0.0), items.assign(n_questions=8.0, score=0.0)])
+    noise = pd.concat([items.assign(max_student_tok=16, score=0.0), items.assign(filters="shortest:1", score=0.0),
+                       items.assign(n_questions=8.0, score=0.0)])
     clean, mixed = verdict(claim(), items), verdict(claim(), pd.concat([noise, items]))
     assert clean == mixed and clean.verdict == "reproduced"
 
@@ -148,7 +152,8 @@ def test_the_same_condition_in_two_studies_counts_once():
 
 
 def sizes(large, small):
-    return pd.concat([world(large, students=("big",), base=1).assign(n_params=1e7), world(small, students=("tiny",), base=2).assign(n_params=1e5)])
+    return pd.concat([world(large, students=("big",), base=1).assign(n_params=1e7), world(small, students=("tiny",),
+            base=2).assign(n_params=1e5)])
 
 
 def test_max_and_min_select_sizes():
@@ -171,7 +176,8 @@ def test_next_is_below_the_largest():
 
 def test_size_is_chosen_before_number_and_each_student_has_its_own_most():
     small, large = q("cot", n_rationales=30), q("cot", n_rationales=8)
-    items = pd.concat([world(0.0, students=("small",), a=small, base=1).assign(n_params=1e5), world(1.5, students=("large",), a=large, base=2).assign(n_params=1e7)])
+    items = pd.concat([world(0.0, students=("small",), a=small, base=1).assign(n_params=1e5), world(1.5, students=("large",), a=large,
+            base=2).assign(n_params=1e7)])
     largest = measure(claim(contrast=minus(at(A, n_params="max"), at(B, n_params="max"))), cells_of(items)).estimate
     by_hand = items[items.student == "large"].groupby("method").score.mean()
     assert largest.value == pytest.approx(by_hand["cot"] - by_hand["label_only"])
@@ -192,14 +198,16 @@ def test_best_and_worst_teacher_go_by_their_own_accuracy():
 
 
 def test_alternatives_are_averaged():
-    items = pd.concat([world(0.0, a=q("cot", n_rationales=30)).assign(filters=f, score=s) for f, s in (("one", 1.0), ("two", 0.5), ("", 0.75))])
+    items = pd.concat([world(0.0, a=q("cot", n_rationales=30)).assign(filters=f, score=s) for f, s in (("one", 1.0), ("two", 0.5), ("",
+            0.75))])
     frame, _ = paired(claim(contrast=minus(at(A, filters=""), at(A, filters=("one", "two")))), "x", cells_of(items))
     assert set(frame.a) == set(frame.b) == {0.75}
 
 
 def test_methods_are_compared_on_shared_students():
     items = world(1.2, students=("s", "m"))
-    lopsided = pd.concat([items, world(0.0, students=("s", "m", "l"), base=5).query("method == 'cot' and student == 'l'").assign(score=0.0)])
+    lopsided = pd.concat([items, world(0.0, students=("s", "m", "l"),
+                                       base=5).query("method == 'cot' and student == 'l'").assign(score=0.0)])
     assert verdict(claim(), lopsided) == verdict(claim(), items)
     with pytest.raises(LookupError, match="no student"):
         paired(claim(), "x", cells_of(items[(items.method == "cot") == (items.student == "s")]))
@@ -210,7 +218,8 @@ def test_difference_of_differences():
     items = sizes(1.5, 0.0)
     m = measure(c, cells_of(items))
     means = items.groupby(["student", "method"]).score.mean()
-    assert m.estimate.value == pytest.approx((means["big", "cot"] - means["tiny", "cot"]) - (means["big", "label_only"] - means["tiny", "label_only"]))
+    assert m.estimate.value == pytest.approx((means["big", "cot"] - means["tiny", "cot"]) - (means["big", "label_only"] - means["tiny",
+            "label_only"]))
     assert verdict(c, items).verdict == "reproduced"
 
 
@@ -269,7 +278,8 @@ def test_p_value_is_the_question_of_the_verdict():
 
 def test_false_alarms_in_a_family_stay_rare():
     claims = [claim(id=f"t-{i}", tasks=(f"x{i}",)) for i in range(5)]
-    alarms = [set(verdict_table(world(0.0, n_items=50, tasks=tuple(f"x{i}" for i in range(5)), base=k, seed_sd=0.3), claims, n_boot=200).verdict)
+    alarms = [set(verdict_table(world(0.0, n_items=50, tasks=tuple(f"x{i}" for i in range(5)), base=k, seed_sd=0.3), claims,
+                                n_boot=200).verdict)
               - {"inconclusive"} for k in range(20)]
     assert np.mean([bool(a) for a in alarms]) <= 0.1
 
@@ -318,7 +328,8 @@ def test_published_effects_of_ho(name, a, b):
 
 
 def test_published_effects_over_sizes():
-    per_size = [mean_difference(theirs("gpt3", method="cot", model=m), theirs("gpt3", method="greedy_cot", model=m)) for m in ("ada", "babbage", "curie")]
+    per_size = [mean_difference(theirs("gpt3", method="cot", model=m), theirs("gpt3", method="greedy_cot", model=m)) for m in ("ada",
+            "babbage", "curie")]
     assert next(c for c in HO if c.id == "ho-H4").published == pytest.approx(np.mean(per_size), abs=0.0006)
 
 
@@ -343,9 +354,11 @@ def test_from_stored_results_to_a_figure():
     rows, items = [], []
     joined = world(1.5, tasks=("quarel",), n_items=120)
     for k, ((method, seed, n), g) in enumerate(joined.groupby(["method", "seed", "n_rationales"])):
-        rows.append(dict(eval_id=f"e{k}", task="quarel", student="s", n_params=1e6, method=method, supervision="full", decoding="greedy", n_rationales=n,
+        rows.append(dict(eval_id=f"e{k}", task="quarel", student="s", n_params=1e6, method=method, supervision="full", decoding="greedy",
+                         n_rationales=n,
                          seed=seed, n=len(g), accuracy=g.score.mean(), chance=0.5, wall_s=1.0 + k, study="t"))
-        items.append(pd.DataFrame(dict(eval_id=f"e{k}", instance=g.instance.astype(str), path=0, prediction=["A" if s else None for s in g.score],
+        items.append(pd.DataFrame(dict(eval_id=f"e{k}", instance=g.instance.astype(str), path=0,
+                                       prediction=["A" if s else None for s in g.score],
                                        correct=g.score == 1, parsed=g.score == 1, truncated=False, n_tok=5)))
     rows = pd.DataFrame(rows + [rows[0] | dict(study="again", wall_s=0.0), dict(eval_id=None, task="quarel", accuracy=None)])
     back = join_items(rows, pd.concat(items))

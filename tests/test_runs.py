@@ -10,13 +10,18 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from cotstudy import runs
+from cotstudy import openers, runs
+from cotstudy.conditions import Condition, Teacher
 from cotstudy.instances import Instance, Task
 from cotstudy.decoding import Completion, Model, prompt_id
 from cotstudy.procedural import FAMILIES, procedural_task
-from cotstudy.runs import Condition, Store, Teacher, collect, make_corpus, run, run_cell
+from cotstudy.methods import METHODS, Method
+from cotstudy.prompts import Parsed
+from cotstudy.results import collect, run_cell, show_answers
+from cotstudy.runs import Start, Store, Voice, checkpoint_score, make_corpus, make_items, make_student, run
 from cotstudy.students import Recipe
 
 SIZES = dict(n_train=10, n_selection=4, n_test=6)
@@ -47,20 +52,23 @@ class Scripted(Model):
                 ids = tuple(range(len(self.words), len(self.words) + len(text.split())))
                 self.words.extend(text.split())
                 self.n_made += 1
-                done.append(Completion(r.instance, r.prompt, prompt_id(self, r.prompt, decoding), k, text, ids, tuple(-0.1 for _ in ids), len(ids), "stop"))
+                done.append(Completion(r.instance, r.prompt, prompt_id(self, r.prompt, decoding), k, text, ids, tuple(-0.1 for _ in ids),
+                                       len(ids), "stop"))
             yield done
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path / "outputs"))
+    teacher = Scripted()
+    monkeypatch.setitem(openers.OPENERS, "toy:", lambda name, revision, seed, **options: teacher)
     store = Store(tmp_path / "store")
-    store._models["scripted", None, 0] = Scripted()
+    store.teacher = teacher
     return store
 
 
 def condition(**changes):
-    values = dict(task="arith", task_args=SIZES, method="cot", n_rationales=2, teacher=Teacher(model="scripted", pool=4, max_tok=200),
+    values = dict(task="arith", task_args=SIZES, method="cot", n_rationales=2, teacher=Teacher(model="toy:scripted", pool=4, max_tok=200),
                   student="scratch/0.1m", recipe=Recipe(steps=3, batch=4), max_student_tok=8)
     return Condition(**values | changes)
 
@@ -70,15 +78,15 @@ def test_the_same_condition_is_made_once(store):
     made, students = store.ledger.count(), sorted((store.folder / "students").glob("*/model.safetensors"))
     stamps = [p.stat().st_mtime_ns for p in students]
     again, items_again = run(condition(), store)
-    assert {k: row[k] for k in ("row_id", "corpus_id", "student_id", "eval_id", "n_correct")} == {k: again[k] for k in ("row_id", "corpus_id", "student_id", "eval_id", "n_correct")}
+    assert {k: row[k] for k in ("row_id", "corpus_id", "student_id", "eval_id", "n_correct")} == {k: again[k] for k in ("row_id",
+            "corpus_id", "student_id", "eval_id", "n_correct")}
     assert items.equals(items_again) and store.ledger.count() == made and [p.stat().st_mtime_ns for p in students] == stamps
 
 
 def test_n_is_a_view_of_the_same_draws(store):
-    teacher = store._models["scripted", None, 0]
     for n in (4, 1, 2):
         make_corpus(store, condition(n_rationales=n), procedural_task("arith", **SIZES))
-    assert teacher.n_made == SIZES["n_train"] * 4
+    assert store.teacher.n_made == SIZES["n_train"] * 4
 
 
 def test_ids_follow_contents(store):
@@ -106,8 +114,8 @@ def test_correct_filter_keeps_right_chains_only(store):
     assert unfiltered.facts["label_accuracy"] == 0.5
 
 
-@pytest.mark.parametrize("method", ["cot", "greedy_cot", "label_only"])
-@pytest.mark.parametrize("labels", ["greedy", "vote"])
+@pytest.mark.parametrize("method, labels", [("cot", None), ("greedy_cot", None), ("label_only", "greedy"), ("label_only", "vote"),
+                                            ("label_only", None)])
 def test_few_shot_corpus_does_not_depend_on_gold(store, method, labels):
     "Change every gold answer: a corpus made without gold must not notice."
     task = procedural_task("arith", **SIZES)
@@ -123,27 +131,17 @@ def test_few_shot_corpus_does_not_depend_on_gold(store, method, labels):
             make_corpus(store, full, poisoned)
 
 
-@pytest.mark.parametrize("bad", [dict(filters=("correct",)), dict(labels="gold"), dict(recipe=Recipe(checkpoint="gold")), dict(filters=("sample:2", "correct"))])
-def test_few_shot_refuses_gold(bad):
-    with pytest.raises(ValueError, match="few_shot"):
-        condition(supervision="few_shot", **bad)
-
-
-@pytest.mark.parametrize("bad", [dict(nrationales=3), dict(seed="1"), dict(filters=("furst:1",)), dict(n_rationales=9), dict(n_paths=4), dict(method="cott")])
-def test_conditions_are_strict(bad):
-    with pytest.raises(ValueError):
-        condition(**bad)
-
-
 @pytest.mark.parametrize("rule", ["gold", "vote"])
 def test_checkpoints_are_chosen_without_the_test_split(store, rule, monkeypatch):
     task = procedural_task("arith", **SIZES)
     seen = []
-    monkeypatch.setattr(runs, "load_task", lambda *a, **k: Task(**{f: getattr(task, f) for f in ("name", "kind", "labels", "chance", "rule_key")},
+    monkeypatch.setattr(runs, "load_task", lambda *a, **k: Task(**{f: getattr(task, f) for f in ("name", "kind", "labels", "chance",
+            "rule_key")},
                                                               splits={k: Watched(v, k, seen) for k, v in task.splits.items()}))
     cond = condition(recipe=Recipe(steps=4, batch=4, checkpoint=rule, score_every=2), supervision="full" if rule == "gold" else "few_shot")
     corpus = make_corpus(store, cond, runs.load_task())
-    runs.make_student(store, cond, corpus, runs.load_task())
+    start = Start(cond.student, None, 0, runs.format_named(cond.format))
+    make_student(store, start, corpus, cond.recipe, METHODS[cond.method], checkpoint_score(store, cond, runs.load_task()))
     assert "selection" in seen and "test" not in seen
 
 
@@ -189,7 +187,6 @@ def test_a_failed_condition_is_a_row_without_a_value_and_is_tried_again(store, m
 def test_items_do_not_depend_on_order_or_on_what_was_there(tmp_path, monkeypatch, store):
     a = run_cell("one", "c", [condition(n_rationales=n) for n in (1, 2, 4)], store)
     other = Store(tmp_path / "other")
-    other._models["scripted", None, 0] = Scripted()
     b = run_cell("two", "c", [condition(n_rationales=n) for n in (4, 1, 2)], other)
     ours, theirs = (f.set_index("n_rationales")[["corpus_id", "student_id", "eval_id", "n_correct"]].sort_index() for f in (a, b))
     assert ours.equals(theirs)
@@ -208,7 +205,8 @@ def test_a_recorded_teacher_answers_by_question_id(store, tmp_path, monkeypatch)
     twins = [Instance(f"q{k}", "Ann has 3 pens. How many pens does Ann have?", "3") for k in range(3)]
     Path("old.jsonl").write_text("".join(json.dumps(dict(id=i.id, rationale=f"Said of {i.id}.", answer_text=" 3.")) + "\n" for i in twins))
     cond = condition(method="greedy_cot", n_rationales=1, teacher=Teacher(model="recorded:old.jsonl", format="ho_teacher", pool=1))
-    said = lambda asked: runs.teacher_draws(store, cond, procedural_task("arith", **SIZES), asked, 1, 0.0)
+    task = procedural_task("arith", **SIZES)
+    said = lambda asked: runs.said(store.ledger, runs.teacher_voice(store, cond, task, greedy=True), asked, 1)
     for asked in (twins[:1], twins[1:2], twins):
         draws = said(asked)
         assert [t.split(".")[0].strip() for t in draws.text] == [f"Said of {i.id}" for i in asked]
@@ -250,7 +248,8 @@ def api(name="api:desk", **changes): return condition(teacher=Teacher(model=name
 
 def test_a_condition_whose_teacher_is_behind_an_address(store, server, tmp_path):
     frame = run_cell("s", "c", [api(), api(method="label_only", supervision="few_shot", labels="vote")], store)
-    assert frame.error.isna().all() and frame.n_chains.notna().all() and len(server) == 3 + 4 * SIZES["n_train"]  # the probe, and each draw once
+    # the probe, and each draw once
+    assert frame.error.isna().all() and frame.n_chains.notna().all() and len(server) == 3 + 4 * SIZES["n_train"]
     assert {a["key"] for a in server} == {"Bearer sk-never-written"} and {a["temperature"] for a in server} == {1.0}
     draws = store.ledger.read(columns=["model", "engine", "model_id", "n_tok"])
     teachers = draws[draws.engine == "openai"]
@@ -266,10 +265,11 @@ def test_a_budget_in_the_name_holds_for_the_whole_store(store, server):
     with pytest.raises(RuntimeError, match="OverBudget.*the budget is 1,000"): run_cell("s", "c", [api("api:desk?tokens=1000")], store)
     spent = 40 * len(server)
     assert 0 < spent <= 1000 and store.ledger.count() > 0
-    with pytest.raises(RuntimeError, match="OverBudget"): run_cell("s", "c", [api("api:desk?tokens=1000")], Store(store.folder))  # another process, the same book
+    # another process, the same book
+    with pytest.raises(RuntimeError, match="OverBudget"): run_cell("s", "c", [api("api:desk?tokens=1000")], Store(store.folder))
     assert 40 * len(server) <= 1000
     book = json.loads(next((store.folder / "budgets").glob("*.json")).read_text())
-    assert book == [30 * len(server), 10 * len(server), 0, 0]
+    assert (book["n_in"], book["n_out"], book["held"]) == (30 * len(server), 10 * len(server), {})
     assert run_cell("s", "c", [api("api:desk?tokens=100000")], Store(store.folder)).error.isna().all()
     assert len(server) < 4 * SIZES["n_train"] + 15  # what was drawn before was not drawn again
 
@@ -278,10 +278,105 @@ def test_what_runs_elsewhere_is_asked_but_not_trained(store, server):
     row, items = run(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="api:desk"), store)
     assert row["n"] == SIZES["n_test"] and row["accuracy"] > 0 and items.parsed.all()
     for student in ("api:desk", "recorded:x", "vllm:x"):
-        with pytest.raises(ValueError, match="no weights here to train"): store.fresh(student)
+        with pytest.raises(ValueError, match="no weights here"): store.models.fresh(student)
 
 
-@pytest.mark.parametrize("name, said", [("api:", "expected api:MODEL"), ("api:m?tokens=many", "cannot be read"), ("api:m?money=5", "needs a price"),
-                                        ("api:m?api_key=sk", "only read from the environment"), ("api:m?chat=maybe", "cannot be read"), ("api:m?dialect", "cannot be read"), ("api:m?dialect=french", "cannot be read")])
+@pytest.mark.parametrize("name, said", [("api:", "expected api:MODEL"), ("api:m?tokens=many", "cannot be read"), ("api:m?money=5",
+        "needs a price"),
+                                        ("api:m?api_key=sk", "only read from the environment"), ("api:m?chat=maybe", "cannot be read"),
+                                        ("api:m?dialect", "cannot be read"), ("api:m?dialect=french", "cannot be read")])
 def test_names_of_servers_are_checked_before_anything_is_asked(name, said):
     with pytest.raises(ValueError, match=re.escape(said)): api(name)
+
+
+# --- methods, measures and sources ---
+
+def test_a_toy_method_needs_no_change_anywhere_else(store, monkeypatch):
+    "Another order of rationale and answer, another loss, another way to answer: one record."
+    import torch
+    from cotstudy.students import padded_nll
+    seen = dict(objective=0, answers=0)
+
+    def reason_after(fmt, rationale, answer, question=""): return f" It is {answer}, because {rationale}"
+
+    def read_reason_after(fmt, text, mode="cot"):
+        answer, _, rationale = text.strip().removeprefix("It is ").partition(", because ")
+        return Parsed(rationale or None, answer or None)
+
+    def doubled(net, rows):
+        seen["objective"] += 1
+        return 2 * padded_nll(net, rows) + 0 * sum(p.sum() for p in net.parameters())
+
+    def always_four(ledger, voice, asked, n, limit=None, progress=None):
+        seen["answers"] += len(asked)
+        draws = runs.said(ledger, voice, asked, n)
+        return draws.assign(text=[" It is 4, because I say so" for _ in draws.text])
+
+    monkeypatch.setitem(METHODS, "toy", Method("toy", "toy", "#000000", "h", "cot", "sampled", render=reason_after, parse=read_reason_after,
+                                               objective=doubled, answers=always_four))
+    cond, task = condition(method="toy"), procedural_task("arith", **SIZES)
+    assert all(c.startswith(" It is ") and ", because " in c for e in make_corpus(store, cond, task).examples for c in e.completions)
+    row, items = run(cond, store)
+    plain, _ = run(condition(), store)
+    assert seen["objective"] >= 3 and seen["answers"] == SIZES["n_test"] and row["student_id"] != plain["student_id"]
+    assert set(items.prediction) == {"4"} and row["method"] == "toy" and row["n_rationales"] == 2
+    assert torch.get_num_threads() >= 1
+
+
+def test_right_by_luck_is_counted_in_items_and_corpora(store):
+    row, items = run(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="toy:scripted"), store)
+    assert row["mean_sound"] == 1.0 and row["mean_lucky"] == 0.0 and {"sound", "lucky", "length", "new_wording", "copied"} <= set(items)
+    lame = Scripted()
+    lame.id = "lame-1"
+    right = {q: i.answer for q, i in lame.by_prompt.items()}
+    said = lambda r: next(a for q, a in right.items() if q in r.prompt)
+    lame.complete = lambda requests, decoding: ([Completion(r.instance, r.prompt, prompt_id(lame, r.prompt, decoding), k,
+                                                 f" It just is. So the answer is: {said(r)}", (1,), (-0.1,), 1,
+                                                 "stop") for k in r.draw_indices] for r in requests)
+    task = procedural_task("arith", **SIZES)
+    voice = Voice(lame, runs.format_named("cotstudy"), runs.Decoding(max_tok=99))
+    _, items = make_items(store, voice, task, task.split("test"), 1, "cotstudy", METHODS["zero_shot_cot"])
+    assert items.correct.all() and items.lucky.mean() == 1.0 and items.sound.mean() == 0.0
+    corpus = make_corpus(store, condition(n_rationales=4), task)
+    assert corpus.facts["n_sound"] == corpus.facts["n_kept"] == 20 and corpus.facts["n_lucky"] == 0
+
+
+def test_a_measure_added_later_is_computed_from_stored_texts(store, monkeypatch):
+    from cotstudy.measures import MEASURES, Measure
+    run(condition(), store)
+    n = store.ledger.count()
+    monkeypatch.setitem(MEASURES, "shouting", Measure("shouting", "capitals", lambda i, said,
+                                                      task: float(sum(c.isupper() for c in said.text))))
+    row, items = run(condition(), store)
+    assert "shouting" in items and "mean_shouting" in row and store.ledger.count() == n
+
+
+def test_the_golden_filter_keeps_sound_chains(store):
+    task = procedural_task("arith", **SIZES)
+    every, sound = (make_corpus(store, condition(n_rationales=4, filters=f), task) for f in ((), ("sound",)))
+    assert 0 < sound.facts["n_kept"] == sound.facts["n_sound"] <= every.facts["n_kept"]
+
+
+def test_sources_are_taught_in_place_of_the_task(store):
+    cond = Condition(task="sst", sources=("arith", "coin"), task_args=dict(n_train=6, n_selection=2, n_test=4), method="label_only",
+                     student="scratch/0.1m",
+                     recipe=Recipe(steps=2, batch=2), max_student_tok=8)
+    corpus = make_corpus(store, cond, runs.load_task("sst", **cond.task_args))
+    assert {e.instance.split("-")[0] for e in corpus.examples} == {"arith", "coin"} and corpus.facts["n_taught"] == 12
+    row, items = run(cond, store)
+    assert row["sources"] == "arith coin" and {i.split("-")[0] for i in items.instance} == {"sst"}
+
+
+def test_the_text_shown_is_the_text_that_was_read(store):
+    "A model asked greedily, for a vote and with examples: each number shows its own texts."
+    base = dict(task="arith", task_args=dict(n_train=12, n_selection=2, n_test=6), student="pocket/xs", max_student_tok=48)
+    conditions = [Condition(method="zero_shot_cot", **base), Condition(method="zero_shot_cot", decoding="vote", n_paths=3, temperature=1.0,
+                                                                       **base),
+                  Condition(method="few_shot_cot", n_exemplars=2, **base)]
+    for cond in conditions:
+        run(cond, store)
+    for cond in conditions:
+        shown = show_answers(store, cond, n_each=6)
+        task, voice = runs.load_task(cond.task, **cond.task_args), runs.answer_voice(cond, runs.load_task(cond.task, **cond.task_args))
+        read = [runs.read_answer(text, voice, task, "cotstudy") for text in shown.said]
+        assert len(read) >= 6 and read == [None if pd.isna(p) else p for p in shown.prediction]

@@ -1,0 +1,186 @@
+"""Analyses are records: their conditions, prices, figures and sentences follow from them, and every claim finds results that one of them makes."""
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from cotstudy.analyses import (ANALYSES, Analysis, analysis, analysis_named, conditions_of, cost, difference, feeds, figures_of, panels,
+                               references,
+                               sample_count, says, study_cell, teacher_row)
+from cotstudy.claims import CLAIMS, cells_of, join_items, measure, verdict_table
+from cotstudy.conditions import Condition, base_of, describe, vary
+from cotstudy.measures import MEASURES
+from cotstudy.methods import method_named
+from cotstudy.results import good_rows
+
+ROOT = Path(__file__).parent.parent
+BASE = base_of("arith", "pocket/s", {"task_args.n_train": 400, "task_args.n_test": 40, "teacher.pool": 30})
+SIZES = {"pocket/xs": 1e5, "pocket/s": 3e5, "pocket/m": 6e5, "pocket/l": 1e6, "pocket/teacher": 1.5e6}
+KNOBS = dict(sample_count=dict(n_rationales=[1, 4, 30], seeds=[0, 1], supervisions=["full", "few_shot"], n_paths=5,
+                               methods=["zero_shot_cot", "few_shot_cot", "label_only", "greedy_cot"]),
+             student_size=dict(n_rationales=30, seeds=[0, 1]), rationale_quality={}) | {
+             a: dict(seeds=[0, 1]) for a in ("sequence_length", "chains_per_visit", "question_count", "teacher_quality",
+                                             "rationale_filters", "transfer")}
+
+
+def results_of(conditions, name, seed=0):
+    "Rows and joined items of conditions as if they had been run: answers are coins."
+    rng, rows, items = np.random.default_rng(seed), [], []
+    # what is the same work has one evaluation
+    known = lambda c: str({k: v for k, v in describe(c).items() if k not in ("row_id", "condition")})
+    for known_as, c in {known(c): c for c in conditions}.items():
+        score = rng.random(40) < 0.3 + 0.4 * rng.random()
+        e = f"e{hash(known_as)}"
+        rows.append(describe(c) | dict(eval_id=e, n=40, accuracy=score.mean(), n_params=SIZES[c.student], chance=0.25, student_id=e,
+                                       analysis=name, n_asked=400, n_truncated=0, teacher_truncated=0, n_drawn=9))
+        items.append(pd.DataFrame(dict(eval_id=e, instance=[f"q{i}" for i in range(40)], path=0, prediction="x", correct=score, parsed=True,
+                                       truncated=False, n_tok=9, sound=score.astype(float), lucky=0.0)))
+    return pd.DataFrame(rows), pd.concat(items)
+
+
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if c.kind != "not testable here"], ids=lambda c: c.id)
+def test_every_claim_finds_results_that_an_analysis_makes(claim):
+    assert feeds()[claim.id], "no analysis feeds it"
+    task = (claim.stand_ins or claim.tasks)[0]
+    found = []
+    for name in feeds()[claim.id]:
+        for student in ("pocket/xs", "pocket/m"):
+            base = base_of(task, student, {"task_args.n_train": 400, "teacher.pool": 30})
+            found.append(results_of(conditions_of(name, base, KNOBS[name]), name))
+    rows, items = (pd.concat(parts, ignore_index=True) for parts in zip(*found))
+    joined = join_items(rows.drop_duplicates("row_id"), items.drop_duplicates(["eval_id", "instance"]))
+    got = measure(claim, cells_of(joined, claim.score), n_boot=50)
+    assert got.estimate is not None and got.can_decide, got.reason
+    assert got.tasks == (task,)
+
+
+def test_every_analysis_has_its_template_and_every_template_its_analysis():
+    from cotstudy.studies import parameters_of
+    templates = {p.stem for p in (ROOT / "nbs" / "studies").glob("*.ipynb")} - {"report"}
+    assert templates == set(ANALYSES)
+    for name in templates:
+        found = parameters_of(ROOT / "nbs" / "studies" / f"{name}.ipynb")
+        assert set(found) - {"study", "cell", "task", "student", "base"} == set(ANALYSES[name].knobs), name
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_conditions_figures_and_sentences_of_every_analysis(name):
+    a = analysis_named(name)
+    conditions = conditions_of(name, BASE, KNOBS[name])
+    assert conditions and a.source and a.conditions.__doc__
+    if name == "student_size": conditions += conditions_of(name, BASE.with_(student="pocket/m"), KNOBS[name])
+    rows, items = results_of(conditions, name)
+    rows = good_rows(rows.assign(error=None))
+    drawn = figures_of(a, rows)
+    assert drawn and all(figure.axes for figure in drawn.values())
+    plt.close("all")
+    told = says(a, rows, items)
+    assert "difference" in told and "points" in told
+
+
+def test_two_values_of_a_field_that_nobody_named_are_not_mixed():
+    rows, items = results_of(conditions_of("sample_count", BASE, dict(n_rationales=[4], seeds=[0, 1])), "sample_count")
+    other, more = results_of(conditions_of("sample_count", BASE.with_(**{"recipe.lr": 9e-3}), dict(n_rationales=[4], seeds=[0, 1])),
+                             "other")
+    every = join_items(pd.concat([rows, other]), pd.concat([items, more]).drop_duplicates(["eval_id", "instance"]))
+    table = verdict_table(every).set_index("id")
+    assert "differ in lr" in table.reason["ho-H3"] and table.verdict["ho-H3"] == "not testable here"
+    fed = verdict_table(every, feeds=feeds()).set_index("id")
+    assert fed.effect.notna()["ho-H3"]
+
+
+def test_the_shipped_pocket_study_answers_the_claims_it_can():
+    rows, items = (pd.read_parquet(ROOT / "outputs" / "pocket" / f"{n}.parquet") for n in ("rows", "items"))
+    table = verdict_table(join_items(good_rows(rows), items), feeds=feeds(), n_boot=200).set_index("id")
+    reached = set(table.index[table.effect.notna()])
+    assert {"ho-H1", "ho-H2", "ho-H3", "ho-H4", "ho-H7a", "ho-H7b", "ho-H11", "ho-H12"} <= reached
+    assert not table.reason.str.contains("only one chains_per_visit").any()
+
+
+# --- knobs and prices ---
+
+@pytest.mark.parametrize("knobs, said", [(dict(seeds=3), "seeds"), (dict(n_rationales="many"), "n_rationales"), (dict(seed=[0]),
+        "no knob seed"),
+                                         (dict(n_paths=1.5), "n_paths"), (dict(n_rationales=[0]), "n_rationales"),
+                                         (dict(methods=["magic"]), "magic")])
+def test_knobs_are_checked(knobs, said):
+    with pytest.raises(ValueError, match=said): conditions_of("sample_count", BASE, knobs)
+
+
+def priced(conditions): return cost(conditions, lambda c, task, split: c.task_args.get(f"n_{split}", 100), lambda name: 1000)
+
+
+def test_shared_work_is_priced_once():
+    one, four = vary(BASE, n_rationales=[1]), vary(BASE, n_rationales=[1, 4, 30])
+    assert priced(one)["teacher_draws"] == priced(four)["teacher_draws"] == 400 * 30 and priced(four)["students"] == 3
+    greedy = vary(BASE, method=["greedy_cot"], n_rationales=[1, 4], seed=[0, 1])
+    assert priced(greedy)["students"] == 2 and priced(greedy)["teacher_draws"] == 400
+    vote = vary(BASE, decoding=["vote"], n_paths=[5])
+    assert priced(one + vote)["students"] == 1 and priced(one + vote)["student_draws"] == 40 * 6
+    assert priced(vary(BASE, max_student_tok=[16, 96]))["student_draws"] == 40
+
+
+@pytest.mark.parametrize("changes, draws", [
+    (dict(method="label_only"), 0), (dict(method="label_only", labels="vote"), 400 * 30), (dict(method="label_only",
+            supervision="few_shot"), 400),
+    (dict(method="zero_shot_cot"), 0), (dict(n_questions=8), 8 * 30), ({"recipe.checkpoint": "vote"}, 500 * 30), (dict(sources=["coin",
+            "dates"]), 800 * 30)])
+def test_what_a_condition_asks_of_its_teacher(changes, draws):
+    assert priced([BASE.with_(**changes)])["teacher_draws"] == draws
+
+
+def test_every_field_that_matters_to_a_student_is_another_student():
+    from test_conditions import DIFFER, OTHER
+    from cotstudy.conditions import FIELDS, changed
+    for leaf in DIFFER:
+        base = BASE.with_(decoding="vote", n_paths=3)
+        n = priced([base, changed(base, {leaf: "pocket/xs" if leaf == "student" else OTHER[leaf]})])["students"]
+        assert n == (1 if FIELDS[leaf].stage == "eval" else 2), leaf
+
+
+# --- one of one's own ---
+
+def test_an_analysis_of_ones_own_is_one_function(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr("cotstudy.analyses.ANALYSES", dict(ANALYSES))
+    from cotstudy import analyses
+
+    @analysis("Learning rate", "here", "lr", columns=("lr", "seed"))
+    def learning_rate(base: Condition, rates: list[float] = (1e-3, 2e-3), seeds: list[int] = (0,)) -> list[Condition]:
+        "Accuracy against the learning rate."
+        return vary(base.with_(method="label_only"), seed=seeds, **{"recipe.lr": rates})
+
+    small = {"task_args.n_train": 8, "task_args.n_selection": 2, "task_args.n_test": 6, "recipe.steps": 2, "recipe.batch": 4}
+    found = study_cell("learning_rate", "mine", "", "arith", "scratch/0.1m", small, rates=[1e-3, 5e-3])
+    assert isinstance(analyses.analysis_named("learning_rate"), Analysis) and set(found.rows.analysis) == {"learning_rate"}
+    assert found.table().lr.tolist() == [1e-3, 5e-3] and found.figure().axes[0].get_xlabel() == "learning rate"
+    assert "learning rate 0.001" in found.says()
+    plt.close("all")
+
+
+def test_references_and_the_teacher_are_asked_without_what_is_not_theirs():
+    few = BASE.with_(supervision="few_shot", filters=["parsed"])
+    assert all(c.supervision == "full" and c.filters is None for c in references(few, [0], ["zero_shot_cot"]) + teacher_row(few))
+    assert teacher_row(BASE.with_(**{"teacher.model": "recorded:quarel_train__gpt3_mario"})) == []
+    assert {c.supervision for c in references(few, [0, 1], ["label_only"])} == {"few_shot"}
+    assert [method_named(c.method).trained for c in sample_count(BASE, (1,), methods=())] == [False, True]
+
+
+def test_panels_share_what_belongs_to_all():
+    rows, _ = results_of(conditions_of("sample_count", BASE, dict(n_rationales=[1, 4], supervisions=["full", "few_shot"])), "sample_count")
+    rows = rows.drop_duplicates("row_id")
+    parts = panels(ANALYSES["sample_count"], rows)
+    assert set(parts) == {"sample_count-full-pocket/s", "sample_count-few_shot-pocket/s"}
+    assert all((g.method == "teacher").sum() == 1 and (g.method == "zero_shot_cot").sum() == 1 for g in parts.values())
+
+
+def test_a_difference_is_paired():
+    joined = pd.DataFrame(dict(task="t", seed=[0] * 4, instance=["a", "b"] * 2, n=[1, 1, 4, 4], score=[0.0, 1.0, 1.0, 1.0]))
+    e = difference(joined, dict(n=4), dict(n=1))
+    assert e.value == 0.5 and difference(joined, dict(n=4), dict(n=9)) is None
+
+
+def test_measures_of_analyses_exist():
+    assert all(a.measure == "accuracy" or a.measure in MEASURES for a in ANALYSES.values())
