@@ -146,7 +146,7 @@ def test_progress_counts_conditions(house):
     assert (4, 4) in seen and all(done <= total for done, total in seen)
 
 
-@pytest.mark.parametrize("line, value", [('cue: str = "#### "', "#### "), ('cue: str = "it\\'s"', "it's"), ('cue: str = ""', ""),
+@pytest.mark.parametrize("line, value", [('cue: str = "#### "', "#### "), ('cue: str = "it\'s"', "it's"), ('cue: str = ""', ""),
                                          ('cue: str = "a # b"', "a # b"),
                                          ("cue: float = 1e-3", 1e-3), ("cue: float = -.5", -0.5), ("cue: int = -3", -3),
                                          ("cue: list = ['no', 1e5]", ["no", 1e5]),
