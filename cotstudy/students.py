@@ -259,10 +259,18 @@ def choose_nll(lm, rows: Sequence[Row]) -> Callable:
     steady(lm, trial[0].prompt, len(trial[0].prompt) + len(trial[0].completions[0]))  # a ValueError where the model reads ahead
     right = _gradient(lm, single_nll, [[r] for r in trial])
     for nll in (encoded_nll,) if lm.kind == "encoder_decoder" else (shared_nll, padded_nll):
-        try: off = _apart(_gradient(lm, nll, [trial]), right)
-        except Exception: continue  # not made for this class, whatever it says, or too large at once; the next form is
+        try: off = _apart(_at_once(lm, nll, trial), right)
+        except Exception: continue  # not made for this class, whatever it says; the next form is
         if off < (1e-4 if lm.net.dtype == torch.float32 else 3e-2): return nll
     return single_nll
+
+def _at_once(lm, nll: Callable, trial: list[Row]) -> dict[str, torch.Tensor]:
+    "The gradient of all rows together; where memory does not hold them, of the two smallest together."
+    small = sorted(trial, key=lambda r: r.n_tok)
+    try: return _gradient(lm, nll, [trial])
+    except (RuntimeError, MemoryError) as e:
+        if not out_of_memory(e): raise
+    return _gradient(lm, nll, [small[:2], *([r] for r in small[2:])])
 
 # %% ../nbs/40_students.ipynb #fbf7a99e
 class Recipe(BaseModel):

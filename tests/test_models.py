@@ -191,11 +191,9 @@ def test_stop_text_of_characters_made_of_several_tokens(llama):
     ids = np.array(TOKENIZER("ab é cd")["input_ids"], np.int32)
     how = Decoding(stop=("é",))
     places = sampling._Places(llama, how, 1)
-    places.tokens[0, : len(ids)] = ids
     hit = []
     for n in range(1, len(ids) + 1):
-        places.n_tok[0] = n
-        hit.append(bool(places.may_stop[ids[n - 1]]) and places._stopped(0))
+        hit.append(bool(places.may_stop[ids[n - 1]]) and places.stopped(ids[:n]))
     assert hit.index(True) == next(n for n in range(len(ids)) if "é" in TOKENIZER.decode(ids[: n + 1].tolist()))
 
 
