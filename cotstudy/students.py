@@ -15,7 +15,7 @@ weights. It never sees a test split: what chooses a checkpoint is handed in."""
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,6 +86,7 @@ class Layout:
     blocks: list[Block]
     back: torch.Tensor  # [T] where each token's output is found among those of all blocks
     longest: int  # tokens of the longest prompt with its completion
+    used: list = field(default_factory=list)  # one entry for each layer that attended so
 
 def _pieces(rows: Sequence[Row]) -> tuple[list, list]:
     "Trunks and branches as (start, length, start of the prompt, length of the prompt); a trunk holds its prompt itself: 0."
@@ -132,6 +133,7 @@ def shared_attention(module, query, key, value, attention_mask, scaling=None, dr
     unknown = [k for k in ("softcap", "position_bias", "s_aux") if other.get(k) is not None]
     if (other.get("sliding_window") or math.inf) < rows.longest: unknown.append("sliding_window")
     if unknown: raise ValueError(f"shared rows cannot do {', '.join(unknown)} of {type(module).__name__}")
+    rows.used.append(type(module))
     flat, width = [x[0].transpose(0, 1).flatten(1) for x in (query, key, value)], query.shape[-1]  # [T, heads * width]
     out = []
     for b in rows.blocks:
@@ -188,8 +190,9 @@ def shared_nll(net, rows: Sequence[Row]) -> torch.Tensor:
     put = lambda x: torch.tensor(x, device=net.device)
     ids, positions, places, predictors, targets = map(put, (ids, positions, sorted({*predictors}), predictors, targets))
     with _attention(net, _SHARED), _last_mlp_on(net, places, len(ids)):
-        logits = net(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=predictors,
-                     rows=layout_of(rows, net.device)).logits[0]
+        layout = layout_of(rows, net.device)
+        logits = net(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=predictors, rows=layout).logits[0]
+    if not layout.used: raise ValueError(f"{type(net).__name__} attends in a way of its own, so its rows cannot be shared")
     if max(weights) == 1: return F.cross_entropy(logits.float(), targets, reduction="sum")
     return F.cross_entropy(logits.float(), targets, reduction="none") @ torch.tensor(weights, dtype=torch.float32, device=net.device)
 
