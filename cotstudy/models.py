@@ -23,10 +23,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM,
                           AutoModelForSeq2SeqLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM)
-from transformers.utils import logging
 
 from .decoding import Decoding, Request, digest
-from .sampling import LM, logprobs, no_bar, out_of_memory
+from .sampling import LM, logprobs, no_bar, out_of_memory, quiet
 
 _all_ = ["Decoding", "LM", "Request", "logprobs"]  # what one needs beside `load` to ask a model
 
@@ -188,14 +187,6 @@ def threads(n: int) -> Iterator[None]:
             torch.set_num_threads(inside if _THREADS["depth"] else _THREADS["before"])
 
 # %% ../nbs/24_models.ipynb #6ae515b0
-@contextmanager
-def _quiet() -> Iterator[None]:
-    "Without the report that `transformers` writes about tensors: the same is checked here."
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try: yield
-    finally: logging.set_verbosity(before)
-
 def _net_of(where, dtype: str, **kw):
     "Configuration and network through the Auto classes; what they cannot do is said in one line."
     short = lambda e: str(e).strip().split("\n")[0][:300]
@@ -210,7 +201,7 @@ def _net_of(where, dtype: str, **kw):
         raise ValueError(f"config.json of {where} is of model_type {config.model_type!r}, expected a language model that reads and writes "
                          "text (causal, or an encoder-decoder); take the text part of it, or another model")
     try:
-        with no_bar(), _quiet():
+        with no_bar(), quiet():  # its report about tensors is checked below
             return auto.from_pretrained(where, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True,
                                         ignore_mismatched_sizes=True, **kw)  # to say which
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as e:

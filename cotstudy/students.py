@@ -36,7 +36,7 @@ from transformers import AttentionInterface
 
 from .files import sync_folder, whole, whole_folder, write_json, write_text
 from .models import threads
-from .sampling import check_room, out_of_memory, steady, token_of
+from .sampling import check_room, out_of_memory, quiet, steady, token_of
 
 # %% ../nbs/40_students.ipynb #2ff5a47e
 @dataclass(frozen=True)
@@ -151,7 +151,8 @@ AttentionInterface.register(_SHARED, shared_attention)
 def _attention(net, name: str):
     "Run a block under another attention function."
     before = net.config._attn_implementation
-    if name != before: net.set_attn_implementation(name)
+    with quiet():
+        if name != before: net.set_attn_implementation(name)
     try: yield
     finally:
         if name != before: net.set_attn_implementation(before)
