@@ -20,7 +20,7 @@ import torch
 # %% ../nbs/20_decoding.ipynb #b56993e3
 @dataclass(frozen=True)
 class Decoding:
-    "How completions are drawn (Ho et al. 2023: greedy, T = 0.7 for diverse rationales; Li et al. 2023: T = 1 for rationales, T = 0.7 for votes)."
+    "How completions are drawn (Ho et al. 2023: greedy, T = 0.7 for rationales; Li et al. 2023: T = 1 for rationales, T = 0.7 for votes)."
     temperature: float = 0.0  # 0 = greedy: then only draw_index 0 exists
     top_p: float = 1.0  # smallest set of tokens with this much probability; 1 = all
     top_k: int = 0  # this many most probable tokens; 0 = all
@@ -31,8 +31,10 @@ class Decoding:
         if isinstance(self.stop, str): raise ValueError(f"stop is the string {self.stop!r}; give a tuple: ({self.stop!r},)")
         object.__setattr__(self, "stop", tuple(self.stop))
         wrong = [f"{name}={value!r} (expected {want})" for name, value, ok, want in [
-            ("temperature", self.temperature, 0 <= self.temperature < float("inf"), ">= 0"), ("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]"),
-            ("top_k", self.top_k, self.top_k >= 0, ">= 0, 0 = all"), ("max_tok", self.max_tok, self.max_tok >= 1, ">= 1"),
+            ("temperature", self.temperature, 0 <= self.temperature < float("inf"), ">= 0"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]"),
+            ("top_k", self.top_k, self.top_k >= 0, ">= 0, 0 = all"),
+            ("max_tok", self.max_tok, self.max_tok >= 1, ">= 1"),
             ("stop", self.stop, all(self.stop), "no empty text")] if not ok]
         if wrong: raise ValueError("Decoding: " + "; ".join(wrong))
 
@@ -70,7 +72,7 @@ class Model(Protocol):
     one_step: bool = False  # its completions hold the answer even where a format asks for it in a second step
 
     def key_ids(self, prompt: str, instance: str = "") -> Sequence[int]:
-        "What its draws depend on besides the decoding, as numbers: the prompt's tokens (here: its bytes), or the instance of a recorded model."
+        "What its draws depend on besides the decoding, as numbers: the prompt's tokens (here: its bytes), or a recorded model's instance."
         return list(prompt.encode())
 
     def complete(self, requests: "Sequence[Request]", decoding: "Decoding") -> "Iterator[list[Completion]]":
@@ -143,6 +145,7 @@ def _walk(p: torch.Tensor, x: torch.Tensor | None, u: torch.Tensor | None = None
     i = torch.searchsorted(c, x, right=True)
     return i, x - c.gather(-1, i) + p.gather(-1, i)
 
+# %% ../nbs/20_decoding.ipynb #f38f5b16
 def invert(
     p: torch.Tensor,  # [B, V], not necessarily normalised
     u: np.ndarray,  # float64 [B] in [0, 1)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['POCKET', 'SCOTD', 'Example', 'Row', 'padded_nll', 'Block', 'Layout', 'layout_of', 'shared_attention', 'shared_nll',
-           'encoded_nll', 'choose_nll', 'Recipe', 'ho_recipe', 'lr_at', 'epoch_order', 'batch_at', 'step_rows',
-           'tokenise', 'parts_of', 'world', 'Twins', 'out_of_memory', 'backward', 'fingerprint', 'read_record', 'train']
+           'encoded_nll', 'single_nll', 'choose_nll', 'Recipe', 'ho_recipe', 'lr_at', 'epoch_order', 'batch_at',
+           'step_rows', 'tokenise', 'parts_of', 'world', 'Twins', 'backward', 'fingerprint', 'read_record', 'name_of',
+           'train']
 
 # %% ../nbs/40_students.ipynb #315633ff
 """Fine-tune a student on completions: loss on response tokens only, a fixed budget of steps, instances in balance (Li et al. 2023, sec. 2;
@@ -14,13 +15,13 @@ weights. It never sees a test split: what chooses a checkpoint is handed in."""
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Callable, Literal, Sequence
 import json
 import math
-import os
 import shutil
 import time
 
@@ -29,11 +30,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AttentionInterface
 
+from .files import sync_folder, whole, whole_folder, write_json, write_text
 from .models import threads
+from .sampling import check_room, out_of_memory, quiet, steady, token_of
 
 # %% ../nbs/40_students.ipynb #2ff5a47e
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Layout:
     blocks: list[Block]
     back: torch.Tensor  # [T] where each token's output is found among those of all blocks
     longest: int  # tokens of the longest prompt with its completion
+    used: list = field(default_factory=list)  # one entry for each layer that attended so
 
 def _pieces(rows: Sequence[Row]) -> tuple[list, list]:
     "Trunks and branches as (start, length, start of the prompt, length of the prompt); a trunk holds its prompt itself: 0."
@@ -96,6 +100,7 @@ def _pieces(rows: Sequence[Row]) -> tuple[list, list]:
             at += len(c)
     return sorted(trunks, key=lambda x: x[1]), sorted(branches, key=lambda x: x[1])
 
+# %% ../nbs/40_students.ipynb #21f252a3
 def _spans(start: np.ndarray, length: np.ndarray) -> np.ndarray:  # [B, L]
     "Ranges as the lines of a matrix, padded with their own start."
     step = np.arange(length.max())
@@ -128,11 +133,14 @@ def shared_attention(module, query, key, value, attention_mask, scaling=None, dr
     unknown = [k for k in ("softcap", "position_bias", "s_aux") if other.get(k) is not None]
     if (other.get("sliding_window") or math.inf) < rows.longest: unknown.append("sliding_window")
     if unknown: raise ValueError(f"shared rows cannot do {', '.join(unknown)} of {type(module).__name__}")
+    rows.used.append(type(module))
     flat, width = [x[0].transpose(0, 1).flatten(1) for x in (query, key, value)], query.shape[-1]  # [T, heads * width]
     out = []
     for b in rows.blocks:
-        q, k, v = (x.index_select(0, at.flatten()).view(*at.shape, -1, width).transpose(1, 2) for x, at in zip(flat, (b.queries, b.keys, b.keys)))
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=b.mask, is_causal=b.mask is None, dropout_p=dropout, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
+        pick = lambda x, at: x.index_select(0, at.flatten()).view(*at.shape, -1, width).transpose(1, 2)
+        q, k, v = (pick(x, at) for x, at in zip(flat, (b.queries, b.keys, b.keys)))
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=b.mask, is_causal=b.mask is None, dropout_p=dropout, scale=scaling,
+                                           enable_gqa=q.shape[1] != k.shape[1])
         out.append(o.transpose(1, 2).reshape(-1, flat[0].shape[1]))
     return torch.cat(out).index_select(0, rows.back).view(1, -1, *query.shape[1::2]), None
 
@@ -143,7 +151,8 @@ AttentionInterface.register(_SHARED, shared_attention)
 def _attention(net, name: str):
     "Run a block under another attention function."
     before = net.config._attn_implementation
-    if name != before: net.set_attn_implementation(name)
+    with quiet():
+        if name != before: net.set_attn_implementation(name)
     try: yield
     finally:
         if name != before: net.set_attn_implementation(before)
@@ -156,25 +165,35 @@ def _last_mlp_on(net, places: torch.Tensor, n_tok: int):  # places: [L] flat tok
     mlp, hooks = getattr(layers[-1], "mlp", None), []
     if mlp is not None and len(places) < 0.9 * n_tok:  # else leaving out the rest costs more than it saves
         size = []
-        def fewer(_, args): size[:] = args[0].shape; return (args[0].index_select(1, places), *args[1:])
+        def fewer(_, args):
+            size[:] = args[0].shape
+            return (args[0].index_select(1, places), *args[1:])
         def spread(_, args, out): return out.new_zeros(*size[:2], out.shape[-1]).index_copy(1, places, out)
         hooks = [mlp.register_forward_pre_hook(fewer), mlp.register_forward_hook(spread)]
     try: yield
     finally:
         for h in hooks: h.remove()
 
+# %% ../nbs/40_students.ipynb #dff377c6
 def shared_nll(net, rows: Sequence[Row]) -> torch.Tensor:
     "The same sum as `padded_nll`, each prompt computed once and no padding outside attention."
     ids, positions, predictors, targets, weights = [], [], [], [], []
     for r in rows:
         P, begin = len(r.prompt), len(ids)
-        ids += r.prompt; positions += range(P)
+        ids += r.prompt
+        positions += range(P)
         for c, w in zip(r.completions, r.weights):
             predictors += [begin + P - 1, *range(len(ids), len(ids) + len(c) - 1)]
-            ids += c; positions += range(P, P + len(c)); targets += c; weights += [w] * len(c)
-    ids, positions, places, predictors, targets = (torch.tensor(x, device=net.device) for x in (ids, positions, sorted({*predictors}), predictors, targets))
+            ids += c
+            positions += range(P, P + len(c))
+            targets += c
+            weights += [w] * len(c)
+    put = lambda x: torch.tensor(x, device=net.device)
+    ids, positions, places, predictors, targets = map(put, (ids, positions, sorted({*predictors}), predictors, targets))
     with _attention(net, _SHARED), _last_mlp_on(net, places, len(ids)):
-        logits = net(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=predictors, rows=layout_of(rows, net.device)).logits[0]
+        layout = layout_of(rows, net.device)
+        logits = net(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=predictors, rows=layout).logits[0]
+    if not layout.used: raise ValueError(f"{type(net).__name__} attends in a way of its own, so its rows cannot be shared")
     if max(weights) == 1: return F.cross_entropy(logits.float(), targets, reduction="sum")
     return F.cross_entropy(logits.float(), targets, reduction="none") @ torch.tensor(weights, dtype=torch.float32, device=net.device)
 
@@ -186,29 +205,76 @@ def encoded_nll(net, rows: Sequence[Row]) -> torch.Tensor:
     for i, r in enumerate(rows): ids[i, :len(r.prompt)], real[i, :len(r.prompt)] = r.prompt, 1
     labels = np.full((len(lines), max(len(c) for _, c, _ in lines)), -100)
     for i, (_, c, _) in enumerate(lines): labels[i, :len(c)] = c
-    ids, real, labels, owner, w = (torch.as_tensor(np.asarray(x), device=net.device) for x in (ids, real, labels, *zip(*[(i, w) for i, _, w in lines])))
+    owner, w = zip(*[(i, w) for i, _, w in lines])
+    ids, real, labels, owner, w = (torch.as_tensor(np.asarray(x), device=net.device) for x in (ids, real, labels, owner, w))
     states = net.get_encoder()(input_ids=ids, attention_mask=real)
     states.last_hidden_state = states.last_hidden_state.index_select(0, owner)
-    start = labels.new_full((len(lines), 1), net.config.decoder_start_token_id)
-    logits = net(encoder_outputs=states, attention_mask=real[owner], decoder_input_ids=torch.cat([start, labels[:, :-1].clamp(min=0)], 1), use_cache=False).logits
+    start = labels.new_full((len(lines), 1), token_of(net, "decoder_start_token_id", "bos_token_id"))
+    read = torch.cat([start, labels[:, :-1].clamp(min=0)], 1)
+    logits = net(encoder_outputs=states, attention_mask=real[owner], decoder_input_ids=read, use_cache=False).logits
     return F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none").sum(1) @ w.float()
 
 # %% ../nbs/40_students.ipynb #5773c9ce
-def _trial(rows: Sequence[Row]) -> list[Row]:
-    "The longest prompt and completion, and the first row that branches, at most three completions of it."
-    long = max(rows, key=lambda r: len(r.prompt) + max(map(len, r.completions)))
-    both = [Row(long.instance, long.prompt, (max(long.completions, key=len),), (1,))]
-    return both + [Row(r.instance, r.prompt, r.completions[:3], r.weights[:3]) for r in rows if len(r.completions) > 1][:1]
+def single_nll(net, rows: Sequence[Row]) -> torch.Tensor:
+    "The same sum, one completion after another, nothing beside it: the slowest way, and the measure of the others."
+    total = torch.zeros((), device=net.device)
+    put = lambda x: torch.tensor([x], device=net.device)
+    for r in rows:
+        for c, w in zip(r.completions, r.weights):
+            if net.config.is_encoder_decoder:
+                read = (token_of(net, "decoder_start_token_id", "bos_token_id"), *c[:-1])
+                logits = net(input_ids=put(r.prompt), decoder_input_ids=put(read), use_cache=False).logits[0]
+            else: logits = net(input_ids=put(r.prompt + c), use_cache=False).logits[0, len(r.prompt) - 1: -1]
+            total = total + w * F.cross_entropy(logits.float(), put(c)[0], reduction="sum")
+    return total
 
+# %% ../nbs/40_students.ipynb #9a2b53da
+def _trial(rows: Sequence[Row]) -> list[Row]:
+    "The longest row, the shortest, the median, and the longest that branches; where there are too few, shortened copies."
+    size = lambda r: len(r.prompt) + max(map(len, r.completions))
+    few = lambda r, n: Row(r.instance, r.prompt, tuple(sorted(r.completions, key=len)[-n:]), (1,) * min(n, len(r.completions)))
+    by = sorted(rows, key=size)
+    found = [few(r, 1) for r in (by[-1], by[0], by[len(by) // 2])]
+    found += [few(r, 2) for r in by if len(r.completions) > 1][-1:]
+    found = list({(r.prompt, r.completions): r for r in found}.values())
+    for r in found[: max(0, 3 - len(found))]:
+        found.append(Row(r.instance, r.prompt[-(len(r.prompt) // 2 + 1):], (r.completions[0][: len(r.completions[0]) // 2 + 1],), (1,)))
+    return found
+
+def _gradient(lm, nll: Callable, parts: Sequence[Sequence[Row]]) -> dict[str, torch.Tensor]:
+    "The gradient of a sum over all parts; nothing stays in the network."
+    lm.net.zero_grad(set_to_none=True)
+    try:
+        for part in parts: nll(lm.net, part).backward()
+        return {k: p.grad for k, p in _params(lm.net).items() if p.grad is not None}
+    finally: lm.net.zero_grad(set_to_none=True)
+
+def _apart(a: dict, b: dict) -> float:
+    "Distance of two gradients, relative to the second."
+    off = sum((a.get(k, 0) - b.get(k, 0)).float().square().sum().item() for k in {*a, *b})
+    return math.sqrt(off / max(sum(x.float().square().sum().item() for x in b.values()), 1e-30))
+
+def _params(net) -> dict[str, torch.nn.Parameter]: return {k: p for k, p in net.named_parameters() if p.requires_grad}
+
+# %% ../nbs/40_students.ipynb #215176a0
 def choose_nll(lm, rows: Sequence[Row]) -> Callable:
-    "The cheapest of the three sums that is right for this model, tried on some of these rows."
-    if lm.kind == "encoder_decoder": return encoded_nll
-    with torch.no_grad():
-        plain = padded_nll(lm.net, _trial(rows))
-        try: shared = shared_nll(lm.net, _trial(rows))
-        except (ValueError, TypeError, AttributeError): return padded_nll  # refused, or takes other arguments
-    same = torch.isclose(plain, shared, rtol=1e-4 if lm.net.dtype == torch.float32 else 2e-2)
-    return shared_nll if same else padded_nll
+    "The cheapest of the sums whose gradient is right for this model, tried on some of these rows."
+    trial = _trial(rows)
+    steady(lm, trial[0].prompt, len(trial[0].prompt) + len(trial[0].completions[0]))  # a ValueError where the model reads ahead
+    right = _gradient(lm, single_nll, [[r] for r in trial])
+    for nll in (encoded_nll,) if lm.kind == "encoder_decoder" else (shared_nll, padded_nll):
+        try: off = _apart(_at_once(lm, nll, trial), right)
+        except Exception: continue  # not made for this class, whatever it says; the next form is
+        if off < (1e-4 if lm.net.dtype == torch.float32 else 3e-2): return nll
+    return single_nll
+
+def _at_once(lm, nll: Callable, trial: list[Row]) -> dict[str, torch.Tensor]:
+    "The gradient of all rows together; where memory does not hold them, of the two smallest together."
+    small = sorted(trial, key=lambda r: r.n_tok)
+    try: return _gradient(lm, nll, [trial])
+    except (RuntimeError, MemoryError) as e:
+        if not out_of_memory(e): raise
+    return _gradient(lm, nll, [small[:2], *([r] for r in small[2:])])
 
 # %% ../nbs/40_students.ipynb #fbf7a99e
 class Recipe(BaseModel):
@@ -238,7 +304,8 @@ class Recipe(BaseModel):
 
 # %% ../nbs/40_students.ipynb #e8a51669
 POCKET = Recipe(steps=400, batch=32, lr=1e-3, warmup=30, schedule="linear", clip=1.0)
-SCOTD = Recipe(steps=20_000, batch=32, lr=2e-5, eps=1e-5, warmup=500, schedule="linear", clip=0.5, max_prompt_tok=700, max_completion_tok=256, truncate="cut")
+SCOTD = Recipe(steps=20_000, batch=32, lr=2e-5, eps=1e-5, warmup=500, schedule="linear", clip=0.5,
+               max_prompt_tok=700, max_completion_tok=256, truncate="cut")
 
 def ho_recipe(
     n_completions: int,  # rows of the corpus
@@ -281,7 +348,8 @@ def step_rows(examples: Sequence[Row], pairs: Sequence[tuple[int, int]]) -> list
     "The rows of a step; `examples` hold all completions of each prompt."
     chosen: dict[int, dict[int, int]] = {}
     for i, j in pairs: chosen.setdefault(i, {})[j] = chosen.get(i, {}).get(j, 0) + 1
-    return [Row(examples[i].instance, examples[i].prompt, tuple(examples[i].completions[j] for j in js), tuple(js.values())) for i, js in chosen.items()]
+    return [Row(r.instance, r.prompt, tuple(r.completions[j] for j in js), tuple(js.values()))
+            for r, js in ((examples[i], js) for i, js in chosen.items())]
 
 # %% ../nbs/40_students.ipynb #ac4ae6f2
 def tokenise(lm, examples: Sequence[Example], recipe: Recipe, eos: bool) -> tuple[list[Row], dict]:
@@ -290,15 +358,18 @@ def tokenise(lm, examples: Sequence[Example], recipe: Recipe, eos: bool) -> tupl
     for e in examples:
         prompt = tuple(lm.prompt_ids(e.prompt))
         if not 0 < len(prompt) <= recipe.max_prompt_tok:
-            raise ValueError(f"the prompt of {e.instance!r} has {len(prompt)} tokens, the limit is {recipe.max_prompt_tok}; prompts are never cut: raise max_prompt_tok or leave the instance out")
+            raise ValueError(f"the prompt of {e.instance!r} has {len(prompt)} tokens, the limit is {recipe.max_prompt_tok}; "
+                             "prompts are never cut: raise max_prompt_tok or leave the instance out")
         completions = [_fit(e.instance, tuple(lm.completion_ids(c, eos)), recipe, n) for c in e.completions]
         completions = tuple(c for c in completions if c is not None)
         if completions: rows.append(Row(e.instance, prompt, completions, (1,) * len(completions)))
         else: n["n_instances_dropped"] += 1
         n["n_completions"] += len(completions)
     n["n_instances"] = len(rows)
-    if not rows: raise ValueError(f"{len(examples)} examples leave no completion to train on; check the filter and max_completion_tok={recipe.max_completion_tok}")
-    _check_positions(lm, rows)
+    if not rows:
+        raise ValueError(f"{len(examples)} examples leave no completion to train on; "
+                         f"check the filter and max_completion_tok={recipe.max_completion_tok}")
+    for r in rows: check_room(lm, len(r.prompt), max(map(len, r.completions)), f"prompt and completion of {r.instance!r}")
     return rows, n
 
 def _fit(instance: str, ids: tuple[int, ...], recipe: Recipe, n: dict) -> tuple[int, ...] | None:
@@ -306,16 +377,10 @@ def _fit(instance: str, ids: tuple[int, ...], recipe: Recipe, n: dict) -> tuple[
     if not ids: raise ValueError(f"a completion of {instance!r} is empty; remove it, or set eos=True")
     if len(ids) <= recipe.max_completion_tok: return ids
     if recipe.truncate == "error":
-        raise ValueError(f"a completion of {instance!r} has {len(ids)} tokens, the limit is {recipe.max_completion_tok}; raise max_completion_tok, or set truncate to 'cut' or 'drop'")
+        raise ValueError(f"a completion of {instance!r} has {len(ids)} tokens, the limit is {recipe.max_completion_tok}; "
+                         "raise max_completion_tok, or set truncate to 'cut' or 'drop'")
     n["n_cut" if recipe.truncate == "cut" else "n_dropped"] += 1
     return ids[: recipe.max_completion_tok] if recipe.truncate == "cut" else None
-
-def _check_positions(lm, rows: Sequence[Row]):
-    "Prompt and completion must fit into the positions that the model has."
-    limit = getattr(lm.net.config, "max_position_embeddings", None) if lm.kind == "decoder" else None
-    long = max(rows, key=lambda r: len(r.prompt) + max(map(len, r.completions)))
-    n = len(long.prompt) + max(map(len, long.completions))
-    if limit and n > limit: raise ValueError(f"prompt and completion of {long.instance!r} have {n} tokens, {lm.name!r} has {limit} positions; shorten one of them or take another student")
 
 # %% ../nbs/40_students.ipynb #c1004089
 def parts_of(rows: Sequence[Row], budget: int) -> list[list[Row]]:  # budget: tokens of a part
@@ -331,8 +396,11 @@ def parts_of(rows: Sequence[Row], budget: int) -> list[list[Row]]:  # budget: to
         pieces.append(Row(r.instance, r.prompt, r.completions[begin:], r.weights[begin:]))
     parts, n = [], math.inf
     for r in sorted(pieces, key=lambda r: (-r.n_tok, r.instance)):
-        if n + r.n_tok > budget: parts.append([]); n = 0
-        parts[-1].append(r); n += r.n_tok
+        if n + r.n_tok > budget:
+            parts.append([])
+            n = 0
+        parts[-1].append(r)
+        n += r.n_tok
     return parts
 
 # %% ../nbs/40_students.ipynb #5e2f55c5
@@ -356,11 +424,9 @@ def _sum_up(net, total: torch.Tensor) -> torch.Tensor:
     dist.all_reduce(total)
     return total
 
-def _params(net) -> dict[str, torch.nn.Parameter]: return {k: p for k, p in net.named_parameters() if p.requires_grad}
-
 # %% ../nbs/40_students.ipynb #d54a1d6a
 class Twins:
-    "A network and twins that share its weights, each with its own gradients: parts of a step computed side by side on a CPU, one thread each."
+    "A network and twins that share its weights, each with its own gradients: parts of a step side by side on a CPU, one thread each."
 
     def __init__(self, net, n: int):
         twin = lambda: deepcopy(net, {id(p): torch.nn.Parameter(p.data, p.requires_grad) for p in net.parameters()})
@@ -373,7 +439,8 @@ class Twins:
         "Sum of `add(net, part)` over the parts, where `add` also adds to the gradients of `net`; these end in the first network."
         all_of = lambda net, mine: torch.stack([add(net, part) for part in mine]).sum()
         with threads(1):
-            deal = [[*parts[i:: 2 * self.n], *parts[2 * self.n - 1 - i:: 2 * self.n]] for i in range(self.n)]  # there and back again: parts come in order of their size
+            there_and_back = lambda i: [*parts[i:: 2 * self.n], *parts[2 * self.n - 1 - i:: 2 * self.n]]
+            deal = [there_and_back(i) for i in range(self.n)]  # parts come in order of their size
             jobs = [self._pool.submit(all_of, net, mine) for net, mine in zip(self.nets, deal)]
             wait(jobs)
         try:
@@ -385,6 +452,7 @@ class Twins:
             for net in self.nets[1:]: net.zero_grad(set_to_none=True)  # also where memory ran out: nothing of the attempt stays
         return total
 
+# %% ../nbs/40_students.ipynb #28d9c488
 def _even(rows: Sequence[Row], budget: int, n: int) -> int:  # n: twins; 0 = none
     "A budget, no larger than this one, in which every twin gets as many parts of about the same size."
     if not n or not rows: return budget
@@ -397,20 +465,19 @@ _SMALL = 20_000_000  # parameters; the matrices of larger networks keep several 
 def _twins(lm, recipe: Recipe):
     "Twins for every thread that torch may use, where they help; else a context of None."
     n = torch.get_num_threads()
-    helps = n > 1 and lm.net.device.type == "cpu" and lm.n_params <= _SMALL and not recipe.dropout  # one stream of random numbers cannot serve two threads
-    return Twins(lm.net, n) if helps else nullcontext()
+    helps = n > 1 and lm.net.device.type == "cpu" and lm.n_params <= _SMALL
+    return Twins(lm.net, n) if helps and not recipe.dropout else nullcontext()  # one stream of random numbers cannot serve two threads
 
 # %% ../nbs/40_students.ipynb #c0cc1ee5
-def out_of_memory(error: BaseException) -> bool:
-    "Is this error the machine's memory? CPU, CUDA and MPS each say it in their own words."
-    words = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or isinstance(error, RuntimeError) and any(w in str(error) for w in words)
-
-def backward(lm, nll: Callable, rows: Sequence[Row], budget: int, precision: str = "float32", twins: Twins | None = None) -> tuple[torch.Tensor, int]:
+def backward(
+    lm, nll: Callable, rows: Sequence[Row], budget: int,  # budget: tokens at once
+    precision: str = "float32", twins: Twins | None = None,
+) -> tuple[torch.Tensor, int]:
     "Loss of a step (mean over its response tokens), its gradient, and the budget that was small enough."
     n_label = sum(len(c) * w for r in rows for c, w in zip(r.completions, r.weights))
     def add(net, part):
-        with torch.autocast(net.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext(): loss = nll(net, part) / n_label
+        cast = torch.autocast(net.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+        with cast: loss = nll(net, part) / n_label
         loss.backward()
         return loss.detach()
     while True:
@@ -425,25 +492,22 @@ def backward(lm, nll: Callable, rows: Sequence[Row], budget: int, precision: str
             return _sum_up(lm.net, total), budget
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e): raise
-            if together: twins.n = 0; continue  # from now on one part at a time
+            if together:
+                twins.n = 0  # from now on one part at a time
+                continue
             if len(part) == 1 and len(part[0].completions) == 1:
                 r = part[0]
-                raise RuntimeError(f"memory runs out on a single completion of {r.instance!r} (prompt {len(r.prompt)}, completion {len(r.completions[0])} tokens): "
-                                   "take a smaller student, a device with more memory, or a lower max_completion_tok with truncate='drop'") from e
+                raise RuntimeError(f"memory runs out on a single completion of {r.instance!r} (prompt {len(r.prompt)}, completion "
+                                   f"{len(r.completions[0])} tokens): take a smaller student, a device with more memory, "
+                                   "or a lower max_completion_tok with truncate='drop'") from e
             budget = max(1, min(budget, sum(r.n_tok for r in part)) // 2)
         if torch.cuda.is_available(): torch.cuda.empty_cache()
 
 # %% ../nbs/40_students.ipynb #905bf8f5
-_STATE, _RECORD = "checkpoint.safetensors", "train.json"
-
-def _write(path: Path, write: Callable[[Path], None]):
-    "Write under a temporary name, then rename."
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    os.replace(temporary, path)
+_STATE, _RECORD, _MARK = "checkpoint.safetensors", "train.json", ".training"
 
 def _save_weights(lm, path: Path):
-    _write(path, lambda p: save_file({k: v.detach().contiguous() for k, v in _params(lm.net).items()}, p))
+    with whole(path) as new: save_file({k: v.detach().contiguous() for k, v in _params(lm.net).items()}, new)
 
 def _load_weights(lm, tensors: dict[str, torch.Tensor]):
     with torch.no_grad():
@@ -455,7 +519,7 @@ def _save_state(lm, optimiser, record: dict, folder: Path):
     for k, p in _params(lm.net).items():
         tensors[k] = p.detach().contiguous()
         tensors |= {f"{m}/{k}": v for m, v in optimiser.state[p].items() if m != "step"}
-    _write(folder / _STATE, lambda path: save_file(tensors, path, {"record": json.dumps(record)}))
+    with whole(folder / _STATE) as new: save_file(tensors, new, {"record": json.dumps(record)})
 
 def _load_state(lm, optimiser, folder: Path) -> dict:
     "Put weights and moments back where they were; returns the record."
@@ -468,9 +532,10 @@ def _load_state(lm, optimiser, folder: Path) -> dict:
     return record
 
 # %% ../nbs/40_students.ipynb #2b6f8c45
-def fingerprint(lm, rows: Sequence[Row], recipe: Recipe) -> str:  # 32 hex digits
-    "Name of a training: first weights, tokens, recipe."
-    h = sha256(json.dumps([recipe.model_dump(), str(lm.net.dtype), [(r.instance, r.prompt, r.completions) for r in rows]]).encode())
+def fingerprint(lm, rows: Sequence[Row], recipe: Recipe, objective: str = "") -> str:  # 32 hex digits
+    "Name of a training: first weights, tokens, recipe, and the name of an objective other than the likelihood."
+    told = [recipe.model_dump(), str(lm.net.dtype), [(r.instance, r.prompt, r.completions) for r in rows]]
+    h = sha256(json.dumps(told + [objective] * bool(objective)).encode())
     for k, p in sorted(_params(lm.net).items()):
         h.update(k.encode())
         h.update(p.detach().cpu().contiguous().view(torch.uint8).numpy())
@@ -482,14 +547,38 @@ def read_record(folder: str | Path) -> dict:
     if not path.exists(): raise FileNotFoundError(f"{folder} holds no finished student: {_RECORD} is missing; train one there first")
     return json.loads(path.read_text("utf-8"))
 
-def _found(folder: Path, name: str) -> str:  # "finished", "started" or ""
+def _state_of(folder: Path) -> tuple[str, str]:
+    "What a folder holds of a training (finished, started, begun, or nothing), and its fingerprint."
+    try:
+        if (folder / _RECORD).exists(): return "finished", read_record(folder)["fingerprint"]
+        if (folder / _STATE).exists():
+            with safe_open(folder / _STATE, "pt") as f: return "started", json.loads(f.metadata()["record"])["fingerprint"]
+        return ("begun", (folder / _MARK).read_text("utf-8")) if (folder / _MARK).exists() else ("", "")
+    except (KeyError, TypeError, ValueError, SafetensorError) as e:  # a file of this name that we did not write, or that was damaged
+        raise ValueError(f"{folder} holds a {_RECORD} or {_STATE} that is no record of a training ({type(e).__name__}: {e}); "
+                         "take another folder, or move that file away") from e
+
+# %% ../nbs/40_students.ipynb #5369a636
+def _found(folder: Path, name: str) -> str:
     "What a folder holds of the training `name`; refuses that of another."
-    if (folder / _RECORD).exists(): state, found = "finished", read_record(folder)["fingerprint"]
-    elif (folder / _STATE).exists():
-        with safe_open(folder / _STATE, "pt") as f: state, found = "started", json.loads(f.metadata()["record"])["fingerprint"]
-    else: return ""
-    if found != name: raise ValueError(f"{folder} holds a {state} training of other weights, examples or recipe ({found[:8]}, this one is {name[:8]}); take another folder, or resume=False to replace it")
-    return state
+    state, found = _state_of(folder)
+    if found in ("", name): return state
+    if state == "begun": return ""  # a training that was stopped before its first checkpoint: nothing is lost
+    raise ValueError(f"{folder} holds a {state} training of other weights, examples or recipe ({found[:8]}, this one is {name[:8]}); "
+                     "take another folder, or resume=False to replace it")
+
+def _refuse_foreign(lm, folder: Path):
+    "Leave alone what no training wrote, and what the first weights were read from."
+    if lm.folder is not None and folder.resolve() == Path(lm.folder).resolve():
+        raise ValueError(f"{folder} holds the weights that this training begins with; write the student into another folder")
+    if folder.exists() and not folder.is_dir(): raise ValueError(f"{folder} is a file; name a folder for the student")
+    held = [p.name for p in folder.iterdir()] if folder.exists() else []
+    foreign = sorted(name for name in held if not name.startswith((".", "best-")))
+    if foreign and not _state_of(folder)[0]:
+        raise ValueError(f"{folder} holds {', '.join(foreign[:3])}{' ...' * (len(foreign) > 3)}, which no training wrote; "
+                         "take an empty folder, or a new one")
+
+_TRACES = (_STATE, _MARK, "best-*.safetensors", ".new", "..new.*", ".*.safetensors.*", f".{_RECORD}.*", f".{_MARK}.*")
 
 def _clear(folder: Path, names: Sequence[str]):
     for pattern in names:
@@ -500,7 +589,9 @@ def _optimiser(lm, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(_params(lm.net).values(), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps,
                              weight_decay=recipe.weight_decay, fused=lm.net.device.type in ("cpu", "cuda"))
 
-def _step(lm, nll: Callable, optimiser, rows: Sequence[Row], recipe: Recipe, step: int, budget: int, twins: Twins | None = None) -> tuple[float, int]:
+def _step(
+    lm, nll: Callable, optimiser, rows: Sequence[Row], recipe: Recipe, step: int, budget: int, twins: Twins | None = None,
+) -> tuple[float, int]:
     "One update of the weights; returns the loss and the budget that was small enough."
     with torch.random.fork_rng() if recipe.dropout else nullcontext():
         if recipe.dropout:
@@ -508,7 +599,8 @@ def _step(lm, nll: Callable, optimiser, rows: Sequence[Row], recipe: Recipe, ste
             torch.manual_seed(int(np.random.default_rng([recipe.seed, 1, step]).integers(2**62)))
         try: loss, budget = backward(lm, nll, rows, budget, recipe.precision, twins)
         finally: lm.net.eval()
-    if not math.isfinite(loss.item()): raise ValueError(f"the loss is {loss.item()} at step {step + 1}; lower lr={recipe.lr}, or clip={recipe.clip}")
+    if not math.isfinite(loss.item()):
+        raise ValueError(f"the loss is {loss.item()} at step {step + 1}; lower lr={recipe.lr}, or clip={recipe.clip}")
     if recipe.clip: torch.nn.utils.clip_grad_norm_(_params(lm.net).values(), recipe.clip)
     for group in optimiser.param_groups: group["lr"] = lr_at(recipe, step)
     optimiser.step()
@@ -520,7 +612,8 @@ def _score(lm, score: Callable, record: dict, folder: Path):
     step, value = record["step"], [float(score(lm, record["step"])) if world()[0] == 0 else 0.0]
     if world()[1] > 1: dist.broadcast_object_list(value)
     (value,) = value
-    if not math.isfinite(value): raise ValueError(f"the score at step {step} is {value}; score(lm, step) must return a finite number, higher is better")
+    if not math.isfinite(value):
+        raise ValueError(f"the score at step {step} is {value}; score(lm, step) must return a finite number, higher is better")
     record["scores"].append([step, value])
     if value > max([v for s, v in record["scores"][:-1]], default=-math.inf):
         if world()[0] == 0: _save_weights(lm, folder / f"best-{step}.safetensors")
@@ -530,19 +623,21 @@ def _finish(lm, record: dict, recipe: Recipe, folder: Path):
     "Write the student; its record comes last and marks it as finished."
     if recipe.checkpoint == "last": record["chosen_step"] = record["step"]
     else: _load_weights(lm, load_file(folder / f"best-{record['chosen_step']}.safetensors", device=str(lm.net.device)))
-    new = folder / ".new"
-    _clear(folder, [".new"])
-    lm.save(new)
-    for path in sorted(new.iterdir()): os.replace(path, folder / path.name)
-    _write(folder / _RECORD, lambda p: p.write_text(json.dumps(record, indent=1), "utf-8"))
+    with whole_folder(folder / ".new") as new: lm.save(new)
+    names = sorted(p.name for p in (folder / ".new").iterdir())
+    for path in folder.glob("model*.safetensors*"):
+        if path.name not in names: path.unlink()  # of a training that this one replaces
+    for name in names: (folder / ".new" / name).replace(folder / name)
+    sync_folder(folder)
+    write_json(folder / _RECORD, record)
 
 # %% ../nbs/40_students.ipynb #b63ac1cb
-def _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, checkpoint_s, begun, twins):
-    "Steps, scores and checkpoints from where the record stands."
+def _loop(lm, nll, optimiser, rows, recipe, record, job):
+    "Steps, scores and checkpoints from where the record stands; `job` holds what `train` was given beside these."
     counts, cache, before, saved = [len(r.completions) for r in rows], {}, record["seconds"], time.monotonic()
     while record["step"] < recipe.steps:
         chosen = step_rows(rows, batch_at(counts, recipe, record["step"], cache))
-        loss, record["budget_tok"] = _step(lm, nll, optimiser, chosen, recipe, record["step"], record["budget_tok"], twins)
+        loss, record["budget_tok"] = _step(lm, nll, optimiser, chosen, recipe, record["step"], record["budget_tok"], job.twins)
         record["step"] += 1
         record["losses"].append(loss)
         record["n_completions_seen"] += recipe.batch
@@ -550,16 +645,36 @@ def _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, che
         record["n_computed_tok"] += sum(r.n_tok for r in chosen)
         last = record["step"] == recipe.steps
         scored = recipe.checkpoint != "last" and (last or recipe.score_every and record["step"] % recipe.score_every == 0)
-        if scored: _score(lm, score, record, folder)
-        record["seconds"] = before + time.monotonic() - begun
-        if world()[0] == 0 and (scored and not last or time.monotonic() - saved >= checkpoint_s):
-            _save_state(lm, optimiser, record, folder)
+        if scored: _score(lm, job.score, record, job.folder)
+        record["seconds"] = before + time.monotonic() - job.begun
+        if world()[0] == 0 and (scored and not last or time.monotonic() - saved >= job.checkpoint_s):
+            _save_state(lm, optimiser, record, job.folder)
             saved = time.monotonic()
-        if progress: progress(record["step"], recipe.steps, loss)
+        if job.progress: job.progress(record["step"], recipe.steps, loss)
+
+# %% ../nbs/40_students.ipynb #92ea5359
+def name_of(objective: Callable | None) -> str:
+    "The name of an objective: its attribute `name`, or that of the function; empty for the likelihood."
+    if objective is None: return ""
+    name = getattr(objective, "name", None) or getattr(objective, "__name__", "")
+    if not name or name == "<lambda>":
+        raise ValueError(f"the objective {objective!r} has no name, and the fingerprint of a training needs one; "
+                         "give it an attribute `name` that says all that decides it")
+    return str(name)
+
+def _record(lm, name: str, recipe: Recipe, n: dict, form: str, budget_tok: int | None) -> dict:
+    "What is known of a training before its first step."
+    budget = budget_tok or (2048 if lm.net.device.type == "cpu" else 16_384)
+    return dict(fingerprint=name, recipe=recipe.model_dump(), **n, form=form, budget_tok=budget, step=0, chosen_step=0,
+                losses=[], scores=[], n_completions_seen=0, n_label_tok=0, n_computed_tok=0, seconds=0.0)
+
+def _meet():
+    "Where several processes train together, wait for all."
+    if world()[1] > 1: dist.barrier()
 
 # %% ../nbs/40_students.ipynb #27891354
 def train(
-    lm,  # a models.LM; its weights are trained in place, so load it anew for each student
+    lm,  # a sampling.LM; its weights are trained in place, so load it anew for each student
     examples: Sequence[Example],
     recipe: Recipe,
     folder: str | Path,  # of this student alone
@@ -569,28 +684,29 @@ def train(
     resume: bool = True,  # go on from a checkpoint in the folder; False starts over
     checkpoint_s: float = 60.0,  # seconds between two checkpoints
     budget_tok: int | None = None,  # tokens computed at once, to begin with; None: 2,048 on a CPU (its caches), 16,384 elsewhere
+    objective: Callable | None = None,  # objective(net, rows) -> loss, a sum over response tokens; None: the response's likelihood
 ) -> Path:  # the folder, for models.load
     "Train a student and write it with its record (Li et al. 2023, sec. 2: loss on response tokens only)."
     folder, begun, writes = Path(folder), time.monotonic(), world()[0] == 0
-    if recipe.checkpoint != "last" and score is None: raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
+    if recipe.checkpoint != "last" and score is None:
+        raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
+    _refuse_foreign(lm, folder)
     rows, n = tokenise(lm, examples, recipe, eos)
-    name = fingerprint(lm, rows, recipe)
-    if not resume and writes: _clear(folder, [_RECORD, _STATE, "best-*.safetensors"])
+    name = fingerprint(lm, rows, recipe, name_of(objective))
+    _meet()
+    if not resume and writes: _clear(folder, [_RECORD, *_TRACES])
     _meet()
     found = _found(folder, name)
     if found != "finished":
-        folder.mkdir(parents=True, exist_ok=True)
-        nll, optimiser = choose_nll(lm, rows), _optimiser(lm, recipe)
-        record = dict(fingerprint=name, recipe=recipe.model_dump(), **n, form=nll.__name__, budget_tok=budget_tok or (2048 if lm.net.device.type == "cpu" else 16_384),
-                      step=0, chosen_step=0, losses=[], scores=[], n_completions_seen=0, n_label_tok=0, n_computed_tok=0, seconds=0.0)
-        if found: record = _load_state(lm, optimiser, folder)
+        if writes: write_text(folder / _MARK, name)
+        nll, optimiser = objective or choose_nll(lm, rows), _optimiser(lm, recipe)
+        record = _record(lm, name, recipe, n, name_of(nll), budget_tok)
+        if found == "started": record = _load_state(lm, optimiser, folder)
         _meet()
-        with _twins(lm, recipe) as twins: _loop(lm, nll, optimiser, rows, recipe, record, folder, score, progress, checkpoint_s, begun, twins)
+        with _twins(lm, recipe) as twins:
+            job = SimpleNamespace(folder=folder, score=score, progress=progress, checkpoint_s=checkpoint_s, begun=begun, twins=twins)
+            _loop(lm, nll, optimiser, rows, recipe, record, job)
         if writes: _finish(lm, record, recipe, folder)
-    if writes: _clear(folder, [_STATE, "best-*.safetensors", ".new", ".*.safetensors.*", ".tmp*", f".{_RECORD}.*"])
+    if writes: _clear(folder, _TRACES)
     _meet()
     return folder
-
-def _meet():
-    "Where several processes train together, wait for all."
-    if world()[1] > 1: dist.barrier()

@@ -1,5 +1,6 @@
 """Draws are exact, repeatable and equal to what `transformers` itself would do."""
 import json
+import os
 from itertools import product
 
 import numpy as np
@@ -7,14 +8,15 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from tokenizers import Tokenizer, decoders, models as kinds, pre_tokenizers, processors, trainers
-from transformers import (GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models as kinds, normalizers, pre_tokenizers, processors, trainers
+from transformers import (Gemma3Config, Gemma3ForConditionalGeneration, GenerationConfig, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
                           OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForConditionalGeneration,
                           BloomConfig, BloomForCausalLM)
 
 from cotstudy import sampling
 from cotstudy.decoding import Decoding, Request, choose, distribution, draw_key, invert, prompt_id, uniforms
-from cotstudy.models import folder_id, load, scratch
+from cotstudy.models import folder_id, folder_stamp, load, scratch, threads
 from cotstudy.recorded import Recorded
 from cotstudy.sampling import LM, divergence, logprobs, shares_prefixes
 
@@ -90,7 +92,7 @@ def generate(lm, prompt, n):
 
 def test_greedy_equals_generate_token_for_token(lm):
     got = run(lm, [Request(p) for p in PROMPTS], Decoding(max_tok=24))
-    assert shares_prefixes(lm) == (lm.name in FAST)
+    assert (set(v for k, v in lm.tried.items() if isinstance(k, int)) == {"shared"}) == shares_prefixes(lm) == (lm.name in FAST)
     for p in PROMPTS: assert got[p, 0].token_ids.tolist() == generate(lm, p, 24), p
     assert len({len(c.token_ids) for c in got.values()}) > 1 or lm.name in ("mistral", "bloom", "t5")
 
@@ -128,12 +130,13 @@ def test_a_draw_does_not_depend_on_batch_or_order(name):
     assert n_all - n_same <= max(1, 0.001 * n_all)
 
 
-def test_both_engines_make_the_same_draws(llama):
+def test_all_ways_make_the_same_draws(llama, monkeypatch):
     hot, asked = Decoding(temperature=1.0, max_tok=30, stop=("e",)), [Request(p, tuple(range(9))) for p in PROMPTS]
     shared = run(llama, asked, hot, 20)
-    waves = make_lm("llama")
-    waves._shares = False
-    for key, c in run(waves, asked, hot, 20).items(): assert (c.text, c.finish, c.n_tok) == (shared[key].text, shared[key].finish, shared[key].n_tok)
+    for way in ("padded", "level", "single", "whole"):
+        monkeypatch.setattr(sampling, "way_of", lambda *a: way)
+        for key, c in run(llama, asked[: 5 if way == "padded" else 2], hot, 20).items():
+            assert (c.text, c.finish, c.n_tok) == (shared[key].text, shared[key].finish, shared[key].n_tok)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "t5"])
@@ -191,11 +194,9 @@ def test_stop_text_of_characters_made_of_several_tokens(llama):
     ids = np.array(TOKENIZER("ab é cd")["input_ids"], np.int32)
     how = Decoding(stop=("é",))
     places = sampling._Places(llama, how, 1)
-    places.tokens[0, : len(ids)] = ids
     hit = []
     for n in range(1, len(ids) + 1):
-        places.n_tok[0] = n
-        hit.append(bool(places.may_stop[ids[n - 1]]) and places._stopped(0))
+        hit.append(bool(places.may_stop[ids[n - 1]]) and places.stopped(ids[:n]))
     assert hit.index(True) == next(n for n in range(len(ids)) if "é" in TOKENIZER.decode(ids[: n + 1].tolist()))
 
 
@@ -358,3 +359,182 @@ def test_recorded_completions_are_repeated_and_nothing_is_invented():
     with pytest.raises(ValueError, match="twice"): Recorded(pd.concat([table, table]), "old")
     with pytest.raises(ValueError, match="lack"): Recorded(table.drop(columns="text"), "old")
     assert Recorded(table, "old").id == model.id != Recorded(table.assign(text="w"), "old").id
+
+
+# ---- texts and ids
+
+def sentencepiece(bos=True):
+    "Like Llama 2: a space in front of every text, bytes for what is unknown, BOS."
+    tok = Tokenizer(kinds.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tok.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tok.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    special = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
+    tok.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=420, special_tokens=special, show_progress=False, max_token_length=8))
+    if bos: tok.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def small_llama(tok, **kw):
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(intermediate_size=64, **SMALL, **dict(dict(vocab_size=len(tok), eos_token_id=None, bos_token_id=None), **kw)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet="AQ: 35\n.+", min_size=1, max_size=12), st.text(alphabet="aA: 35\n.+", min_size=1, max_size=12))
+def test_prompt_and_completion_join_as_the_text_does(prompt, completion):
+    for tok in (TOKENIZER, sentencepiece()):
+        lm = READERS.setdefault(len(tok), LM(small_llama(tok), tok, "r", "r"))
+        ids = lm.prompt_ids(prompt) + lm.completion_ids(completion)
+        assert lm.tokenizer.decode(ids, skip_special_tokens=True) == prompt.removeprefix(" " * (len(tok) != V)) + completion or prompt[0] == " "
+        assert lm.decode(lm.completion_ids(completion)) == completion
+
+
+READERS: dict = {}
+
+
+def test_a_token_without_an_embedding_is_refused():
+    tok = make_tokenizer()
+    lm = LM(small_llama(tok), tok, "small", "small")
+    tok.add_tokens(["[STEP]"])
+    for asked in (lambda: lm.prompt_ids("A [STEP]"), lambda: lm.completion_ids("[STEP]"), lambda: run(lm, [Request("[STEP]")], Decoding())):
+        with pytest.raises(ValueError, match=r"'\[STEP\]'\) has no embedding: 'small' has 320"): asked()
+
+
+def test_without_an_eos_nothing_can_end():
+    tok = make_tokenizer()
+    tok.eos_token = None
+    lm = LM(small_llama(tok), tok, "endless", "endless")
+    with pytest.raises(ValueError, match="has no EOS"): lm.completion_ids("A", eos=True)
+    assert lm.eos_ids == () and run(lm, [Request("A")], Decoding(max_tok=3))["A", 0].finish == "length"
+
+
+def test_a_saved_model_stops_at_every_eos_that_is_known(tmp_path):
+    tok = make_tokenizer(bos=True)
+    lm = LM(small_llama(tok, eos_token_id=2), tok, "two", "two")  # the tokenizer says 1, the configuration 2
+    assert lm.eos_ids == (1, 2)
+    before = lm.net.generation_config
+    lm.save(tmp_path / "a")
+    assert GenerationConfig.from_pretrained(tmp_path / "a").eos_token_id == [1, 2] and lm.net.generation_config is before
+    lm.net.generation_config.temperature = 0.5  # without do_sample: transformers would refuse to write it
+    lm.save(tmp_path / "b")
+    saved = GenerationConfig.from_pretrained(tmp_path / "b")
+    assert saved.eos_token_id == [1, 2] and saved.temperature in (None, 1.0)
+
+
+# ---- identity
+
+def test_an_id_follows_the_files_and_is_not_computed_twice(tmp_path, monkeypatch):
+    from cotstudy import models
+    lm, a = make_lm("llama"), tmp_path / "a"
+    lm.net.get_output_embeddings().bias = None
+    lm.save(a)
+    hashed, real = [], models._hash
+    monkeypatch.setattr(models, "_hash", lambda folder: hashed.append(folder) or real(folder))
+    first = folder_id(a)
+    for p in a.iterdir(): os.utime(p, (1e9, 1e9))
+    monkeypatch.setattr(models.time, "time_ns", lambda: int(4e18))  # long after
+    stamp = folder_stamp(a)
+    assert folder_id(a) == folder_id(str(a)) == first and len(hashed) == 2
+    data = (a / "model.safetensors").read_bytes()
+    (a / "model.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # as long as before
+    os.utime(a / "model.safetensors", (1e9, 1e9))  # and, it says, as old
+    assert folder_stamp(a) != stamp and folder_id(a) != first
+    assert load(a).id == folder_id(a) and load(a, dtype="bfloat16").id == folder_id(a) + "/bfloat16"
+
+
+# ---- damaged models
+
+def edit_json(name, **changes):
+    def edit(folder): (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | changes))
+    return edit
+
+
+def edit_tensors(change):
+    def edit(folder):
+        held = load_file(folder / "model.safetensors")
+        change(held)
+        save_file(held, folder / "model.safetensors", {"format": "pt"})
+    return edit
+
+
+def cut(name, n): return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:n])
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+DAMAGE = {
+    "missing tensor": (edit_tensors(lambda t: t.pop(UP)), ValueError, f"lacks {UP}"),
+    "missing head": (edit_tensors(lambda t: t.pop("lm_head.weight")), ValueError, "lacks lm_head.weight"),
+    "fewer layers than configured": (edit_json("config.json", num_hidden_layers=3), ValueError, r"lacks model.layers.2.*\(9\)"),
+    "more layers than configured": (edit_json("config.json", num_hidden_layers=1), ValueError, "holds model.layers.1.*larger or another model"),
+    "a bias that is not configured": (edit_tensors(lambda t: t.update({UP[:-6] + "bias": torch.ones(64)})), ValueError, "holds .*up_proj.bias"),
+    "wrong shape": (edit_tensors(lambda t: t.update({UP: torch.ones(3, 32)})), ValueError, "wrong shapes of .*up_proj"),
+    "wrong width": (edit_json("config.json", hidden_size=64), ValueError, "wrong shapes of"),
+    "not a number": (edit_tensors(lambda t: t[UP][0].fill_(float("nan"))), ValueError, f"{UP} holds 32 values that are no numbers"),
+    "infinite": (edit_tensors(lambda t: t[UP][0, 0].fill_(float("inf"))), ValueError, f"{UP} holds 1 values"),
+    "whole numbers": (edit_tensors(lambda t: t.update({UP: t[UP].to(torch.int32)})), ValueError, f"{UP} holds I32, expected one of F64, F32"),
+    "cut weights": (cut("model.safetensors", -50), ValueError, "no complete safetensors file"),
+    "cut header": (cut("model.safetensors", 20), ValueError, r"\(20 bytes\) is no complete safetensors file"),
+    "empty weights": (cut("model.safetensors", 0), ValueError, "no complete safetensors file"),
+    "a pointer": (lambda d: (d / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n"), ValueError, "git lfs pull"),
+    "cut configuration": (cut("config.json", 30), ValueError, "config.json is no JSON"),
+    "unknown architecture": (edit_json("config.json", model_type="no-such-model"), ValueError, "describes no model"),
+    "no language model": (edit_json("config.json", model_type="vit", architectures=["ViTModel"]), ValueError, "reads and writes text"),
+    "no tokenizer": (lambda d: [(d / k).unlink() for k in ("tokenizer.json", "tokenizer_config.json")], FileNotFoundError, "has no tokenizer"),
+    "only its configuration": (lambda d: (d / "tokenizer.json").unlink(), FileNotFoundError, "has no tokenizer"),
+    "cut tokenizer": (cut("tokenizer.json", 500), ValueError, "tokenizer of .* cannot be read"),
+    "a lost shard": (lambda d: ((d / "model.safetensors").rename(d / "model-00001-of-00002.safetensors"), (d / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {UP: "model-00002-of-00002.safetensors"}}))), FileNotFoundError, "lacks model-00002-of-00002"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_model_is_refused_in_one_clear_line(damage, tmp_path):
+    edit, error, words = DAMAGE[damage]
+    tok = make_tokenizer()
+    folder = LM(small_llama(tok), tok, "x", "x").save(tmp_path / "m")
+    load(folder)
+    edit(folder)
+    with pytest.raises(error, match=words) as e: load(folder)
+    assert "\n" not in str(e.value) and len(str(e.value)) < 700
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "t5", "bloom"])
+def test_shared_and_extra_tensors_are_no_damage(name, tmp_path):
+    "Tied embeddings are stored once; a head of its own, as reward models have, is left aside."
+    torch.manual_seed(0)
+    lm = LM(NETS[name](), make_tokenizer(eos_last=True) if name == "t5" else TOKENIZER, name, name)
+    lm.save(tmp_path / "m")
+    edit_tensors(lambda t: t.update({"v_head.weight": torch.ones(1, 32)}))(tmp_path / "m")
+    assert load(tmp_path / "m").n_params == lm.n_params
+
+
+def test_the_text_part_of_a_model_that_also_sees(tmp_path):
+    tok = make_tokenizer(bos=True)
+    tok.add_special_tokens({"additional_special_tokens": ["<img>"]})
+    text = dict(vocab_size=len(tok), intermediate_size=64, num_key_value_heads=2, head_dim=16, max_position_embeddings=128, query_pre_attn_scalar=16, **SMALL)
+    sight = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16)
+    config = Gemma3Config(text_config=text, vision_config=sight, eos_token_id=[1], image_token_id=len(tok) - 1, mm_tokens_per_image=4)
+    torch.manual_seed(0)
+    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "m")
+    tok.save_pretrained(tmp_path / "m")
+    lm = load(tmp_path / "m")
+    got = run(lm, [Request(p) for p in PROMPTS[:3]], Decoding(max_tok=8))
+    for p in PROMPTS[:3]: assert got[p, 0].token_ids.tolist() == generate(lm, p, 8)
+    with pytest.raises(ValueError, match="128 positions"): run(lm, [Request("A")], Decoding(max_tok=200))
+
+
+def test_numbers_that_overflow_are_no_draws():
+    tok = make_tokenizer()
+    lm = LM(small_llama(tok), tok, "hot", "hot")
+    with torch.no_grad(): lm.net.lm_head.weight.fill_(1e38)
+    with pytest.raises(ValueError, match="log-probability of a token"): run(lm, [Request("A")], Decoding(max_tok=3))
+
+
+def test_threads_come_back_however_blocks_overlap():
+    before = torch.get_num_threads()
+    first, second = threads(before + 1), threads(before + 2)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert torch.get_num_threads() == before

@@ -1,5 +1,6 @@
 "The seams of students: exact losses, exact resume, nothing cut in silence, memory that runs out."
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -15,10 +16,11 @@ from tokenizers import Tokenizer, models as tokenizer_models, pre_tokenizers
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM,
                           PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration)
 
+from cotstudy import students
 from cotstudy.models import load
 from cotstudy.sampling import LM
 from cotstudy.students import (SCOTD, Example, Recipe, Row, Twins, backward, batch_at, choose_nll, encoded_nll, epoch_order, fingerprint, ho_recipe, lr_at,
-                               out_of_memory, padded_nll, parts_of, read_record, shared_nll, step_rows, threads, tokenise, train)
+                               out_of_memory, padded_nll, parts_of, read_record, shared_nll, single_nll, step_rows, threads, tokenise, train)
 
 V = 60
 
@@ -439,6 +441,119 @@ def test_fingerprint_sees_tokens_weights_and_recipe():
     names = {fingerprint(lm, rows, recipe), fingerprint(model(seed=1), rows, recipe), fingerprint(lm, rows[1:], recipe), fingerprint(lm, rows, Recipe(seed=1)),
              fingerprint(lm, tokenise(lm, examples(), recipe, False)[0], recipe)}
     assert len(names) == 5 and fingerprint(model(), rows, recipe) in names
+
+
+# ---- whose folder
+
+def test_files_that_no_training_wrote_are_left_alone(tmp_path):
+    (tmp_path / "thesis.docx").write_bytes(b"years")
+    for resume in (True, False):
+        with pytest.raises(ValueError, match="holds thesis.docx, which no training wrote"):
+            train(model(), examples(), Recipe(steps=1, batch=2), tmp_path, eos=True, resume=resume)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.docx"]
+    (tmp_path / "train.json").write_text('{"lines": "TGV"}')  # a file of that name, not of that kind
+    for resume in (True, False):
+        with pytest.raises(ValueError, match="no record of a training"):
+            train(model(), examples(), Recipe(steps=1, batch=2), tmp_path, eos=True, resume=resume)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="is a file"): train(model(), examples(), Recipe(steps=1, batch=2), tmp_path / "file", eos=True)
+
+
+def test_the_first_weights_are_not_written_over(tmp_path):
+    base, recipe = model().save(tmp_path / "base"), Recipe(steps=2, batch=2)
+    before = (base / "model.safetensors").read_bytes()
+    for resume in (True, False):
+        with pytest.raises(ValueError, match="begins with"): train(load(base), examples(), recipe, tmp_path / "x/../base", eos=True, resume=resume)
+    student = train(load(base), examples(), recipe, tmp_path / "s", eos=True)
+    for resume in (True, False):  # nor those of a student that is trained further
+        with pytest.raises(ValueError, match="begins with"): train(load(student), examples(1), recipe, student, eos=True, resume=resume)
+    assert (base / "model.safetensors").read_bytes() == before
+
+
+def test_a_training_stopped_before_its_first_checkpoint_holds_nothing_back(tmp_path):
+    def stop(step, steps, loss): raise Stop
+    with pytest.raises(Stop): train(model(), examples(), Recipe(steps=5, batch=2), tmp_path, eos=True, progress=stop)
+    assert [p.name for p in tmp_path.iterdir()] == [".training"]
+    (tmp_path / "config.json").write_text("{}")  # killed while the student of that training was put in its place
+    train(model(seed=1), examples(), Recipe(steps=2, batch=2), tmp_path, eos=True)
+    assert load(tmp_path).kind == "decoder" and not (tmp_path / ".training").exists()
+
+
+def test_a_damaged_checkpoint_is_said_so(tmp_path):
+    def stop(step, steps, loss):
+        if step == 2: raise Stop
+    with pytest.raises(Stop): train(model(), examples(), Recipe(steps=5, batch=2), tmp_path, eos=True, progress=stop, checkpoint_s=0)
+    state = tmp_path / "checkpoint.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(ValueError, match="checkpoint.safetensors that is no record"): train(model(), examples(), Recipe(steps=5, batch=2), tmp_path, eos=True)
+
+
+# ---- objectives
+
+def smoothed(net, rows):
+    "Half the likelihood, half that of a uniform guess: a toy."
+    nll = padded_nll(net, rows)
+    return 0.5 * nll + 0.5 * sum(len(c) * w for r in rows for c, w in zip(r.completions, r.weights)) * math.log(V)
+
+
+class Scaled:
+    "An objective with a parameter, which its name says."
+    def __init__(self, by): self.by, self.name = by, f"nll times {by}"
+    def __call__(self, net, rows): return self.by * shared_nll(net, rows)
+
+
+def test_an_objective_is_what_is_minimised(tmp_path):
+    recipe = Recipe(steps=4, batch=6, lr=1e-2, clip=0.0, chains_per_visit=2)
+    for name, objective in dict(none=None, toy=smoothed, one=Scaled(1), five=Scaled(5)).items():
+        train(model(), examples(), recipe, tmp_path / name, eos=True, objective=objective, budget_tok=60)
+    none, toy, one, five = (read_record(tmp_path / k) for k in ("none", "toy", "one", "five"))
+    assert len({r["fingerprint"] for r in (none, toy, one, five)}) == 4
+    assert (none["form"], toy["form"], one["form"]) == ("shared_nll", "smoothed", "nll times 1")
+    assert one["losses"] == none["losses"] and five["losses"][0] == pytest.approx(5 * none["losses"][0], rel=1e-6)
+    assert toy["losses"][0] == pytest.approx(0.5 * none["losses"][0] + 0.5 * math.log(V), rel=1e-5)
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "none/model.safetensors").read_bytes()
+
+
+def test_an_objective_needs_a_name_and_a_folder_of_its_own(tmp_path):
+    recipe = Recipe(steps=1, batch=2)
+    with pytest.raises(ValueError, match="has no name"): train(model(), examples(), recipe, tmp_path, eos=True, objective=lambda net, rows: shared_nll(net, rows))
+    train(model(), examples(), recipe, tmp_path, eos=True)
+    with pytest.raises(ValueError, match="finished training of other"): train(model(), examples(), recipe, tmp_path, eos=True, objective=Scaled(2))
+    rows = tokenise(model(), examples(), recipe, True)[0]
+    assert fingerprint(model(), rows, recipe) == fingerprint(model(), rows, recipe, "") != fingerprint(model(), rows, recipe, "nll times 2")
+
+
+# ---- the trial
+
+def leaky(net, rows):
+    "Right for any one row, wrong as soon as two different rows are computed together."
+    return shared_nll(net, rows) * (1 if len(rows) == 1 else 1.01)
+
+
+@pytest.mark.parametrize("n", [1, 2, 40])
+def test_a_form_that_leaks_between_rows_is_not_taken(n, monkeypatch):
+    rows = [Row(f"i{k}", tuple(range(3, 5 + k)), (tuple(range(20, 23 + k % 7)),), (1,)) for k in range(n)]
+    assert choose_nll(model(), rows) is shared_nll
+    monkeypatch.setattr(students, "shared_nll", leaky)
+    assert choose_nll(model(), rows) is padded_nll
+    monkeypatch.setattr(students, "padded_nll", leaky)
+    assert choose_nll(model(), rows) is single_nll
+
+
+@pytest.mark.parametrize("error", [RuntimeError("sizes"), KeyError("x"), IndexError("x"), NotImplementedError(), AssertionError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_whatever_a_form_raises_is_a_refusal(error, monkeypatch):
+    def refuses(net, rows): raise error
+    monkeypatch.setattr(students, "shared_nll", refuses)
+    lm = model()
+    assert choose_nll(lm, random_rows()) is padded_nll and lm.net.config._attn_implementation != "cotstudy_rows"
+
+
+def test_the_trial_leaves_no_trace():
+    lm, state = model("gpt2", dropout=0.3), torch.random.get_rng_state()
+    before = {k: v.clone() for k, v in lm.net.state_dict().items()}
+    choose_nll(lm, random_rows())
+    assert all(torch.equal(v, before[k]) for k, v in lm.net.state_dict().items()) and all(p.grad is None for p in lm.net.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state) and not lm.net.training
 
 
 def kill_recipe(): return Recipe(steps=60, batch=8, lr=1e-2, warmup=5, chains_per_visit=2, checkpoint="gold", score_every=10)
