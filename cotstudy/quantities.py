@@ -6,7 +6,7 @@
 __all__ = ['BOLD', 'plain_characters', 'unlatex', 'unwrap', 'unbold', 'digits_for_words', 'plain_numbers', 'Quantity', 'written',
            'quantities', 'number_of', 'same_number']
 
-# %% ../nbs/11_quantities.ipynb #9498e719
+# %% ../nbs/11_quantities.ipynb #c7e2b9d3
 """What an answer is wrapped in (markdown, LaTeX, tags, look-alike characters), taken off; and the one number that a piece of text is,
 as an exact fraction, or nothing. It serves gold answers (`tasks`) and predictions (`answers`) alike, and knows neither questions nor rules."""
 from decimal import Context, Decimal
@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import NamedTuple
 import re, unicodedata
 
-# %% ../nbs/11_quantities.ipynb #468ec21b
+# %% ../nbs/11_quantities.ipynb #3ffbd5d3
 _RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "₀₁₂₃₄₅₆₇₈₉"
 _ALIKE = str.maketrans({**dict.fromkeys("−‒﹣－‑", "-"), **dict.fromkeys("“”„«»", '"'), **dict.fromkeys("‘’‚ʼ", "'"), **dict.fromkeys("×✕∙·⋅", "*"),
                         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\ufe0f", ""), "⁄": "/", "∕": "/", "÷": "/", "٫": ".", "٬": ",", "。": ". ", "≃": "≈", "≅": "≈", "\r": "\n"})
@@ -32,7 +32,7 @@ def plain_characters(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_ALIKE)).translate(_ALIKE)
     return re.sub(r"[^\x00-\x7f]", lambda m: str(unicodedata.decimal(m[0], m[0])), text)
 
-# %% ../nbs/11_quantities.ipynb #ebb2e76c
+# %% ../nbs/11_quantities.ipynb #262f38ce
 BOLD = ("\x02", "\x03")  # around what was bold
 _INNER = r"(?>[^{}]|\{(?>[^{}]|\{[^{}]*+\})*+\})*+"  # text with braces in it, two deep
 _BOX = rf"\\(?:boxed|fbox|framebox)\s*+\{{({_INNER})\}}"
@@ -50,7 +50,7 @@ def unlatex(text: str) -> str:
     text = re.sub(_BOX, r"\n#### \1\n", text)
     return re.sub(r"\\[()\[\]]", " ", text)
 
-# %% ../nbs/11_quantities.ipynb #7cfd51da
+# %% ../nbs/11_quantities.ipynb #ffcc5a38
 def unwrap(text: str) -> str:
     "Text without markdown, tags and LaTeX's dress; what was bold stands between the marks BOLD."
     text = text.replace("\0", "").replace(BOLD[0], "").replace(BOLD[1], "")
@@ -71,7 +71,7 @@ def unbold(text: str) -> str:
     "Text without the marks of bold."
     return text.replace(BOLD[0], "").replace(BOLD[1], "")
 
-# %% ../nbs/11_quantities.ipynb #0693f386
+# %% ../nbs/11_quantities.ipynb #8ba56cbb
 _ONES = dict(zip("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), range(20)))
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
 _SCALES = dict(dozen=12, hundred=100, thousand=10**3, million=10**6, billion=10**9, trillion=10**12)
@@ -105,7 +105,7 @@ def digits_for_words(text: str) -> str:
     "Number words as digits: 'two and a half hours' -> '2 1/2 hours'."
     return _WORDS.sub(_one_word, text)
 
-# %% ../nbs/11_quantities.ipynb #c6e33243
+# %% ../nbs/11_quantities.ipynb #871bc001
 _FRAC = re.compile(r"\\[dtc]?frac\s*+(?:\{([^{}]*+)\}|(\d))\s*+(?:\{([^{}]*+)\}|(\d))")
 _CURRENCY = re.compile(r"\b(?:US|AU|CA|HK|NZ|A|C|R)\$|\b(?:USD|EUR|GBP|CHF|INR|Rs\.?)\s*+(?=[-\d.])|[$\u20ac\u00a3\u00a5\u20b9]")
 
@@ -129,7 +129,7 @@ def plain_numbers(text: str) -> str:
     text = re.sub(r"(?<![\d.,/:^])(?<!\d[ '])\d{1,3}(?:([ '])\d{3}(?:\1\d{3})*+)(?![\d/:^]|[ '.,]\d{4}|-[a-z]|[ ']\d)", lambda m: re.sub("[ ']", "", m[0]), text)
     return re.sub(r"\(\s*+(-?[\d.]++)\s*+\)", r" \1 ", text)
 
-# %% ../nbs/11_quantities.ipynb #9606260e
+# %% ../nbs/11_quantities.ipynb #680a7d41
 class Quantity(NamedTuple):
     "A number in a text."
     value: Fraction | None  # None: a time or ratio such as 12:30
@@ -170,7 +170,7 @@ def written(value: Fraction) -> str:
     text = f"{out:f}" if twos == 1 else f"{Context(prec=max(12, len(str(int(abs(value)))) + 11)).plus(out):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
-# %% ../nbs/11_quantities.ipynb #218e391e
+# %% ../nbs/11_quantities.ipynb #5a97ca82
 _SIGN = re.compile(r"(?:(?P<word>\b(?:minus|negative)\s)|(?P<sign>[-+])(?P<gap>\s?))$", re.I)
 _TAKEN_FROM = re.compile(r"(?:[\d)%\]}]\s?|(?<![A-Za-z])[A-Za-z]\s?)$")
 
@@ -197,7 +197,7 @@ def quantities(text: str) -> list[Quantity]:  # of a text that went through plai
         else: out.append(Quantity(sign * value, bool(m["percent"]), start, m.end(), written(sign * value) + ("%" if m["percent"] else "")))
     return out
 
-# %% ../nbs/11_quantities.ipynb #53e9eca1
+# %% ../nbs/11_quantities.ipynb #0df73b17
 def number_of(text: str) -> Quantity | None:
     "The number that a text is, or None where it is anything else."
     if len(text) > 2000: return None
