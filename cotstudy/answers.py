@@ -16,18 +16,21 @@ import re
 import pandas as pd
 
 from .instances import Task
-from .quantities import BOLD, Quantity, digits_for_words, number_of, plain_characters, plain_numbers, quantities, same_number, unbold, unwrap
+from .quantities import BOLD, Quantity, digits_for_words, number_of, plain_numbers, quantities, same_number, unbold, unwrap
 from .sources import LETTERS, PINS, SOURCES, at_hand, read_jsonl, worded
 from .tasks import load, outline
 
-# %% ../nbs/18_answers.ipynb #fe2a2377
+# %% ../nbs/18_answers.ipynb #3c057ead
 HEAD, TAIL = 2_000, 4_000  # characters that are read of a longer text: an answer stands at its beginning or at its end
 
-_CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(?:is|was|(?:would|must|should|will|has\s+to|could|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
+_CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(?:is|was|(?:would|must|should|will|has\s+to|could"
+    r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
                   r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?"
-                  r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method|example|\d+[.)]\s))|--+>|答案\s*[是为:]+", re.I)
+                  r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
+                  r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+", re.I)
 _TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|solution|conclusion)\s*[:=]", re.I | re.M)
-_NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human)\s*:|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+|correct\s+)?answer)(?=\s)", re.I)
+_NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human)\s*:|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
+    r"|correct\s+)?answer)(?=\s)", re.I)
 
 def _opened(text: str) -> str:
     "A text without its wrappers, at a length that can be read, up to the next question that a model asks itself."
@@ -43,9 +46,11 @@ def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     at = next((e for e in ends if text[e:].strip(" .:\n*\"")), None)
     return (text, False) if at is None else (text[at:], True)
 
-# %% ../nbs/18_answers.ipynb #162bd130
-_TURN = re.compile(r"(?:^|(?<=[.!?,;:\n—-])|(?<=\())\s*(?:(?:(?:but|and|oh|hmm+|ah)[\s,.—-]+)*(?:no[\s,.—-]+)?(?:wait|edit|update|hold\s+on|actually|correction|sorry|oops|scratch\s+that|strike\s+that|on\s+second\s+thoughts?"
-                   r"|on\s+reflection|i\s+meant?|let\s+me\s+(?:re|double)[\w-]*|i\s+(?:made|see)\s+(?:a|an|my)\s+(?:mistake|error)|or\s+rather|make\s+that|hmm+)\b[\s,.:;!—-]*)+", re.I)
+# %% ../nbs/18_answers.ipynb #fd58186b
+_TURN = re.compile(r"(?:^|(?<=[.!?,;:\n—-])|(?<=\())\s*(?:(?:(?:but|and|oh|hmm+|ah)[\s,.—-]+)*(?:no[\s,.—-]+)?(?:wait|edit|update"
+    r"|hold\s+on|actually|correction|sorry|oops|scratch\s+that|strike\s+that|on\s+second\s+thoughts?"
+                   r"|on\s+reflection|i\s+meant?|let\s+me\s+(?:re|double)[\w-]*|i\s+(?:made|see)\s+(?:a|an|my)\s+(?:mistake|error)"
+                   r"|or\s+rather|make\s+that|hmm+)\b[\s,.:;!—-]*)+", re.I)
 _NO = re.compile(r"(?<=[.,;?!—-])\s*no[,:;.!—]\s*(?=\S)|(?<=[.,;?!—-])\s*no\s+(?=it\b|the\b|[-\d(])", re.I)
 _TAKEN_BACK = re.compile(r"\b(?:wrong|incorrect|mistake|error|not|no|\w+n't|never)\b", re.I)
 
@@ -61,19 +66,32 @@ def _settled(text: str, read: Callable[[str], str | None], no: bool = True) -> s
         if _TAKEN_BACK.search(piece): return None
     return None
 
-# %% ../nbs/18_answers.ipynb #a2a96dbe
-_REJECTED = re.compile(r"(?:\bnot|\bno\s+longer|\bthought|\bopposed\s+to|\bup\s+from|\bdown\s+from|n't|\bneither|\bnor|\brather\s+than|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
-_BOUND = re.compile(r"(?:\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|over|under|above|below|past|up\s+to|between|from|either|log|sin|cos|tan|sqrt)\s*\(?|[<>≤≥±√^_|]\s*=?\s*[({]*|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
-_ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|with|during|since|until|to|all|both|other|another|step|number|part|question|option|chapter|page|day|case|these|those|the)\s+"
-                    r"(?:(?:the|an?|all|each|every|his|her|their|its|my|our|your|other|these|those|another)\s+)?(?:(?<=the\s)(?:first|last|next)\s+)?(?:only\s+|about\s+)?$", re.I)
-_UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|ml|[lL]|kWh|[kM]?W|V|A|Hz|k?Pa|J|N|C|F|K|st|nd|rd|th|am|pm|AM|PM|px|[kMGT]B|cc|dB|gal|ha|mol|k?cal)"
+# %% ../nbs/18_answers.ipynb #b2bba706
+_REJECTED = re.compile(r"(?:\bnot|\bno\s+longer|\bthought|\bopposed\s+to|\bup\s+from|\bdown\s+from|n't|\bneither|\bnor|\brather\s+than"
+    r"|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make"
+    r"|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
+_BOUND = re.compile(r"(?:\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|over|under|above|below"
+    r"|past|up\s+to|between|from|either|log|sin|cos|tan|sqrt)\s*\(?|[<>≤≥±√^_|]\s*=?\s*[({]*|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{"
+    r"|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
+_ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|with|during|since|until|to|all|both|other|another|step|number"
+    r"|part|question|option|chapter|page|day|case|these|those|the)\s+"
+                    r"(?:(?:the|an?|all|each|every|his|her|their|its|my|our|your|other|these|those|another)\s+)?(?:(?<=the\s)(?:first"
+                    r"|last|next)\s+)?(?:only\s+|about\s+)?$", re.I)
+_UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|ml|[lL]|kWh|[kM]?W|V|A|Hz|k?Pa|J|N|C|F|K|st|nd|rd|th|am"
+    r"|pm|AM|PM|px|[kMGT]B|cc|dB|gal|ha|mol|k?cal)"
          r"(?:\^[23])?(?![A-Za-z\d^])")
 _PART = re.compile(  # what follows a number that is only a part of something
-    rf"(?!{_UNIT})(?:[A-Za-z]{{1,2}}(?![A-Za-z])|sin|cos|tan|log|sqrt|_)|\s?\\(?!end|newline|hline|mu|deg)[A-Za-z]|\s?[\^√π∞±≤≥<>]"  # 5x, 5\pi, 5^n
-    r"|[,.:]\d|\s?[*+]\s?[\w(.\\-]|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
-    r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|pi|root|point)\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
-_JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\b|\band\b|\bto\b|\bby\b|\bx\b|\bvs\b|&)\s*)+(?:(?:also|maybe|perhaps|about)\s+)?(?:[A-Za-z]\s*=\s*)?"
-                     r"|\s*(?:feet|foot|ft|'|hours?|hrs?|h|minutes?|mins?|m|lbs?|pounds?|dollars|years?|weeks?|days?|months?|meters?|metres?|km|kg|degrees?)\s*", re.I)
+    rf"(?!{_UNIT})(?:[A-Za-z]{{1,2}}(?![A-Za-z])|sin|cos|tan|log|sqrt|_)|\s?\\(?!end|newline|hline|mu|deg)[A-Za-z]"
+    rf"|\s?[\^√π∞±≤≥<>]"  # 5x, 5\pi, 5^n
+    r"|[,.:]\d|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
+    r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
+    r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
+    r"|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|pi|root|point|or\s+(?:more|less|fewer"
+    r"|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
+_JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\b|\band\b|\bto\b|\bby\b|\bx\b|\bvs\b|&)\s*)+(?:(?:also"
+    r"|maybe|perhaps|about)\s+)?(?:[A-Za-z]\s*=\s*)?"
+                     r"|\s*(?:feet|foot|ft|'|hours?|hrs?|h|minutes?|mins?|m|lbs?|pounds?|dollars|years?|weeks?|days?|months?|meters?"
+                     r"|metres?|km|kg|degrees?)\s*", re.I)
 
 class Said(NamedTuple):
     "A number in a sentence, and what the sentence makes of it."
@@ -92,7 +110,7 @@ def _said(text: str) -> tuple[Said, ...]:
         out.append(Said(q, role, bool(q.written) and not open_ended and not _PART.match(text[q.end:q.end + 40])))
     return tuple(out)
 
-# %% ../nbs/18_answers.ipynb #da947c1c
+# %% ../nbs/18_answers.ipynb #69f089c9
 def _single(text: str, said: Sequence[Said], at: int) -> str | None:
     "The number at a place of a sentence, unless it cannot be read or is joined to another one."
     one = said[at]
@@ -103,9 +121,10 @@ def _single(text: str, said: Sequence[Said], at: int) -> str | None:
         if _JOINED.fullmatch(text[first.end:second.start]) and not same_number(one.q.written, said[k].q.written): return None
     return one.q.written
 
-# %% ../nbs/18_answers.ipynb #c64cdfaa
+# %% ../nbs/18_answers.ipynb #82f3a845
 _EQUALS = re.compile(r"=|≈|\bequals\b")
-_LEAD = re.compile(r"\s*(?:(?:\b(?:that|it|is|it's|that's|there\s+are|yes|about|approximately|approx\.?|roughly|around|exactly|only|just|nearly|almost|a\s+total\s+of|total|equal|to|must\s+be|be|now|still|x)(?=[\s:=≈,])|[≈:=,~(\"'\[]|[A-Za-z]\s*(?==))\s*)*", re.I)
+_LEAD = re.compile(r"\s*(?:(?:\b(?:that|it|is|it's|that's|there\s+are|yes|about|approximately|approx\.?|roughly|around|exactly|only|just"
+    r"|nearly|almost|a\s+total\s+of|total|equal|to|must\s+be|be|now|still|x)(?=[\s:=≈,])|[≈:=,~(\"'\[]|[A-Za-z]\s*(?==))\s*)*", re.I)
 
 def _opens(text: str, said: Sequence[Said]) -> bool:
     "Whether a number is what a text begins with."
@@ -123,9 +142,11 @@ def _equation(text: str) -> str | None:
     said = _said(text[:signs[0].start()])
     return said[0].q.written if len(said) == 1 and _opens(text, said) and said[0].whole and not text[said[0].q.end:signs[0].start()].strip() else None
 
-# %% ../nbs/18_answers.ipynb #f4546d6d
-_SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|which\s+(?:means|gives|makes|is)|meaning|giving|leaving|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
-_WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to)|for\s+a\s+total\s+of|totall?ing|making|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
+# %% ../nbs/18_answers.ipynb #a917819c
+_SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|which\s+(?:means|gives|makes|is)|meaning|giving|leaving"
+    r"|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
+_WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to)|for\s+a\s+total\s+of|totall?ing|making"
+    r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
 _CENTS = re.compile(r"\b(\d+) dollars?,? and (\d{1,2}) cents?\b", re.I)
 
 _STOP = r"because|since|\b(?:as|when|if|where|while|although|though|but)\b|[,(;:—]"  # an explanation begins
@@ -160,9 +181,12 @@ def _spoken(text: str) -> str | None:
     return _sentence(words if not said or _opens(words, _said(words)) else text)
 
 # %% ../nbs/18_answers.ipynb #b50d4223
-_UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|not\s+possible\s+to|impossible\s+to|no\s+way\s+to|unable\s+to|hard\s+to)\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
-                      r"|not\s+(?:sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown|undetermined|unsure|ambiguous|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
-_CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|in\s+conclusion|in\s+all|overall|this\s+means|that\s+means)\b", re.I)
+_UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|not\s+possible\s+to|impossible\s+to"
+    r"|no\s+way\s+to|unable\s+to|hard\s+to)\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
+                      r"|not\s+(?:sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown|undetermined|unsure|ambiguous"
+                      r"|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
+_CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|in\s+conclusion|in\s+all|overall"
+    r"|this\s+means|that\s+means)\b", re.I)
 
 def _sentences(text: str) -> list[str]:
     text = re.sub(r"\b(Rs|approx|ca|No|Dr|Mr|Mrs|Ms|St|vs|etc|e\.g|i\.e)\.(?=\s)", r"\1", text)
@@ -181,7 +205,7 @@ def _bold_number(text: str) -> str | None:
             return None if later and not same_number(_sentence(_clean_end(later[-1])) or "", found or "") else found
     return None
 
-# %% ../nbs/18_answers.ipynb #1a5f4246
+# %% ../nbs/18_answers.ipynb #fc483544
 def _free(text: str, last: bool) -> str | None:  # last: the end counts, not the beginning
     "The number that a text without a cue gives as its answer."
     lines = [x for x in unbold(text).split("\n") if x.strip(" .:|")]
@@ -223,11 +247,17 @@ def _plain(text: str) -> str: return re.sub(r"[^\w.+%<>/-]|(?<!\d)[./-]|[./-](?!
 
 def _squeezed(text: str) -> str: return " ".join(_plain(text).split())
 
-_NOT = r"(?:not|\w+n't|never|neither|incorrect|inaccurate|wrong|false|untrue|unrelated|irrelevant|unlikely|(?:ruled\s+)?out(?!\s+of)|too|eliminated|excluded|(?:does|do|did)\s+not)\b"
-_DISMISSED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brather\s+than|\binstead\s+of|\brul\w+\s+out|\beliminat\w+|\bexclud\w+|\bdiscard\w*|\bother\s+than|\bexcept(?:\s+for)?|\bunlike|\bwithout|\bneither\s+of)"
+_NOT = (r"(?:no(?=\W*(?:[.,;\n]|$))|not|\w+n't|never|neither|incorrect|inaccurate|wrong|false|untrue|unrelated|irrelevant|unlikely"
+    r"|(?:ruled\s+)?out(?!\s+of)|too|eliminated|excluded|(?:does|do|did)\s+not)\b")
+_DISMISSED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brather\s+than|\binstead\s+of|\brul\w+\s+out|\beliminat\w+|\bexclud\w+"
+    r"|\bdiscard\w*|\bother\s+than|\bexcept(?:\s+for)?|\bunlike|\bwithout|\bneither\s+of)"
                         r"\s+(?:(?:be|is|the|answer|option|options|choice|either|both|necessarily|really)\s+){0,3}$", re.I)
-_CONSIDERED = re.compile(r"\b(?:considered|thought(?:\s+of)?|thinking(?:\s+of)?|tempted\s+by|tempting\s+to\s+(?:say|choose)|initially|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
-_POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&-]|\b(?:are|because|since|that|though|although|probably|maybe|perhaps|likely|definitely|clearly|certainly|option|choice|answer|letter|so|therefore|thus|hence|then|is|be|was|it's|that's|with|choose|chose|pick|picked|select|leaving|leaves|leave|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both|either|wait|but|rather|"
+_CONSIDERED = re.compile(r"\b(?:considered|thought(?:\s+of)?|thinking(?:\s+of)?|tempted\s+by|tempting\s+to\s+(?:say|choose)|initially"
+    r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
+_POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe|perhaps|likely"
+    r"|definitely|clearly|certainly|option|choice|answer|letter|so|therefore|thus|hence|then|is|be|was|it's|that's|with|choose|chose|pick"
+    r"|picked|select|leaving|leaves|leave|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both|either|wait|but"
+    r"|rather|"
                      r"considered|thought|say|conclude))\s*[\"'*]*\s*$", re.I)
 
 class Mark(NamedTuple):
@@ -240,7 +270,8 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
     "Every letter that stands for an option, in order."
     k = re.escape(letters)
     bracket = rf"(?<!\w)[(\[{{]{{1,3}}\s?(?P<in>[{k}{k.lower()}])\s?(?:[)\]}}]{{1,3}}|$)"
-    after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|]|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems|fits|but|not|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
+    after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|]|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems|fits|but|not"
+        r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
              rf"|\s+(?:and|or|&)\s+(?:option\s+)?[(\[]?[{k}]\b|/[{k}]\b|\s?&)")
     bare = rf"(?<![\w'(\[.])(?P<bare>[{k}])(?:{after}|(?=\s+(?P<text>[^\n]{{1,80}})))|\b(?:option|choice|answer\s+is)\s+(?P<low>[{k.lower()}])\b(?=[.)\s]*$|[.,)])"
     out = []
@@ -249,12 +280,14 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
         elif m["low"]: out.append(Mark(m["low"].upper(), m.start("low"), m.end()))
         elif _POINTS.search(text[max(0, m.start() - 24):m.start()]):
             at = letters.index(m["bare"])
-            own = m["text"] and at < len(options) and _squeezed(options[at]) and re.match(re.escape(_squeezed(options[at])) + r"\s*(?:$|(?:because|since)\b)", _squeezed(re.split(r"[.,;:!)]\s", m["text"])[0]))
+            own = m["text"] and at < len(options) and _squeezed(options[at]) and re.match(re.escape(_squeezed(options[at])) + r"\s*(?:$"
+                r"|(?:because|since)\b)", _squeezed(re.split(r"[.,;:!)]\s", m["text"])[0]))
             if not m["text"] or own: out.append(Mark(m["bare"], m.start(), m.end()))
     return out
 
-# %% ../nbs/18_answers.ipynb #d03ff3ec
-_LISTED = re.compile(r"[\s)\].:]*(?:[\w'-]+\s+){0,5}?[\w'-]*\s*[)\].]?\s*(?:,|/|&|\band\b|\bor\b|\bnor\b|\bneither\b|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:options?\s+|choices?\s+)?", re.I)
+# %% ../nbs/18_answers.ipynb #b4482b2c
+_LISTED = re.compile(r"[\s)\].:]*(?:[\w'-]+\s+){0,5}?[\w'-]*\s*[)\].]?\s*(?:,|/|&|\band\b|\bor\b|\bnor\b|\bneither\b"
+    r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:options?\s+|choices?\s+)?", re.I)
 
 def _groups(text: str, marks: Sequence[Mark]) -> list[list[Mark]]:
     "Marks that are named in one breath: 'A, B or (C)'."
@@ -262,7 +295,8 @@ def _groups(text: str, marks: Sequence[Mark]) -> list[list[Mark]]:
     for m in marks:
         gap = text[out[-1][-1].end:m.start] if out else ""
         if out and not gap.strip(): out[-1].append(m)
-        elif out and len(gap) < 80 and _LISTED.fullmatch(gap) and not re.search(rf"(?i)[.!?]\s+\w|\n|\b(?:is|are|was|so|but|because|since|it|answer)\b|{_NOT}", gap): out[-1].append(m)
+        elif out and len(gap) < 80 and _LISTED.fullmatch(gap) and not re.search(rf"(?i)[.!?]\s+\w|\n|\b(?:is|are|was|so|but|because|since"
+            rf"|it|answer|seems|looks|sounds|fits|would|could|might|may|leaves)\b|{_NOT}", gap): out[-1].append(m)
         else: out.append([m])
     return out
 
@@ -270,10 +304,15 @@ def _dismissed(text: str, group: Sequence[Mark]) -> bool:
     "Whether a text says of these options that they are not the answer: '(B) and (C) are incorrect'."
     before, after = text[max(0, group[0].start - 60):group[0].start], text[group[-1].end:group[-1].end + 80]
     if _DISMISSED.search(before) or _CONSIDERED.search(before): return True
-    return bool(re.match(rf"(?i:[)\]:]?\s*(?:(?!because|since|as\s|so\s|correct|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*not\b", after)
+    return bool(re.match(rf"(?i:[)\]:]?\s*(?:(?!because|since|as\s|so\s|correct"
+        rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*not\b", after)
 
-_RIGHT = re.compile(r"[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about|to\s+say))", re.I)
-_CALLED = re.compile(r"\b(?:correct|right|best|final)\s+(?:option|choice|answer|one|letter)?\s*(?:is|:|would\s+be)\s*[\"'*]*$|\b(?:so|therefore|thus|hence|choose|pick|select|go\s+with|must\s+be|has\s+to\s+be|conclude|leaving|leaves)\b[\s,:]*(?:it\s+(?:is|must\s+be|has\s+to\s+be)\s+)?(?:the\s+answer\s+is\s+)?(?:option\s+|choice\s+)?[\"'*]*$", re.I)
+_RIGHT = re.compile(r"[)\]]?:\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable)\b|\s+fits\s+(?:best|better)\b"
+    r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
+    r"|to\s+say))", re.I)
+_CALLED = re.compile(r"\b(?:correct|right|best|final)\s+(?:option|choice|answer|one|letter)?\s*(?:is|:|would\s+be)\s*[\"'*]*$|\b(?:so"
+    r"|therefore|thus|hence|choose|pick|select|go\s+with|must\s+be|has\s+to\s+be|conclude|leaving|leaves)\b[\s,:]*(?:it\s+(?:is|must\s+be"
+    r"|has\s+to\s+be)\s+)?(?:the\s+answer\s+is\s+)?(?:option\s+|choice\s+)?[\"'*]*$", re.I)
 
 def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mark], last: bool) -> tuple[str | None, bool]:  # the letter, and whether marks decide at all
     "The letter that the marks of a text choose."
@@ -291,13 +330,14 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mark], last
     left = set(letters[:n_options or None]) - dismissed
     return (left.pop(), True) if dismissed and len(left) == 1 else (None, False)
 
-# %% ../nbs/18_answers.ipynb #9773890e
+# %% ../nbs/18_answers.ipynb #885eab4b
 def _named(text: str, options: Sequence[str]) -> str | None:
     "The one option whose words a text holds, unless it only says what is not."
     said = f" {_squeezed(text)} "
     words = {k: _squeezed(o) for k, o in zip(LETTERS, options)}
     held = [k for k, w in words.items() if w and f" {w} " in said]
-    found = [k for k in held if not re.search(r"(?:\bnot|n t|\bnor|\bneither|rather than|instead of)\s(?:(?:the|a|an)\s)?$", said[:said.index(f" {words[k]} ") + 1])]
+    found = [k for k in held if not re.search(r"(?:\bnot|n t|\bnor|\bneither|rather than|instead of)\s(?:(?:the|a"
+        r"|an)\s)?$", said[:said.index(f" {words[k]} ") + 1])]
     if held and not found and len(words) == len(held) + 1: return (set(words) - set(held)).pop()
     found = [k for k in found if not any(k != j and f" {words[k]} " in f" {words[j]} " and words[j] != words[k] for j in found)]
     same = [k for k in found if words[k] == said.strip()]
@@ -307,7 +347,8 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
     said, cued = _after_cue(unbold(_opened(text)))
     letters = letters[:len(options) or None]  # a letter that was not on offer is no answer
     def read(piece: str) -> str | None:
-        if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
+        if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s"
+            rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
         letter, decided = _chosen(piece, letters, len(options), _marks(piece, letters, options), last and not cued)
         if decided: return letter
         if options and all(map(number_of, options)):
@@ -321,9 +362,11 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
 
 # %% ../nbs/18_answers.ipynb #8dcc5a75
 _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", false="no")
-_HEDGE = r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly|simply|almost|certainly|of\s+course|a|an?\s+clear|surely)[\W_]++)*+"
+_HEDGE = (r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly|simply|almost"
+    r"|certainly|of\s+course|a|an?\s+clear|surely)[\W_]++)*+")
 _SAYS = re.compile(rf"[\W_]*+{_HEDGE}(yes|yeah|yep|no|nope|true|false)\b(?!\s+(?:and|or)\s+(?:yes|no)\b)"
-                   r"(?!\s+(?!because|since|as\b|it\b|he\b|she\b|they\b|you\b|we\b|i\b|there\b|that\b|this\b|the\b|to\b|but\b|although|though|not\b|is\b|if\b|in\b)[a-z])", re.I)
+                   r"(?!\s+(?!because|since|as\b|it\b|he\b|she\b|they\b|you\b|we\b|i\b|there\b|that\b|this\b|the\b|to\b|but\b|although"
+                   r"|though|not\b|is\b|if\b|in\b|indeed\b|definitely\b|absolutely\b|of\s+course\b)[a-z])", re.I)
 _ALONE = re.compile(r"\b(yes|no|true|false)\b(?=\s*[.,;:!?\"')]|\s+[-—]|\s*$)", re.I)
 
 def _read_yesno(text: str, last: bool) -> str | None:
@@ -331,7 +374,8 @@ def _read_yesno(text: str, last: bool) -> str | None:
     def read(piece: str) -> str | None:
         piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
-        piece = re.sub(r"\b(?:not|n't|neither|nor|thought|than)\s+(?:necessarily\s+|simply\s+|a\s+|clearly\s+)?(?:yes|no)\b", "", piece, flags=re.I)
+        piece = re.sub(r"\b(?:not|n't|neither|nor|thought|than)\s+(?:necessarily\s+|simply\s+|a\s+|clearly\s+)?(?:yes"
+            r"|no)\b", "", piece, flags=re.I)
         if m := _SAYS.match(piece):
             bare = re.fullmatch(r"\W*(?:yes|no)[.!]\s+(yes|no)\W*", piece, re.I)
             return None if bare and bare[1].lower() != m[1].lower() else _YESNO[m[1].lower()]
@@ -348,7 +392,8 @@ def _read_label(text: str, last: bool, labels: Sequence[str]) -> str | None:
         at = {w: [a for a in places if not re.search(denied, said[:a])] for w, places in at.items()}
         found = [w for w, places in at.items() if places]
         found = [w for w in found if not any(w != v and f" {w} " in f" {v} " for v in found)]  # "no" inside a longer label
-        first = [w for w in found if said.startswith(f" {w} ") and not any(re.match(rf" (?:(?:or|and) )?{re.escape(v)} ", said[len(w) + 1:]) for v in found)]
+        first = [w for w in found if said.startswith(f" {w} ") and not any(re.match(rf" (?:(?:or"
+            rf"|and) )?{re.escape(v)} ", said[len(w) + 1:]) for v in found)]
         return words[first[0]] if len(first) == 1 else words[found[0]] if len(found) == 1 else None
     return _settled(_after_cue(unbold(_opened(text)))[0], read)
 
@@ -367,7 +412,7 @@ def _read_letters(text: str, last: bool) -> str | None:
         return found[-1].lower() if found else None
     return _settled(_after_cue(unbold(_opened(text)))[0], read)
 
-_SHORT = r"\b(?:St|Dr|Mr|Mrs|Ms|Prof|Jr|Sr|vs|No|Mt|Ft|Inc|Ltd|Co)\.$|\.[A-Za-z]\.$"
+_SHORT = (r"\b(?:St|Dr|Mr|Mrs|Ms|Prof|Jr|Sr|vs|No|Mt|Ft|Inc|Ltd|Co)\.$|\.[A-Za-z]\.$")
 _ABBREVIATED = re.compile(rf"{_SHORT}|\b[A-Z]\.$")
 
 def _first_sentence(text: str) -> str:

@@ -6,7 +6,7 @@
 __all__ = ['BOLD', 'plain_characters', 'unlatex', 'unwrap', 'unbold', 'digits_for_words', 'plain_numbers', 'Quantity', 'written',
            'quantities', 'number_of', 'same_number']
 
-# %% ../nbs/11_quantities.ipynb #c7e2b9d3
+# %% ../nbs/11_quantities.ipynb #94257168
 """What an answer is wrapped in (markdown, LaTeX, tags, look-alike characters), taken off; and the one number that a piece of text is,
 as an exact fraction, or nothing. It serves gold answers (`tasks`) and predictions (`answers`) alike, and knows neither questions nor rules."""
 from decimal import Context, Decimal
@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import NamedTuple
 import re, unicodedata
 
-# %% ../nbs/11_quantities.ipynb #3ffbd5d3
+# %% ../nbs/11_quantities.ipynb #c1933690
 _RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "₀₁₂₃₄₅₆₇₈₉"
 _ALIKE = str.maketrans({**dict.fromkeys("−‒﹣－‑", "-"), **dict.fromkeys("“”„«»", '"'), **dict.fromkeys("‘’‚ʼ", "'"), **dict.fromkeys("×✕∙·⋅", "*"),
                         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\ufe0f", ""), "⁄": "/", "∕": "/", "÷": "/", "٫": ".", "٬": ",", "。": ". ", "≃": "≈", "≅": "≈", "\r": "\n"})
@@ -32,11 +32,12 @@ def plain_characters(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_ALIKE)).translate(_ALIKE)
     return re.sub(r"[^\x00-\x7f]", lambda m: str(unicodedata.decimal(m[0], m[0])), text)
 
-# %% ../nbs/11_quantities.ipynb #262f38ce
+# %% ../nbs/11_quantities.ipynb #cb510f60
 BOLD = ("\x02", "\x03")  # around what was bold
 _INNER = r"(?>[^{}]|\{(?>[^{}]|\{[^{}]*+\})*+\})*+"  # text with braces in it, two deep
 _BOX = rf"\\(?:boxed|fbox|framebox)\s*+\{{({_INNER})\}}"
-_FONT = re.compile(r"\\(?:text|textbf|textit|texttt|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathtt|operatorname|mbox|hbox|emph|underline|bm|boldsymbol)\s*+\{([^{}]*+)\}")
+_FONT = re.compile(r"\\(?:text|textbf|textit|texttt|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathtt|operatorname|mbox|hbox|emph"
+    r"|underline|bm|boldsymbol)\s*+\{([^{}]*+)\}")
 _TAG = re.compile(r"</?(?:b|i|em|strong|u|code|p|span|div|mark|center|br|font|small|big|h[1-6])\b[^<>\n]{0,60}>", re.I)
 _END = re.compile(r"</s>|<\|\w{1,30}\|>|<(?:eos|end_of_turn|eot)>|\[/?INST\]")
 
@@ -45,12 +46,12 @@ def unlatex(text: str) -> str:
     if "\\" not in text: return text
     text = re.sub(r"\\([,;:!> ]|quad\b|qquad\b|left\b|right\b|big\b|Big\b|displaystyle\b)", lambda m: "" if m[1] in ("!", "left", "right") else " ", text)
     text = re.sub(r"\\([%$#&_])", r"\1", text).replace("{,}", ",")
-    for _ in range(4): text, before = _FONT.sub(r"\1", text), text
+    for _ in range(4): text = _FONT.sub(r"\1", text)
     text = re.sub(rf"{_BOX}([\s$]*+(?:,|;|and|or)[\s$]*+(?:[a-z]\s*+=\s*+)?){_BOX}", r"\\boxed{\1\2\3}", text)  # two answers, not a correction
     text = re.sub(_BOX, r"\n#### \1\n", text)
     return re.sub(r"\\[()\[\]]", " ", text)
 
-# %% ../nbs/11_quantities.ipynb #ffcc5a38
+# %% ../nbs/11_quantities.ipynb #290712be
 def unwrap(text: str) -> str:
     "Text without markdown, tags and LaTeX's dress; what was bold stands between the marks BOLD."
     text = text.replace("\0", "").replace(BOLD[0], "").replace(BOLD[1], "")
@@ -71,16 +72,18 @@ def unbold(text: str) -> str:
     "Text without the marks of bold."
     return text.replace(BOLD[0], "").replace(BOLD[1], "")
 
-# %% ../nbs/11_quantities.ipynb #8ba56cbb
+# %% ../nbs/11_quantities.ipynb #881879d8
 _ONES = dict(zip("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), range(20)))
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
 _SCALES = dict(dozen=12, hundred=100, thousand=10**3, million=10**6, billion=10**9, trillion=10**12)
 _PARTS = dict(half=2, halves=2, third=3, quarter=4, fourth=4, fifth=5, sixth=6, eighth=8, tenth=10)
 _one, _ten, _scale = "|".join(_ONES), "|".join(_TENS), "|".join(_SCALES)
 _small = rf"(?:(?:{_ten})(?:[-\s]+(?:{_one}))?|{_one})"
-_words = rf"(?:{_small}|an?(?=\s+(?:{_scale})\b))(?:\s+(?:{_scale})\b(?:\s+(?:and\s+)?{_small}(?!\s+(?:a\s+)?(?:half|halves|third|quarter)))?){{0,8}}"
+_words = (rf"(?:{_small}|an?(?=\s+(?:{_scale})\b))(?:\s+(?:{_scale})\b(?:\s+(?:and\s+)?{_small}(?!\s+(?:a\s+)?(?:half|halves|third"
+    rf"|quarter)))?){{0,8}}")
 _part = r"(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?)"
-_WORDS = re.compile(rf"\b(?:(?P<parts>{_one}|an?)[-\s]+(?P<part>{_part})|(?P<whole>{_words})(?:\s+point(?P<decimals>(?:\s+(?:{_one}))+)|\s+and\s+(?P<more>a|one|three)[-\s]+(?P<rest>{_part}))?|(?P<only>half)(?:\s+an?\s+(?P<of>{_scale}))?)\b"
+_WORDS = re.compile(rf"\b(?:(?P<parts>{_one}|an?)[-\s]+(?P<part>{_part})|(?P<whole>{_words})(?:\s+point(?P<decimals>(?:\s+(?:{_one}))+)"
+    rf"|\s+and\s+(?P<more>a|one|three)[-\s]+(?P<rest>{_part}))?|(?P<only>half)(?:\s+an?\s+(?P<of>{_scale}))?)\b"
                     rf"(?!\s+past\b)(?![-\s]+(?:{_one}|{_ten}|point)\b)", re.I)
 
 def _amount(words: str) -> int:
@@ -105,7 +108,7 @@ def digits_for_words(text: str) -> str:
     "Number words as digits: 'two and a half hours' -> '2 1/2 hours'."
     return _WORDS.sub(_one_word, text)
 
-# %% ../nbs/11_quantities.ipynb #871bc001
+# %% ../nbs/11_quantities.ipynb #67229b70
 _FRAC = re.compile(r"\\[dtc]?frac\s*+(?:\{([^{}]*+)\}|(\d))\s*+(?:\{([^{}]*+)\}|(\d))")
 _CURRENCY = re.compile(r"\b(?:US|AU|CA|HK|NZ|A|C|R)\$|\b(?:USD|EUR|GBP|CHF|INR|Rs\.?)\s*+(?=[-\d.])|[$\u20ac\u00a3\u00a5\u20b9]")
 
@@ -124,12 +127,14 @@ def plain_numbers(text: str) -> str:
         text = re.sub(r"\\(?:approx|simeq)(?![A-Za-z])", "\u2248", text)
         text = re.sub(r"\^\s*+\{?\\(?:circ|degree)\}?|\\(?:degree|euro|pounds)(?![A-Za-z])", " ", text)
     text = _CURRENCY.sub("", re.sub(r"-\s?(?=[$\u20ac\u00a3\u00a5\u20b9]\s?\d)", "-", text))
-    text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3})++(?:,\d++(?![\d.,]\d)|(?<=\.\d{3}\.\d{3})(?![\d.,]*+\d))", lambda m: m[0].replace(".", "").replace(",", "."), text)
+    text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3})++(?:,\d++(?![\d.,]\d)"
+        r"|(?<=\.\d{3}\.\d{3})(?![\d.,]*+\d))", lambda m: m[0].replace(".", "").replace(",", "."), text)
     text = re.sub(r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})++|\d{1,2}(?:,\d\d)+,\d{3})(?![\d]|,\d)", lambda m: m[0].replace(",", ""), text)
-    text = re.sub(r"(?<![\d.,/:^])(?<!\d[ '])\d{1,3}(?:([ '])\d{3}(?:\1\d{3})*+)(?![\d/:^]|[ '.,]\d{4}|-[a-z]|[ ']\d)", lambda m: re.sub("[ ']", "", m[0]), text)
+    text = re.sub(r"(?<![\d.,/:^])(?<!\d[ '])\d{1,3}(?:([ '])\d{3}(?:\1\d{3})*+)(?![\d/:^]|[ '.,]\d{4}|-[a-z]"
+        r"|[ ']\d)", lambda m: re.sub("[ ']", "", m[0]), text)
     return re.sub(r"\(\s*+(-?[\d.]++)\s*+\)", r" \1 ", text)
 
-# %% ../nbs/11_quantities.ipynb #680a7d41
+# %% ../nbs/11_quantities.ipynb #2c845a98
 class Quantity(NamedTuple):
     "A number in a text."
     value: Fraction | None  # None: a time or ratio such as 12:30
@@ -141,9 +146,11 @@ class Quantity(NamedTuple):
 _N = r"(?:\d++(?:\.\d++)?+|\.\d++)"
 _MAGNITUDE = dict(k=10**3, K=10**3, M=10**6, mn=10**6, mln=10**6, B=10**9, bn=10**9, **_SCALES)
 _QUANTITY = re.compile(
-    rf"(?P<clock>\d{{1,3}}(?::\d{{1,3}}){{1,2}}+)(?![\d:])|(?:(?P<whole>\d++)\s++(?:and\s++)?)?+(?P<over>{_N})\s?/\s?(?P<under>{_N})(?!\s?/|\d)"
+    rf"(?P<clock>\d{{1,3}}(?::\d{{1,3}}){{1,2}}+)(?![\d:])"
+    rf"|(?:(?P<whole>\d++)\s++(?:and\s++)?)?+(?P<over>{_N})\s?/\s?(?P<under>{_N})(?!\s?/|\d)"
     rf"|(?:(?P<base>{_N})\s?\^\s?[{{(]?\s?(?P<power>[-+]?\d{{1,3}})\s?[}})]?(?!\d)|(?P<plain>{_N})(?:[eE](?P<e>[-+]?\d{{1,4}})(?![\w.]))?+)"
-    rf"(?:\s?[*x]\s?10\s?\^\s?[{{(]?\s?(?P<ten>[-+]?\d{{1,4}})\s?[}})]?)?+(?P<percent>\s?%|\s+(?:percent|per\s+cent|pct)\b)?+(?:\s?(?P<magnitude>k|K|M|B|bn|mn|mln)\b(?![/^.]\w)|\s+(?P<scale>{_scale})\b)?+")
+    rf"(?:\s?[*x]\s?10\s?\^\s?[{{(]?\s?(?P<ten>[-+]?\d{{1,4}})\s?[}})]?)?+(?P<percent>\s?%|\s+(?:percent|per\s+cent"
+    rf"|pct)\b)?+(?:\s?(?P<magnitude>k|K|M|B|bn|mn|mln)\b(?![/^.]\w)|\s+(?P<scale>{_scale})\b)?+")
 
 def _value(m: re.Match) -> Fraction | None:
     "The value of a match without its sign; None where it is too large to be meant, or divides by zero."
@@ -170,7 +177,7 @@ def written(value: Fraction) -> str:
     text = f"{out:f}" if twos == 1 else f"{Context(prec=max(12, len(str(int(abs(value)))) + 11)).plus(out):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
-# %% ../nbs/11_quantities.ipynb #5a97ca82
+# %% ../nbs/11_quantities.ipynb #24bc29ec
 _SIGN = re.compile(r"(?:(?P<word>\b(?:minus|negative)\s)|(?P<sign>[-+])(?P<gap>\s?))$", re.I)
 _TAKEN_FROM = re.compile(r"(?:[\d)%\]}]\s?|(?<![A-Za-z])[A-Za-z]\s?)$")
 
@@ -197,7 +204,7 @@ def quantities(text: str) -> list[Quantity]:  # of a text that went through plai
         else: out.append(Quantity(sign * value, bool(m["percent"]), start, m.end(), written(sign * value) + ("%" if m["percent"] else "")))
     return out
 
-# %% ../nbs/11_quantities.ipynb #0df73b17
+# %% ../nbs/11_quantities.ipynb #b1a864bf
 def number_of(text: str) -> Quantity | None:
     "The number that a text is, or None where it is anything else."
     if len(text) > 2000: return None

@@ -10,7 +10,6 @@ __all__ = ['FIELDS', 'TASKS', 'question_key', 'kind_and_why', 'kind_of', 'why_ki
 """One door to every task: procedural families, the papers' datasets and a user's own JSON-lines file, all as a `Task` with the
 splits train, selection and test (Ho et al. 2023, sec. 4.1; Li et al. 2023, sec. 3). It knows neither prompts nor models."""
 from dataclasses import replace
-from collections import Counter
 from difflib import get_close_matches
 from fractions import Fraction
 from functools import partial
@@ -92,7 +91,7 @@ def _options(r: dict, where: str) -> tuple[tuple[str, ...], str]:
     if len(bare) == 1 and bare in letters: return options, bare
     raise _complain(where, f"answer {_short(answer)} is not among the options {_short(options)} and not a letter {letters[0]}-{letters[-1]}")
 
-# %% ../nbs/12_tasks.ipynb #c6046a49
+# %% ../nbs/12_tasks.ipynb #815f403a
 def question_key(question: str) -> str:
     "A short name for a question's text: equal for questions that read the same."
     said = unicodedata.normalize("NFKC", question).casefold()
