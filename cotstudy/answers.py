@@ -20,7 +20,7 @@ from .quantities import BOLD, Quantity, digits_for_words, number_of, plain_numbe
 from .sources import LETTERS, PINS, SOURCES, at_hand, read_jsonl, worded
 from .tasks import load, outline
 
-# %% ../nbs/18_answers.ipynb #3c057ead
+# %% ../nbs/18_answers.ipynb #11e8c4f9
 HEAD, TAIL = 2_000, 4_000  # characters that are read of a longer text: an answer stands at its beginning or at its end
 
 _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(?:is|was|(?:would|must|should|will|has\s+to|could"
@@ -46,7 +46,7 @@ def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     at = next((e for e in ends if text[e:].strip(" .:\n*\"")), None)
     return (text, False) if at is None else (text[at:], True)
 
-# %% ../nbs/18_answers.ipynb #fd58186b
+# %% ../nbs/18_answers.ipynb #012bbfc4
 _TURN = re.compile(r"(?:^|(?<=[.!?,;:\n—-])|(?<=\())\s*(?:(?:(?:but|and|oh|hmm+|ah)[\s,.—-]+)*(?:no[\s,.—-]+)?(?:wait|edit|update"
     r"|hold\s+on|actually|correction|sorry|oops|scratch\s+that|strike\s+that|on\s+second\s+thoughts?"
                    r"|on\s+reflection|i\s+meant?|let\s+me\s+(?:re|double)[\w-]*|i\s+(?:made|see)\s+(?:a|an|my)\s+(?:mistake|error)"
@@ -66,7 +66,7 @@ def _settled(text: str, read: Callable[[str], str | None], no: bool = True) -> s
         if _TAKEN_BACK.search(piece): return None
     return None
 
-# %% ../nbs/18_answers.ipynb #b2bba706
+# %% ../nbs/18_answers.ipynb #c8d3d8eb
 _REJECTED = re.compile(r"(?:\bnot|\bno\s+longer|\bthought|\bopposed\s+to|\bup\s+from|\bdown\s+from|n't|\bneither|\bnor|\brather\s+than"
     r"|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make"
     r"|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
@@ -110,7 +110,7 @@ def _said(text: str) -> tuple[Said, ...]:
         out.append(Said(q, role, bool(q.written) and not open_ended and not _PART.match(text[q.end:q.end + 40])))
     return tuple(out)
 
-# %% ../nbs/18_answers.ipynb #69f089c9
+# %% ../nbs/18_answers.ipynb #48b9e204
 def _single(text: str, said: Sequence[Said], at: int) -> str | None:
     "The number at a place of a sentence, unless it cannot be read or is joined to another one."
     one = said[at]
@@ -121,7 +121,7 @@ def _single(text: str, said: Sequence[Said], at: int) -> str | None:
         if _JOINED.fullmatch(text[first.end:second.start]) and not same_number(one.q.written, said[k].q.written): return None
     return one.q.written
 
-# %% ../nbs/18_answers.ipynb #82f3a845
+# %% ../nbs/18_answers.ipynb #00560dae
 _EQUALS = re.compile(r"=|≈|\bequals\b")
 _LEAD = re.compile(r"\s*(?:(?:\b(?:that|it|is|it's|that's|there\s+are|yes|about|approximately|approx\.?|roughly|around|exactly|only|just"
     r"|nearly|almost|a\s+total\s+of|total|equal|to|must\s+be|be|now|still|x)(?=[\s:=≈,])|[≈:=,~(\"'\[]|[A-Za-z]\s*(?==))\s*)*", re.I)
@@ -142,7 +142,7 @@ def _equation(text: str) -> str | None:
     said = _said(text[:signs[0].start()])
     return said[0].q.written if len(said) == 1 and _opens(text, said) and said[0].whole and not text[said[0].q.end:signs[0].start()].strip() else None
 
-# %% ../nbs/18_answers.ipynb #a917819c
+# %% ../nbs/18_answers.ipynb #51ab2939
 _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|which\s+(?:means|gives|makes|is)|meaning|giving|leaving"
     r"|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to)|for\s+a\s+total\s+of|totall?ing|making"
@@ -160,7 +160,7 @@ def _sentence(text: str) -> str | None:
         if re.match(r"\s?≈", text[said[0].q.end:]): return said[0].q.written
         onward = _EQUALS.split(text[said[0].q.end:])
         if re.search(_STOP, onward[0]): return _single(text, said, 0)
-        rival = next((s.q for s in said[1:] if s.role == "main" and s.q.written != said[0].q.written), None)
+        rival = next((s.q for s in said[1:] if s.role == "main" and not same_number(s.q.written, said[0].q.written)), None)
         if len(onward) == 1: return None if rival and not re.search(_STOP, text[said[0].q.end:rival.start]) else _single(text, said, 0)
     parts = [p for p in _SO.split(text) if _said(p)]
     if len(parts) > 1: return _sentence(parts[-1])
@@ -169,7 +169,7 @@ def _sentence(text: str) -> str | None:
     mains = [k for k, s in enumerate(said) if s.role == "main"] or [k for k, s in enumerate(said) if s.role == "aside"]
     if not mains: return None
     found = _single(text, said, mains[0])
-    return found if len({said[k].q.written for k in mains}) == 1 else None
+    return found if all(same_number(said[k].q.written, said[mains[0]].q.written) for k in mains[1:]) else None
 
 def _spoken(text: str) -> str | None:
     "The same, with number words as digits where a sentence has no digits, or begins with a word."
@@ -205,7 +205,7 @@ def _bold_number(text: str) -> str | None:
             return None if later and not same_number(_sentence(_clean_end(later[-1])) or "", found or "") else found
     return None
 
-# %% ../nbs/18_answers.ipynb #fc483544
+# %% ../nbs/18_answers.ipynb #cf3f0292
 def _free(text: str, last: bool) -> str | None:  # last: the end counts, not the beginning
     "The number that a text without a cue gives as its answer."
     lines = [x for x in unbold(text).split("\n") if x.strip(" .:|")]
@@ -285,7 +285,7 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
             if not m["text"] or own: out.append(Mark(m["bare"], m.start(), m.end()))
     return out
 
-# %% ../nbs/18_answers.ipynb #b4482b2c
+# %% ../nbs/18_answers.ipynb #8fd0b6c5
 _LISTED = re.compile(r"[\s)\].:]*(?:[\w'-]+\s+){0,5}?[\w'-]*\s*[)\].]?\s*(?:,|/|&|\band\b|\bor\b|\bnor\b|\bneither\b"
     r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:options?\s+|choices?\s+)?", re.I)
 
@@ -330,7 +330,7 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mark], last
     left = set(letters[:n_options or None]) - dismissed
     return (left.pop(), True) if dismissed and len(left) == 1 else (None, False)
 
-# %% ../nbs/18_answers.ipynb #885eab4b
+# %% ../nbs/18_answers.ipynb #60d1c6a3
 def _named(text: str, options: Sequence[str]) -> str | None:
     "The one option whose words a text holds, unless it only says what is not."
     said = f" {_squeezed(text)} "

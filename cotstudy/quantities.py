@@ -6,7 +6,7 @@
 __all__ = ['BOLD', 'plain_characters', 'unlatex', 'unwrap', 'unbold', 'digits_for_words', 'plain_numbers', 'Quantity', 'written',
            'quantities', 'number_of', 'same_number']
 
-# %% ../nbs/11_quantities.ipynb #94257168
+# %% ../nbs/11_quantities.ipynb #f1c3509f
 """What an answer is wrapped in (markdown, LaTeX, tags, look-alike characters), taken off; and the one number that a piece of text is,
 as an exact fraction, or nothing. It serves gold answers (`tasks`) and predictions (`answers`) alike, and knows neither questions nor rules."""
 from decimal import Context, Decimal
@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import NamedTuple
 import re, unicodedata
 
-# %% ../nbs/11_quantities.ipynb #c1933690
+# %% ../nbs/11_quantities.ipynb #27433d9d
 _RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "₀₁₂₃₄₅₆₇₈₉"
 _ALIKE = str.maketrans({**dict.fromkeys("−‒﹣－‑", "-"), **dict.fromkeys("“”„«»", '"'), **dict.fromkeys("‘’‚ʼ", "'"), **dict.fromkeys("×✕∙·⋅", "*"),
                         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\ufe0f", ""), "⁄": "/", "∕": "/", "÷": "/", "٫": ".", "٬": ",", "。": ". ", "≃": "≈", "≅": "≈", "\r": "\n"})
@@ -32,7 +32,7 @@ def plain_characters(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_ALIKE)).translate(_ALIKE)
     return re.sub(r"[^\x00-\x7f]", lambda m: str(unicodedata.decimal(m[0], m[0])), text)
 
-# %% ../nbs/11_quantities.ipynb #cb510f60
+# %% ../nbs/11_quantities.ipynb #26796fa7
 BOLD = ("\x02", "\x03")  # around what was bold
 _INNER = r"(?>[^{}]|\{(?>[^{}]|\{[^{}]*+\})*+\})*+"  # text with braces in it, two deep
 _BOX = rf"\\(?:boxed|fbox|framebox)\s*+\{{({_INNER})\}}"
@@ -47,11 +47,11 @@ def unlatex(text: str) -> str:
     text = re.sub(r"\\([,;:!> ]|quad\b|qquad\b|left\b|right\b|big\b|Big\b|displaystyle\b)", lambda m: "" if m[1] in ("!", "left", "right") else " ", text)
     text = re.sub(r"\\([%$#&_])", r"\1", text).replace("{,}", ",")
     for _ in range(4): text = _FONT.sub(r"\1", text)
-    text = re.sub(rf"{_BOX}([\s$]*+(?:,|;|and|or)[\s$]*+(?:[a-z]\s*+=\s*+)?){_BOX}", r"\\boxed{\1\2\3}", text)  # two answers, not a correction
+    text = re.sub(rf"{_BOX}((?:[\s$]|\\[()])*+(?:\w+\s+){{0,3}}(?:,|;|and|or)(?:[\s$]|\\[()])*+(?:[a-z]\s*+=\s*+)?){_BOX}", r"\\boxed{\1\2\3}", text)  # two answers, not a correction
     text = re.sub(_BOX, r"\n#### \1\n", text)
     return re.sub(r"\\[()\[\]]", " ", text)
 
-# %% ../nbs/11_quantities.ipynb #290712be
+# %% ../nbs/11_quantities.ipynb #399081b9
 def unwrap(text: str) -> str:
     "Text without markdown, tags and LaTeX's dress; what was bold stands between the marks BOLD."
     text = text.replace("\0", "").replace(BOLD[0], "").replace(BOLD[1], "")
@@ -72,7 +72,7 @@ def unbold(text: str) -> str:
     "Text without the marks of bold."
     return text.replace(BOLD[0], "").replace(BOLD[1], "")
 
-# %% ../nbs/11_quantities.ipynb #881879d8
+# %% ../nbs/11_quantities.ipynb #a5f410c4
 _ONES = dict(zip("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), range(20)))
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
 _SCALES = dict(dozen=12, hundred=100, thousand=10**3, million=10**6, billion=10**9, trillion=10**12)
@@ -108,7 +108,7 @@ def digits_for_words(text: str) -> str:
     "Number words as digits: 'two and a half hours' -> '2 1/2 hours'."
     return _WORDS.sub(_one_word, text)
 
-# %% ../nbs/11_quantities.ipynb #67229b70
+# %% ../nbs/11_quantities.ipynb #4a8b410a
 _FRAC = re.compile(r"\\[dtc]?frac\s*+(?:\{([^{}]*+)\}|(\d))\s*+(?:\{([^{}]*+)\}|(\d))")
 _CURRENCY = re.compile(r"\b(?:US|AU|CA|HK|NZ|A|C|R)\$|\b(?:USD|EUR|GBP|CHF|INR|Rs\.?)\s*+(?=[-\d.])|[$\u20ac\u00a3\u00a5\u20b9]")
 
@@ -134,7 +134,7 @@ def plain_numbers(text: str) -> str:
         r"|[ ']\d)", lambda m: re.sub("[ ']", "", m[0]), text)
     return re.sub(r"\(\s*+(-?[\d.]++)\s*+\)", r" \1 ", text)
 
-# %% ../nbs/11_quantities.ipynb #2c845a98
+# %% ../nbs/11_quantities.ipynb #3f071545
 class Quantity(NamedTuple):
     "A number in a text."
     value: Fraction | None  # None: a time or ratio such as 12:30
@@ -177,7 +177,7 @@ def written(value: Fraction) -> str:
     text = f"{out:f}" if twos == 1 else f"{Context(prec=max(12, len(str(int(abs(value)))) + 11)).plus(out):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
-# %% ../nbs/11_quantities.ipynb #24bc29ec
+# %% ../nbs/11_quantities.ipynb #5c711310
 _SIGN = re.compile(r"(?:(?P<word>\b(?:minus|negative)\s)|(?P<sign>[-+])(?P<gap>\s?))$", re.I)
 _TAKEN_FROM = re.compile(r"(?:[\d)%\]}]\s?|(?<![A-Za-z])[A-Za-z]\s?)$")
 
@@ -204,7 +204,7 @@ def quantities(text: str) -> list[Quantity]:  # of a text that went through plai
         else: out.append(Quantity(sign * value, bool(m["percent"]), start, m.end(), written(sign * value) + ("%" if m["percent"] else "")))
     return out
 
-# %% ../nbs/11_quantities.ipynb #b1a864bf
+# %% ../nbs/11_quantities.ipynb #d3c38f89
 def number_of(text: str) -> Quantity | None:
     "The number that a text is, or None where it is anything else."
     if len(text) > 2000: return None
