@@ -125,6 +125,30 @@ def split_thinking(text: str) -> tuple[str | None, str]:  # what was thought (No
     before, opened, thought = text.partition(THINK[0])
     return (thought.strip(), before.strip()) if opened else (None, text)
 
+# %% ../nbs/15_prompts.ipynb #12b7bb5e
+_AFTER = re.compile(r"(?:\s?\([^()\n]{0,30}\))?[*_]{0,3}(?:\s{1,3}is\b"
+    r"|\s?:)[*_]{0,3}\s?:?[*_]{0,3}(?=\s*\S)", re.I)  # " is:" behind "answer"
+_BEFORE = re.compile(r"(?:[*_]{0,3}\b(?:so|therefore|thus|hence)\b[\s,]{1,3}(?:among\s[^,\n]{1,12},\s)?)?(?:\bthe\s)(?:final\s"
+    r"|correct\s)?$|(?:^|\n)[\s#>*_]{0,6}(?:final\s|correct\s)?$", re.I)
+
+def _varied(sep: str, text: str) -> list[tuple[int, int]]:
+    "Where a text says `answer is` in another dress than the separator's."
+    if "answer" not in sep: return []
+    out = []
+    for m in re.finditer("answer", text, re.I):
+        behind = _AFTER.match(text, m.end())
+        before = _BEFORE.search(text[max(0, m.start() - 60):m.start()]) if behind else None
+        if behind and before: out.append((m.start() - len(before[0]), behind.end()))
+    return out
+
+def _split(fmt: Format, text: str) -> tuple[str, str, str]:
+    "Rationale, separator, answer: at the very separator, or where that is missing at a variation of it."
+    found = (text.partition if fmt.first else text.rpartition)(fmt.sep.strip())
+    places = [] if found[1] else _varied(fmt.sep, text)
+    if not places: return found
+    start, end = places[0 if fmt.first else -1]
+    return text[:start], text[start:end], text[end:]
+
 # %% ../nbs/15_prompts.ipynb #df2f2573
 def parse_completion(
     fmt: Format,
@@ -137,7 +161,7 @@ def parse_completion(
     text = text[: min((text.index(m) for m in marks if m in text), default=len(text))].strip()
     if fmt.end == ".": text = text.removesuffix(".").strip()
     if mode == "label": return Parsed(None, _bare(fmt, text.removeprefix(fmt.label_lead.strip()).strip()) or None)
-    head, sep, tail = (text.partition if fmt.first else text.rpartition)(fmt.sep.strip())
+    head, sep, tail = _split(fmt, text)
     if not sep: head, tail = text, ""
     return Parsed(head.strip().removeprefix(fmt.lead.strip()).strip(), _bare(fmt, tail.strip()) or None)
 

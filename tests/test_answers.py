@@ -1,5 +1,6 @@
 """Extraction and comparison: published numbers, hand-written cases, properties."""
 import gzip, json, re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -45,15 +46,16 @@ def test_ho_teacher_row(name, data_dir):
 
 def test_our_rule_loses_little_on_real_text(data_dir):
     for path in sorted((data_dir / "recorded").glob("*zero_shot*.jsonl.gz")):
-        name, theirs = path.name.split("__")[0], "ho" if "__ho_" in path.name else "kojima"
-        assert rescore(path, name)["accuracy"] > rescore(path, name, theirs)["accuracy"] - 0.25, path.name
+        name, rule = path.name.split("__")[0], "ho" if "__ho_" in path.name else "kojima"
+        ours, theirs = rescore(path, name), rescore(path, name, rule)
+        assert ours["accuracy"] > theirs["accuracy"] - max(0.25, 101 / ours["n"]), path.name  # one completion: "A, B, C, D, or E." is no answer
 
 
-NUMBERS = [("5", "5"), (" 5.", "5"), ("$5.00", "5"), ("1,234 pens", "1234"), ("-3", "-3"), ("\u22123 degrees", "-3"), ("-$4.50", "-4.5"), ("$-4.50", "-4.5"), (".5", "0.5"), ("05", "5"), ("3-2", "3"),
+NUMBERS = [("5", "5"), (" 5.", "5"), ("$5.00", "5"), ("1,234 pens", "1234"), ("-3", "-3"), ("\u22123 degrees", "-3"), ("-$4.50", "-4.5"), ("$-4.50", "-4.5"), (".5", "0.5"), ("05", "5"), ("3-2", None),
            ("Ann has 5 pens.", "5"), ("3 + 2 = 5", "5"), ("3 + 2 = 5 pens. 5 * 2 = 10.", "10"), ("10, since 3 + 7 = 10", "10"), ("The answer is 7 because 3 + 4 = 7 > 6.", "7"), ("#### 1,000", "1000"),
-           ("1/2", "0.5"), ("50%", "50"), ("7.0", "7"), ("1000000", "1000000"), ("I do not know.", None), ("", None), ("   ", None), ("five", None), ("mp3", None), ("Answer: 12", "12"), ("x --> 9", "9"), ("0.6666666666666666", "0.6666666666666666"),
+           ("1/2", "0.5"), ("50%", "50%"), ("7.0", "7"), ("1000000", "1000000"), ("I do not know.", None), ("", None), ("   ", None), ("five", "5"), ("mp3", None), ("Answer: 12", "12"), ("x --> 9", "9"), ("0.6666666666666666", "0.6666666666666666"),
            ("8.\n\nOr else: 12 / 4 = 3", "8"), (": 17 \n\nThat is 20 - 3 = 17 and 5 - 1 = 4", "17"), ("7.5/8 - 2.5/8 = 5/8", "0.625"), ("9/8 - 3/8 = 6/8 = 3/4.", "0.75"), ("so = \\frac{1}{4}", "0.25"), ("4 * 5 = 20\n5 + 5 +", None), ("1) 2 + 3 =\n2) 3 + 4 =", None),
-           ("_____8142_____", "8142"), ("-0", "0"), ("8.00.", "8"), ("12 dollars and 5 cents", "12"), ("\u20ac3", "3"), ("3 / 0", "3")]
+           ("_____8142_____", "8142"), ("-0", "0"), ("8.00.", "8"), ("12 dollars and 5 cents", "12.05"), ("\u20ac3", "3"), ("3 / 0", None)]
 CHOICES = [("B", "B"), ("(B)", "B"), ("B.", "B"), (" B) red", "B"), ("B: 09/08/2021.", "B"), ("(b)", "B"), ("b", "B"), ("b.", "B"), ("The answer is (C).", "C"), ("The answer is B", "B"), ("the answer is D.\n", "D"),
            ("A", "A"), ("A.", "A"), ("(A) a bird", "A"), ("A bird", None), ("A bird is (B)", "B"), ("Alice", None), ("Bob and Claire", None), ("Because it is so", None), ("December", None), ("Dec. 5", None), ("E.T. phone home", "E"),
            ("option C", "C"), ("choice D.", "D"), ("Plan B", None), ("vitamin C", None), ("F", None), ("(Z)", None), ("", None), ("red", "A"), ("It is BLUE!", "B"), ("red or blue", None), ("reddish", None), ("f(A)=2", None),
@@ -68,7 +70,7 @@ TRUTHS = [("yes", "yes"), ("No.", "no"), ("it is not possible to tell.", "it is 
 
 @pytest.mark.parametrize("task, text, want", [(TOY[k], t, w) for k, cases in dict(number=NUMBERS, choice=CHOICES, yesno=YESNOS, letters=LETTERS, label=MOODS).items() for t, w in cases] + [(ANLI, t, w) for t, w in TRUTHS])
 def test_our_rule(task, text, want):
-    assert extract(text, task, options=("red", "blue") if text and task.kind == "choice" else ()) == want
+    assert extract(text, task, options=("red", "blue", "green", "black", "white") if text and task.kind == "choice" else ()) == want
 
 
 PAPERS = [  # task, rule, text, prefix, what the paper's code reads
@@ -111,7 +113,8 @@ def test_unknown_rule():
 def test_a_rationale_concludes_in_its_last_sentence():
     both = "Red is louder than blue. Thus, the blue one is quieter."
     assert extract(both, TOY["choice"], prefix="answer is", options=("red", "blue")) == "B"
-    assert extract(both, TOY["choice"], options=("red", "blue")) is None
+    assert extract(both, TOY["choice"], options=("red", "blue")) == "B"
+    assert extract("Red is louder than blue.", TOY["choice"], options=("red", "blue")) is None
 
 
 def test_prefix_under_our_rule():
@@ -169,13 +172,96 @@ def test_a_letter_inside_or_before_a_word_is_no_choice(word, letter):
     assert extract(f"A {word}", TOY["choice"]) is None
 
 
-@pytest.mark.parametrize("text", ["a " * 5000, "\"a" * 5000, "1," * 5000, "9" * 5000, "(" * 5000, "= " * 5000, "answer is " * 2000, "yes and " * 2000])
-def test_long_texts_are_quick(text):
+MIB = 10**6
+UNITS = ["9", "1,", "1 ", "1.", "1/", "1:", "1e9", "1^", "0.", "-", "{", "}", "(", "[", "(A", "\\boxed{", "\\frac{1}{", "\\frac{", "\\text{", "**", "*a*", "_", "__a", "`", "~~", "<b>", "<answer>", "<think>", "$", "|", "= ", "a = 1, ",
+         "\"a", "'", "answer is ", "the answer is not ", "yes and ", "wait, ", "no, ", "not ", "neither ", "(A) or ", "A and ", "A ", "(A) is ", "#### ", "--> ", "one hundred ", "twenty-", "five ", "5 or ", "5 apples and ", "\n", "\nQ: ",
+         "\u00bd", "\u00b9", "\u0663", "\ufdfa", "\x00", "\u2014", "so ", "because ", "a.b.", "1 000 ", "1'000'", "very ", "<<1", "...", "a "]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_hostile_texts_are_quick(unit):
+    "A megabyte of anything, under every kind: two seconds each, where most take hundredths."
     import time
-    began = time.perf_counter()
-    for task in TOY.values():
-        for rule in RULES: extract(text, task, rule)
-    assert time.perf_counter() - began < 5
+    for text in (unit * (MIB // len(unit)), "The answer is " + unit * (MIB // len(unit)), unit * 3000):
+        for kind, task in TOY.items():
+            began = time.process_time()
+            found = extract(text, task, options=("red", "blue") if kind == "choice" else ())
+            assert is_correct(found, text, task) in (True, False)
+            assert time.process_time() - began < 2, kind
+    for rule in ("kojima", "ho", "scotd"): extract(unit * 20_000, TOY["label"], rule)
+
+
+def test_ten_thousand_options_and_labels_are_quick():
+    import time
+    many = tuple(f"option {k}" for k in range(10_000))
+    began = time.process_time()
+    extract("It is option 777, or so. " * 500, TOY["choice"], options=many)
+    assert extract("The answer is option 777.", Task("toy", "label", EMPTY, many)) == "option 777"
+    extract("It is option 777, or so. " * 500, Task("toy", "choice", EMPTY, many))
+    assert time.process_time() - began < 2
+
+
+# --- what a careful reader takes from an answer ---
+
+CASES = [json.loads(row) for row in (Path(__file__).parent / "answers_cases.jsonl").read_text().splitlines()]
+MOOD = dict(choice=tuple("ABCDE"), yesno=("yes", "no"), label=("entailment", "neutral", "contradiction"))
+# `answers_cases.jsonl` was written by hand, in the styles of today's chat models, before the rule was: a kind, a text, its options, and what a
+# careful reader takes from it (null: no answer can be read). `tuning` and `heldout` are two random halves; the rule was made with the first in
+# view and then counted once on the second: 2 of 175 wrong, none unread. Then `second`, about 380 meant to break it: 31 wrong, 12 unread. Then `third`, 155 as they came to mind: 3 wrong, 2 unread.
+# All of them were then used; so these numbers, and not today's, say how often the rule will err on the next text.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_careful_reader_agrees(kind):
+    wrong, unread, n = [], [], 0
+    task = Task("toy", kind, EMPTY, MOOD.get(kind, ()))
+    for c in (c for c in CASES if c["kind"] == kind):
+        found, want = extract(c["text"], task, options=c["options"]), c["expected"]
+        n += 1
+        if (found is None) != (want is None) or (want is not None and not is_correct(found, want, task)):
+            (unread if found is None else wrong).append((c["text"], found, want))
+    assert not wrong and len(unread) <= n // 50, (wrong, unread)
+
+
+def test_the_cases_are_many_and_different():
+    assert len({(c["kind"], c["text"]) for c in CASES}) == len(CASES) > 600 and {c["kind"] for c in CASES} == set(KINDS)
+    assert all(set(c) == {"sample", "kind", "text", "options", "expected"} for c in CASES)
+
+
+@pytest.mark.parametrize("a, b, same", [("5", "-5", False), ("3.4", "3/4", False), (">", "<", False), ("50%", "50%", True), ("50", "50%", True), ("50%", "50", False), ("34", "3:4", False), ("C++", "C", False), ("a.b", "ab", False), ("1/2", "0.5", True),
+                                        ("The Nile", "nile", True), ("Washington, D.C.", "Washington D.C.", True), ("well known", "well-known", True), ("007", "7", False), ("\"Paris\".", "Paris", True), ("x^2", "x2", False), ("a+b", "a-b", False), ("3 < 4", "3 > 4", False)])
+@pytest.mark.parametrize("kind", ["text", "label"])
+def test_text_is_compared_strictly(kind, a, b, same):
+    assert is_correct(a, b, Task("toy", kind, EMPTY, (b,) if kind == "label" else ())) is same
+
+
+@pytest.mark.parametrize("a, b, same", [("1000", "1e3", True), ("1", "1e3", False), ("0.5", "1/2", True), ("50%", "0.5", True), ("50%", "50", True), ("50", "50%", True), ("50", "0.5", False), ("0.5%", "0.5", True), ("0.5%", "50%", False), ("12:30", "12:30", True), ("12:30", "12.3", False),
+                                        ("1000001", "1000000", False), ("0", "0.0000001", False), ("0.00005", "5e-05", True), ("0.333333333333", "1/3", True), ("2.5", "2 1/2", True), ("-3", "\u22123", True), ("12", "twelve", True), ("1234", "1 234", True), ("5", "five pens", False)])
+def test_numbers_are_compared_by_value(a, b, same): assert is_correct(a, b, TOY["number"]) is same
+
+
+@settings(max_examples=150, deadline=None)
+@given(value=st.fractions(min_value=-10**6, max_value=10**6, max_denominator=60), frame=st.sampled_from(["{}", "**{}**", "The answer is {}.", "\\boxed{{{}}}", "So, the answer is: **{}**.", "#### {}", "<answer>{}</answer>", "`{}`", "Answer: ${}$", "x = {}"]),
+       form=st.sampled_from(["plain", "latex", "minus"]))
+def test_a_fraction_in_any_wrapper_keeps_its_value(value, frame, form):
+    written = str(value)
+    if form == "latex" and value.denominator > 1: written = f"{'-' if value < 0 else ''}\\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
+    if form == "minus": written = written.replace("-", "\u2212")
+    assert is_correct(extract(frame.format(written), TOY["number"]), str(value), TOY["number"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(n=st.integers(0, 999_999))
+def test_number_words_and_separators_keep_the_value(n):
+    ones = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+    tens = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
+    def words(k):
+        if k < 20: return ones[k]
+        if k < 100: return tens[k // 10] + (f"-{ones[k % 10]}" if k % 10 else "")
+        if k < 1000: return f"{ones[k // 100]} hundred" + (f" and {words(k % 100)}" if k % 100 else "")
+        return f"{words(k // 1000)} thousand" + (f" {words(k % 1000)}" if k % 1000 else "")
+    for shown in (words(n), f"{n:,}", f"{n:,}".replace(",", " "), f"{n:,}".replace(",", "\u202f"), f"{n:,}".replace(",", "'"), f"{n}.0", "".join(chr(0x0660 + int(d)) for d in str(n)), "".join(chr(0xff10 + int(d)) for d in str(n))):
+        assert extract(f"The answer is {shown}.", TOY["number"]) == str(n), shown
 
 
 # --- files ---

@@ -102,3 +102,30 @@ def test_a_thinking_student_is_taught_its_thoughts():
 def test_a_solved_chat_block_does_not_run_into_its_instruction():
     page = render_prompt(format_named("chat"), "Q2", exemplars=[Exemplar("Q1", "R1.", "1")])
     assert "<answer>\n\nR1.\nSo the answer is: 1\n\nQ2\n\n" in page
+
+
+VARIED = ["So, the answer is: {}", "so the answer is: {}", "So the answer is {}", "**So the answer is:** {}", "So, the answer is **{}**.", "Therefore, the answer is: {}", "The answer is: {}", "\nThe final answer is {}", "\n**Answer:** {}", "\n**Final Answer:** {}", "So the answer is:\n{}",
+          "Thus, the correct answer is {}."]
+
+
+@pytest.mark.parametrize("name", ["cotstudy", "chat", "ho_teacher", "wei"])
+@pytest.mark.parametrize("said", VARIED)
+def test_a_separator_is_found_however_a_chat_model_writes_it(name, said):
+    parsed = parse_completion(format_named(name), f"Ann has 3 + 2 = 5 pens. {said.format(5)}")
+    assert parsed.answer_text.strip("*.: ") == "5" and parsed.rationale.rstrip("* ") == "Ann has 3 + 2 = 5 pens."
+
+
+def test_the_very_separator_comes_first():
+    fmt = format_named("cotstudy")
+    completion = render_completion(fmt, "Some say the answer is: 4.", "5")
+    assert parse_completion(fmt, completion) == ("Some say the answer is: 4.", "5")
+    for text in ("Ann thinks about the answer.", "The answer depends on Ann.", "So the answers are many.", "3 --> 5"): assert parse_completion(fmt, text).answer_text is None
+    assert parse_completion(format_named("ho"), "The answer is 5").answer_text is None  # an arrow has no words to vary
+
+
+def test_long_garbage_is_parsed_quickly():
+    import time
+    began = time.process_time()
+    for unit in ("so ", "answer ", "the answer ", "*", "_", "\n", "so, the final answer", " ", "So the answer is: ", "("):
+        for fmt in FORMATS.values(): parse_completion(fmt, unit * (30_000 // len(unit)))
+    assert time.process_time() - began < 20

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cotstudy.instances import SPLITS, Instance, Task
-from cotstudy.tasks import FAMILIES, TASKS, exemplars_for, load, outline, read_own, task_table
+from cotstudy.quantities import number_of
+from cotstudy.tasks import FAMILIES, TASKS, exemplars_for, kind_and_why, load, outline, question_key, read_own, task_table, why_kind
 
 OK = '{"question": "Ann has 3 pens. How many?", "answer": "3"}\n{"question": "Bob has 4 pens. How many?", "answer": "4"}\n{"question": "Cy has 5 pens. How many?", "answer": "5"}\n'
 
@@ -96,12 +97,13 @@ def many(tmp_path, answers, n=20, **kw):
 
 
 @pytest.mark.parametrize("answers, options, kind, labels, chance", [
-    ((5, "1,000", 2.5, "$3"), None, "number", (), 0.0), (("Yes", "no"), None, "yesno", ("yes", "no"), 0.5), (("red", "blue", "green"), None, "label", ("blue", "green", "red"), 1 / 3),
+    ((5, "1,000", 2.5, "$3"), None, "number", (), 0.0), ((5, "1/2", "50%", 1e-5, "1e3", "2 1/2", "\u22123", "$1,000", "10^6"), None, "number", (), 0.0), (("Yes", "no"), None, "yesno", ("yes", "no"), 0.5), (("red", "blue", "green"), None, "label", ("blue", "green", "red"), 1 / 3),
     (("B", "red"), ["red", "blue"], "choice", ("A", "B"), 0.5), (("(b)", "a"), ["red", "blue", "green", "black"], "choice", tuple("ABCD"), 0.25), ((1.0, 2.5, "1"), [1.0, 2.5], "choice", ("A", "B"), 0.5), ([f"word {k}" for k in range(20)], None, "text", (), 0.0)])
 def test_kind_labels_and_chance_are_derived(answers, options, kind, labels, chance, tmp_path):
     task = load(many(tmp_path, answers, **({"options": lambda k: options} if options else {})))
     assert (task.kind, task.labels, task.chance) == (kind, labels, pytest.approx(chance))
-    assert [len(task.split(s)) for s in SPLITS] == [13, 1, 6]
+    n_train, n_selection, n_test = (len(task.split(s)) for s in SPLITS)
+    assert n_train + n_selection + n_test == 20 and n_selection == 1 and 4 <= n_test <= 8  # about 30 %, each question by its own text
     if kind in ("choice", "label", "yesno"): assert {i.answer for s in SPLITS for i in task.split(s)} <= set(labels)
 
 
@@ -127,7 +129,8 @@ def test_own_splits_are_disjoint_and_templates_stay_together(n, groups, seed, tm
 def test_sizes_of_an_own_task(tmp_path):
     path = many(tmp_path, (1, 2, 3))
     assert [len(load(path, n_train=4, n_selection=2, n_test=3).split(s)) for s in SPLITS] == [4, 2, 3]
-    for kw in (dict(n_train=14), dict(n_test=7), dict(n_selection=14), dict(n_train=-1)):
+    n_train, _, n_test = (len(load(path).split(s)) for s in SPLITS)
+    for kw in (dict(n_train=n_train + 1), dict(n_test=n_test + 1), dict(n_selection=n_train + 1), dict(n_train=-1)):
         with pytest.raises(ValueError, match="ask for fewer|nothing is left"): load(path, **kw)
 
 
@@ -184,3 +187,55 @@ def test_exemplars(tmp_path):
 
 def test_instances_are_instances(tmp_path):
     assert all(isinstance(i, Instance) for s in SPLITS for i in load(many(tmp_path, (1, 2, 3))).split(s))
+
+
+# --- numbers, kinds, ids ---
+
+@pytest.mark.parametrize("given, gold", [(0.00005, "0.00005"), (1e3, "1000"), (1e22, "1" + "0" * 22), (-2.50, "-2.5"), (7, "7"), ("1e3", "1000"), ("$1,250.50", "1250.5"), ("1/2", "0.5"), ("50%", "50%"), ("\u22123", "-3"), ("-0.0", "0")])
+def test_numbers_become_plain(given, gold, tmp_path):
+    answers = {i.answer for i in read_own(many(tmp_path, (given, 1)))[1]}
+    assert answers == {gold, "1"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(x=st.one_of(st.integers(-10**15, 10**15), st.floats(-1e12, 1e12, allow_nan=False).filter(lambda x: x == 0 or abs(x) > 1e-12)))
+def test_a_json_number_keeps_its_value(x, tmp_path_factory):
+    from fractions import Fraction
+    gold = read_own(many(tmp_path_factory.mktemp("n"), (x, 1)))[1][0].answer
+    assert number_of(gold).value == Fraction(str(x))
+
+
+def test_gsm8k_answers_are_taken_apart(tmp_path):
+    kind, items, rationales = read_own(many(tmp_path, ("He adds. <<1+1=2>>2 it is.\n#### 1,002", "#### 7")))
+    assert kind == "number" and [i.answer for i in items[:2]] == ["1002", "7"] and rationales[:2] == ["He adds. 2 it is.", ""]
+    with pytest.raises(ValueError, match="mine.jsonl, line 1: `answer` ends in `####`"): read_own(many(tmp_path, ("He adds. #### ", "#### 7")))
+
+
+def test_the_kind_says_why_and_names_the_odd_one(tmp_path):
+    assert why_kind(many(tmp_path, (1, "2/3"))) == ("number", "all 20 answers are numbers, such as '1'")
+    kind, why = why_kind(many(tmp_path, tuple(range(9)) + ("5 pens",)))
+    assert kind == "text" and "18 of 20 are numbers, but not '5 pens' (question 10)" in why
+    assert kind_and_why(["red", "blue"] * 5, [()] * 10)[0] == "label" and kind_and_why(["Yes", "no"], [(), ()])[0] == "yesno" and kind_and_why(["A"], [("x", "y")])[0] == "choice"
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(10, 60), seed=st.integers(0, 9), at=st.integers(0, 60))
+def test_an_inserted_line_moves_no_id_and_hardly_a_question(n, seed, at, tmp_path_factory):
+    path = many(tmp_path_factory.mktemp("own"), (1, 2, 3), n)
+    old = load(path, seed=seed)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:at], line(question="A new one?", answer="4"), *lines[at:]]))
+    new = load(path, seed=seed)
+    def by_question(task): return {i.question: i.id for s in SPLITS for i in task.split(s)}
+    assert by_question(old).items() <= by_question(new).items()
+    def asked(task, *splits): return {i.question for s in splits for i in task.split(s)}
+    moved = asked(old, "test") & asked(new, "train", "selection") | asked(old, "train", "selection") & asked(new, "test")
+    n_test = len(asked(old, "test"))
+    assert len(moved) <= (0 if 0.2 * n + 1 < n_test < 0.4 * n - 1 else 1)  # only where a side would become far too small
+
+
+def test_ids_follow_the_text_but_not_its_case_spaces_or_marks(tmp_path):
+    assert question_key("How  many, then?") == question_key("how many then") and question_key("-5 + 2?") != question_key("5 + 2?") and question_key("1.5") != question_key("15")
+    assert question_key("3 < 4?") != question_key("3 > 4?") and question_key("?") != question_key("!") and len(question_key("x")) == 12
+    with pytest.raises(ValueError, match="line 2: question 'WHO is it' is also on line 1"): read_own(own(tmp_path, line(question="Who is it?") + "\n" + line(question="WHO is  it")))
+    assert read_own(many(tmp_path, (1, 2), id=lambda k: f"q{k}"))[1][3].id == "q3"
