@@ -20,9 +20,11 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings as hyp, strategies as st
 
 from cotstudy.decoding import Decoding, Model, Request
-from cotstudy.draws import Ledger
+from cotstudy import servers
+from cotstudy.draws import Ledger, to_table
 from cotstudy.openers import open_model
 from cotstudy.prompts import format_named
 from cotstudy.servers import PRICES, Budget, OverBudget, Price, Server, Vllm, budget, named_options
@@ -733,3 +735,33 @@ def test_a_key_that_cannot_be_one_is_not_shown(odd, monkeypatch):
 @pytest.mark.parametrize("name", ["api:m?timeout_s=0", "api:m?concurrency=0", "api:m?attempts=-1", "api:m?mixed=maybe", "api:m?api_key=x"])
 def test_names_that_cannot_be_read(name):
     with pytest.raises(ValueError, match="the name of 'm' has"): named_options(name)
+
+
+# answers that nobody has thought of
+
+LEAF = st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.sampled_from(["", "stop", "length", "x", "\ud800", "seed is not supported", "too long", "429"])
+NAMES = ["choices", "usage", "error", "model", "message", "content", "text", "finish_reason", "logprobs", "token_logprobs", "prompt_tokens", "completion_tokens",
+         "total_tokens", "code", "type", "param", "refusal", "tool_calls", "reasoning_content", "detail", "logprob"]
+ANY = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5), max_leaves=12)
+
+
+@hyp(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(status=st.sampled_from([200, 200, 200, 201, 204, 301, 400, 401, 402, 404, 413, 418, 422, 429, 500, 599]), body=ANY, chat=st.booleans(), data=st.data(),
+       retry=st.sampled_from(["", "0", "-1", "inf", "1e400", "Thu, 01 Jan 1970 00:00:00 GMT", "Mon, 99 Foo 2026", "9" * 400]))
+def test_any_answer_at_all_is_a_draw_or_one_clear_error(status, body, chat, data, retry):
+    if data.draw(st.booleans()):  # mostly of the right shape
+        choice = {k: data.draw(ANY) for k in data.draw(st.sets(st.sampled_from(["text", "message", "finish_reason", "logprobs", "index"])))}
+        body = dict(choices=[choice], usage=data.draw(ANY), model=data.draw(ANY), error=data.draw(st.none() | ANY))
+    raw = json.dumps(body).encode()
+    server = Server("m", "http://localhost:1/v1", chat=chat, attempts=2, pause_s=0, budget=Budget(tokens=10**12))
+    with pytest.MonkeyPatch.context() as mp, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mp.setattr(servers, "send", lambda *a: (status, {"retry-after": retry}, raw))
+        try: c, = [c for part in server.complete([Request("Why?", (0,), "q")], Decoding(max_tok=20, stop=("zz",))) for c in part]
+        except (ValueError, ConnectionError) as e:
+            assert type(e) in (ValueError, ConnectionError) and len(str(e)) < 900 and "'api:m'" in str(e) and e.__cause__ is e.__context__ is None
+        else:
+            assert isinstance(c.text, str) and c.text.encode() is not None and (c.finish is None or c.finish and len(c.finish) <= 40)
+            assert c.n_tok is None or 0 <= c.n_tok <= 20
+            assert to_table(server, [c], HOT).num_rows == 1
+    assert server.budget.held_in == server.budget.held_out == 0
