@@ -6,7 +6,7 @@
 __all__ = ['OPENERS', 'WITHOUT_WEIGHTS', 'scheme_of', 'check_name', 'open_model', 'is_trainable', 'open_weights', 'n_params_of',
            'stamp_of', 'Models']
 
-# %% ../nbs/29_openers.ipynb #414af2e0
+# %% ../nbs/29_openers.ipynb #5be99b60
 """Every model by its name. A table says which opener a name's beginning calls; who asks for a model need not know whether its weights
 lie here, run behind an address, or are gone and only its words are left."""
 from math import prod
@@ -22,7 +22,7 @@ from .models import SIZES, load, pocket_models, scratch
 from .recorded import Recorded, recorded
 from .servers import Server, Vllm, named_options
 
-# %% ../nbs/29_openers.ipynb #6c6d341f
+# %% ../nbs/29_openers.ipynb #9fc095f8
 def _scratch(name: str, revision: str | None, seed: int):
     "Random weights, with the tokenizer of the pocket teacher."
     tokenizer = AutoTokenizer.from_pretrained(pocket_models()["pocket/teacher"])
@@ -63,7 +63,7 @@ def open_model(
     "Any model by its name."
     return OPENERS.get(scheme_of(name), _load)(str(name), revision, seed, **options)
 
-# %% ../nbs/29_openers.ipynb #891b60ab
+# %% ../nbs/29_openers.ipynb #bfb9ce26
 WITHOUT_WEIGHTS = ("recorded:", "api:", "vllm:")
 
 def is_trainable(name: str | Path) -> bool:
@@ -91,10 +91,12 @@ def n_params_of(name: str | Path) -> int | None:
 def _stored(path: Path) -> int:
     with safe_open(path, "pt") as f: return sum(prod(f.get_slice(k).get_shape()) for k in f.keys())
 
-# %% ../nbs/29_openers.ipynb #7cb03453
+# %% ../nbs/29_openers.ipynb #a0c0f60c
 def stamp_of(name: str | Path) -> tuple:
     "What tells a folder's files from later ones of the same names, without reading them; empty where there is no folder."
-    folder = pocket_models().get(str(name)) if str(name).startswith("pocket/") else Path(name).expanduser()
+    scheme = scheme_of(name)
+    if scheme not in ("", "pocket/"): return ()
+    folder = pocket_models().get(str(name)) if scheme else Path(name).expanduser()
     if folder is None or not folder.is_dir(): return ()
     found = ((p.name, p.stat()) for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"))
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found)

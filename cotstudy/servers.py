@@ -55,7 +55,7 @@ class Price:
 class OverBudget(ValueError):
     "The next request could cost more than what is left."
 
-# %% ../nbs/28_servers.ipynb #fc94d64c
+# %% ../nbs/28_servers.ipynb #96359821
 @dataclass
 class Book:
     "What was spent, and what each process has set aside."
@@ -97,7 +97,7 @@ def _alive(who: str) -> bool:
     except PermissionError: return True
     except (ProcessLookupError, ValueError): return False
 
-# %% ../nbs/28_servers.ipynb #f89b7ad2
+# %% ../nbs/28_servers.ipynb #bd0a97da
 class Budget:
     "A limit on what a run may spend, in tokens or money."
 
@@ -139,7 +139,7 @@ class Budget:
         "Replace what was set aside by what was used."
         with opened(self) as book: book.spend(held, n_in, n_out, extra, blind)
 
-# %% ../nbs/28_servers.ipynb #1dc57373
+# %% ../nbs/28_servers.ipynb #6183dcac
 @contextmanager
 def opened(budget: Budget) -> Iterator[Book]:
     "A budget's book as it is now, by whomever it was written; what is changed in it is kept."
@@ -220,7 +220,7 @@ def seconds_of(said: str | None) -> float | None:
         return max(s, 0.0) if math.isfinite(s) else None
     return None
 
-# %% ../nbs/28_servers.ipynb #b36c91c4
+# %% ../nbs/28_servers.ipynb #4383386b
 @cache
 def _trust(): return httpx.create_ssl_context()  # read once: certificates are many
 
@@ -253,7 +253,7 @@ def send(server: "Server", body: dict) -> tuple[int, Mapping[str, str], bytes]: 
     unheard = isinstance(failed, (httpx.ConnectError, httpx.UnsupportedProtocol))
     raise Failed(type(failed).__name__, hide_key(server, str(failed))[:200], -1 if unheard else 0, again=True, billed=not unheard)
 
-# %% ../nbs/28_servers.ipynb #75c455ff
+# %% ../nbs/28_servers.ipynb #16264827
 PASSING = r"rate.?limit|overload|server_error|unavailable|timeout|try again|temporar"  # words of errors that pass
 HINTS = {401: "is the key in {key} right?", 403: "is the key in {key} right?", 404: "is this the model's name there?",
          -1: "is a server running at {url}?"}
@@ -266,6 +266,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict:
         seen[k] = v
     return seen
 
+# %% ../nbs/28_servers.ipynb #35443a7c
 def broke_off(answer: dict) -> bool:
     "Did the server end a completion for reasons of its own?"
     choices = answer.get("choices")
@@ -297,7 +298,7 @@ def asked_once(server: "Server", body: dict) -> dict:
     billed, pause = status == 200 or status >= 500, seconds_of(headers.get("retry-after"))
     raise Failed(words, str(said).strip()[:300], status, again, billed, pause, answer)
 
-# %% ../nbs/28_servers.ipynb #148330b6
+# %% ../nbs/28_servers.ipynb #85a17440
 TURNED_DOWN = (r"unsupported|not support|n't support|unrecogni|unknown|unexpected|not permitted|not allowed|forbidden|extra |not accept|"
                r"not available")
 FILTERED = r"content.?filter|content.?policy|content management|responsible.?ai|safety system|moderat|flagged"
@@ -336,7 +337,7 @@ def turned_away(server: "Server", d: Decoding, e: Failed) -> str:
                          f"asked; take max_tok={int(most[1]) - int(prompt[1])} or less")
     return "too_long"
 
-# %% ../nbs/28_servers.ipynb #2bf50867
+# %% ../nbs/28_servers.ipynb #0c34b392
 PATIENCE_S = 120.0  # a server that asks to wait longer is not waited for
 
 def expected(server: "Server", prompt: str, d: Decoding) -> tuple[int, int]:
@@ -367,7 +368,7 @@ def used(answer, held: tuple[int, int]) -> tuple[tuple[int, int], int | None]:
     unseen = max(0, (total or 0) - (n_in or 0) - (n_out or 0)) if n_in and n_out else 0  # thoughts that only the total counts
     return (held[0] if n_in is None else n_in, held[1] if n_out is None else n_out + unseen), n_out
 
-# %% ../nbs/28_servers.ipynb #9a39d0c5
+# %% ../nbs/28_servers.ipynb #4cbb6288
 def ask(server: "Server", prompt: str, d: Decoding, seed: int, halt: Event) -> tuple[dict, int | None]:
     "The answer to a prompt; asked again after what passes."
     n = 0
@@ -394,7 +395,7 @@ def gave_up(server: "Server", e: Failed, n: int) -> Exception:
 # %% ../nbs/28_servers.ipynb #8c00bf63
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
-# %% ../nbs/28_servers.ipynb #0dfc7402
+# %% ../nbs/28_servers.ipynb #d8b584ce
 class Server:
     "A model behind an OpenAI-compatible address (completions, or chat)."
     engine, device, dtype, kind = "openai", "remote", "unknown", "server"
@@ -435,7 +436,7 @@ class Server:
     def decode(self, token_ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         raise ValueError(f"{self.name!r} gives texts, not tokens, so its completions cannot be cut; ask for a larger max_tok")
 
-# %% ../nbs/28_servers.ipynb #a427ea38
+# %% ../nbs/28_servers.ipynb #d1176e90
 def checked_url(url: str, key_variable: str = "OPENAI_API_KEY") -> str:
     "A server's address, written in one way; an error where it cannot be one, or holds a secret."
     parts = urlsplit(url)
@@ -458,7 +459,7 @@ def as_chat(server: Server) -> Server:
         server._chat.chat, server._chat.probed, server._chat.dropped = True, False, set(server.dropped)
     return server._chat
 
-# %% ../nbs/28_servers.ipynb #99c4479f
+# %% ../nbs/28_servers.ipynb #a2ecc58d
 def may_start(server: Server, flying: int, prompt: str, d: Decoding, alone: bool) -> bool:
     "May another request leave? With a budget: only if all in the air may cost twice what is expected of them."
     if not flying: return True
@@ -493,7 +494,7 @@ def complete(server: Server, requests: Sequence[Request], d: Decoding) -> Iterat
                           f"{counts(odd)}; they are draws with that finish", stacklevel=2)
     if error: raise error
 
-# %% ../nbs/28_servers.ipynb #e87511ea
+# %% ../nbs/28_servers.ipynb #08084cf9
 def counts(odd: Counter) -> str: return ", ".join(f"{k} {v}" for k, v in odd.most_common())
 
 def strange(server: Server, fine: Sequence["Answer"], n: int, odd: Counter) -> Exception | None:
@@ -514,7 +515,7 @@ def recall(server: Server, notes: Sequence[str]):
     server.probed, server.recalled = True, bool(names)
     if names: server.answered = server.answered or names.most_common(1)[0][0]
 
-# %% ../nbs/28_servers.ipynb #a59adcf8
+# %% ../nbs/28_servers.ipynb #26232fc9
 def probe(server: Server):
     "Are several draws really several draws? Asked once: three times ten random digits."
     if server.probed or server.reasons: return
@@ -555,7 +556,7 @@ def draw_one(server: Server, r: Request, i: int, d: Decoding, halt: Event) -> An
     if at is not None: text, finish = text[:at], "stop"
     return Answer(r.instance, r.prompt, prompt_id(server, r.prompt, d), i, text, None, logp, n_tok, finish, by, note)
 
-# %% ../nbs/28_servers.ipynb #8e4eb0e3
+# %% ../nbs/28_servers.ipynb #6c8c36be
 def _plain(content) -> str | None:
     "The text of a message, whole or in parts; None where it is neither."
     if isinstance(content, list) and content and all(isinstance(c, dict) and isinstance(c.get("text"), str) for c in content):
@@ -577,7 +578,7 @@ def _spoken(server: Server, choice: dict) -> tuple[str | None, str | None]:  # t
     if isinstance(no := said.get("refusal"), str) and no: return text or no, "refusal"
     return text, "tool_calls" if said.get("tool_calls") and not text else None
 
-# %% ../nbs/28_servers.ipynb #b8aa7d0c
+# %% ../nbs/28_servers.ipynb #e0032266
 def read_answer(server: Server, answer, prompt: str) -> tuple[str, np.ndarray | None, str | None]:  # text, log-probabilities, finish
     "Text, log-probabilities and finish of an answer, or what is wrong with it."
     choices = answer.get("choices") if isinstance(answer, dict) else None
@@ -643,7 +644,7 @@ class Vllm:
     def complete(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Completion]]:
         return vllm_complete(self, requests, decoding)
 
-# %% ../nbs/28_servers.ipynb #57cef907
+# %% ../nbs/28_servers.ipynb #e904f4c7
 def vllm_complete(lm: Vllm, requests: Sequence[Request], d: Decoding) -> Iterator[list[Completion]]:
     "Draw what is asked, one prompt after the other in the order of the requests."
     jobs = [(r, i, lm.prompt_ids(r.prompt)) for r in requests for i in r.draw_indices]

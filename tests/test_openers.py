@@ -26,7 +26,8 @@ def test_every_opener_gives_a_model(said, tmp_path):
     for name in ("pocket/teacher", "scratch/0.1m", said, "api:m", str(folder), folder):
         assert isinstance(open_model(name), Model), name
     assert isinstance(open_model(said), Recorded) and isinstance(open_model("api:m"), Server)
-    assert {scheme_of(n) for n in ("pocket/m", "scratch/1m", said, "api:m", "vllm:m")} == set(OPENERS) and scheme_of("owner/model") == scheme_of(folder) == ""
+    assert {scheme_of(n) for n in ("pocket/m", "scratch/1m", said, "api:m",
+                                   "vllm:m")} == set(OPENERS) and scheme_of("owner/model") == scheme_of(folder) == ""
 
 
 @pytest.mark.parametrize("name", ["ollama:m", "API:m", "recordd:x", "https://example.org/model", "s3:bucket"])
@@ -43,7 +44,8 @@ def test_a_folder_whose_name_has_a_colon_is_a_folder(tmp_path, monkeypatch):
 
 
 def test_names_are_checked_without_opening():
-    for name in ("pocket/m", "scratch/1m", "recorded:x", "api:m?tokens=5", "vllm:m", "owner/model", "/some/folder"): assert check_name(name) == name
+    for name in ("pocket/m", "scratch/1m", "recorded:x", "api:m?tokens=5", "vllm:m", "owner/model",
+                 "/some/folder"): assert check_name(name) == name
     with pytest.raises(ValueError, match="api_key"): check_name("api:m?api_key=x")
 
 
