@@ -658,6 +658,9 @@ def test_what_a_killed_process_had_in_the_air_counts(tmp_path):
     mine = Budget(tokens=300, file=book)
     with pytest.raises(OverBudget): mine.reserve(50, 51)
     assert mine.reserve(50, 50) and (mine.n_in, mine.n_out) == (100, 100)
+    assert json.loads(book.read_text()) == [100, 100, 50, 50]
+    (old := tmp_path / "old.json").write_text("[10, 20, 30, 40]")  # as they were kept before; nobody knows who had set aside what
+    assert Budget(tokens=200, file=old).reserve(50, 50) and json.loads(old.read_text()) == [40, 60, 50, 50]
     book.write_text("[")
     with pytest.raises(ValueError, match="no book of a budget"): mine.reserve(1, 1)
 
