@@ -6,7 +6,7 @@
 __all__ = ['OPENERS', 'WITHOUT_WEIGHTS', 'scheme_of', 'check_name', 'open_model', 'is_trainable', 'open_weights', 'n_params_of',
            'stamp_of', 'Models']
 
-# %% ../nbs/29_openers.ipynb #d81f3918
+# %% ../nbs/29_openers.ipynb #026223bf
 """Every model by its name. A table says which opener a name's beginning calls; who asks for a model need not know whether its weights
 lie here, run behind an address, or are gone and only its words are left."""
 from math import prod
@@ -23,7 +23,7 @@ from .models import SIZES, load, pocket_models, scratch
 from .recorded import Recorded, recorded
 from .servers import Server, Vllm, named_options
 
-# %% ../nbs/29_openers.ipynb #3f38f7e4
+# %% ../nbs/29_openers.ipynb #9eec237e
 def _scratch(name: str, revision: str | None, seed: int):
     "Random weights, with the tokenizer of the pocket teacher."
     tokenizer = AutoTokenizer.from_pretrained(pocket_models()["pocket/teacher"])
@@ -64,7 +64,7 @@ def open_model(
     "Any model by its name."
     return OPENERS.get(scheme_of(name), _load)(str(name), revision, seed, **options)
 
-# %% ../nbs/29_openers.ipynb #554d076d
+# %% ../nbs/29_openers.ipynb #34348ade
 WITHOUT_WEIGHTS = ("recorded:", "api:", "vllm:")
 
 def is_trainable(name: str | Path) -> bool:
@@ -92,7 +92,7 @@ def n_params_of(name: str | Path) -> int | None:
 def _stored(path: Path) -> int:
     with safe_open(path, "pt") as f: return sum(prod(f.get_slice(k).get_shape()) for k in f.keys())
 
-# %% ../nbs/29_openers.ipynb #1b898e20
+# %% ../nbs/29_openers.ipynb #dc5838cd
 def stamp_of(name: str | Path) -> tuple:
     "What tells a name's model from a later one: of a folder its files, without reading them; of a server where it is; else nothing."
     scheme = scheme_of(name)
@@ -103,6 +103,7 @@ def stamp_of(name: str | Path) -> tuple:
     found = ((p.name, p.stat()) for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"))
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found)
 
+# %% ../nbs/29_openers.ipynb #6363d3ff
 class Models:
     "Models that are open."
 
