@@ -38,12 +38,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
 
 from . import decoding, models, students
-from .batch import expand, load_study, studies_folder
 from .draws import Ledger
 from .files import lease, write_json
 from .runs import home
 from .models import threads
 from .sampling import LM
+from .studies import expand, load_study, studies_folder
 from .students import Example, Recipe
 
 # %% ../nbs/90_bench.ipynb #8b217416
