@@ -467,7 +467,7 @@ def start_share(notebooks: Path) -> float:
     at, before, whole = lambda when: datetime.fromisoformat(when).timestamp(), 0.0, 0.0
     for path in notebooks.glob("*.ipynb"):
         nb = json.loads(path.read_text())
-        working = [c for c in nb["cells"] if "run_cell(" in "".join(c["source"])]
+        working = [c for c in nb["cells"] if "study_cell(" in "".join(c["source"])]
         if not working: continue  # a summary
         begun = at(nb["metadata"]["papermill"]["start_time"])
         before += at(working[0]["metadata"]["papermill"]["start_time"]) - begun
