@@ -397,8 +397,8 @@ def _sentence(x: str, whose: str, low: object, high: object, g: pd.DataFrame, e:
     seeds = f"{e.n_seeds} seeds, " if e.n_seeds > 1 else ""
     lone = not seeds and g.method.isin(named(trained=True)).any()  # a prompted model has no seeds
     verdict = f"one seed, which decides nothing ({e.n} questions)" if lone else f"{word} ({seeds}{e.n} questions)"
-    named = [f"{v:g}" if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
-    return (f"{whose}: {at[low]:.1f} at {words_of(x)} {named[0]}, {at[high]:.1f} at {named[1]}; "
+    ends = [f"{v:g}" if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
+    return (f"{whose}: {at[low]:.1f} at {words_of(x)} {ends[0]}, {at[high]:.1f} at {ends[1]}; "
             f"difference {100 * e.value:+.1f} points [{lo:+.1f}, {hi:+.1f}], {verdict}.")
 
 # %% ../nbs/77_analyses.ipynb #994dede7
