@@ -55,6 +55,7 @@ class Analysis:
         "Its parameters by name, without the base."
         return dict(list(inspect.signature(self.conditions).parameters.items())[1:])
 
+# %% ../nbs/77_analyses.ipynb #5f953bd4
 ANALYSES: dict[str, Analysis] = {}
 
 def analysis(title: str, source: str, x: str, figure: Callable | None = None, **more) -> Callable:
@@ -291,6 +292,7 @@ def _draws(c: Condition, size_of: Callable) -> list[tuple]:  # (key, draws, toke
         out.append(((stage_key(c, "draws", limits), "selection"), size_of(c, c.task, "selection") * t.pool, t.max_tok, t.model))
     return out
 
+# %% ../nbs/77_analyses.ipynb #c891f4b1
 def cost(
     conditions: Sequence[Condition],
     size_of: Callable,  # size_of(condition, task name, split) -> instances
@@ -308,11 +310,11 @@ def cost(
         asked = min(c.n_items or 10**12, size_of(c, c.task, c.split)) * c.n_paths
         answers[key] = (*np.maximum(answers.get(key, (0, 0))[:2], (asked, c.max_student_tok)).tolist(), c.student)
     sampled = [(1, n * tok, m) for n, tok, m in (*draws.values(), *answers.values())]  # completions end at about half their limit
+    trained = [(6, tok, m) for _, tok, m in students.values()]
     return dict(
         teacher_draws=sum(n for n, *_ in draws.values()), teacher_tok=sum(n * tok for n, tok, _ in draws.values()), students=len(students),
         student_steps=sum(steps for steps, *_ in students.values()), student_draws=sum(n for n, *_ in answers.values()),
-        student_tok=sum(n * tok for n, tok, _ in answers.values()), train_flop=_flop([(6, tok, m) for _, tok, m in students.values()],
-                                                                                     n_params_of),
+        student_tok=sum(n * tok for n, tok, _ in answers.values()), train_flop=_flop(trained, n_params_of),
         sample_flop=_flop(sampled, n_params_of))
 
 def _flop(work: Sequence[tuple], n_params_of: Callable) -> int | None:  # (factor, tokens, model)
@@ -375,6 +377,7 @@ def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
     told = [_compared(a, x, g, joined, score) for _, g in groups for x in a.along or (a.x,)]
     return "\n\n".join(t for t in told if t) or "Too little was measured to compare anything."
 
+# %% ../nbs/77_analyses.ipynb #94b4a550
 def _compared(a: Analysis, x: str, g: pd.DataFrame, joined: pd.DataFrame, score: str) -> str:
     "The two ends of an axis in words, or nothing where there is one value only."
     for other in a.along:
@@ -402,6 +405,7 @@ def _sentence(x: str, whose: str, low: object, high: object, g: pd.DataFrame, e:
 NUMBERS = ("n", "accuracy", "lo", "hi", "mean_lucky", "n_unparsed", "n_truncated")
 CORPUS = ("n_asked", "n_taught", "n_drawn", "n_kept", "n_distinct", "n_sound", "n_lucky", "label_accuracy", "teacher_truncated")
 
+# %% ../nbs/77_analyses.ipynb #daac7d7c
 @dataclass(frozen=True, eq=False)
 class Found:
     "What one cell of a study has found."
@@ -441,6 +445,7 @@ class Found:
         taught = [c for c in self.conditions if method_named(c.method).chains]
         return show_chains(self.store, taught[-1], n_questions, n_chains)
 
+# %% ../nbs/77_analyses.ipynb #be93b2b4
 def study_cell(
     name: str,  # of an analysis
     study: str, cell: str,  # "": named by analysis, task and student

@@ -93,6 +93,7 @@ _JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\
                      r"|\s*(?:feet|foot|ft|'|hours?|hrs?|h|minutes?|mins?|m|lbs?|pounds?|dollars|years?|weeks?|days?|months?|meters?"
                      r"|metres?|km|kg|degrees?)\s*", re.I)
 
+# %% ../nbs/18_answers.ipynb #90897e97
 class Said(NamedTuple):
     "A number in a sentence, and what the sentence makes of it."
     q: Quantity
@@ -140,7 +141,8 @@ def _equation(text: str) -> str | None:
         if re.search(r"[\d.]\s*(?:,|;|\band\b|\bor\b)+\s*[A-Za-z]\s*$", left): return None  # x = 4, y = 5
         return _single(text[m.end():], _said(text[m.end():]), 0)
     said = _said(text[:signs[0].start()])
-    return said[0].q.written if len(said) == 1 and _opens(text, said) and said[0].whole and not text[said[0].q.end:signs[0].start()].strip() else None
+    if len(said) != 1 or not _opens(text, said) or not said[0].whole: return None
+    return None if text[said[0].q.end:signs[0].start()].strip() else said[0].q.written
 
 # %% ../nbs/18_answers.ipynb #51ab2939
 _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|which\s+(?:means|gives|makes|is)|meaning|giving|leaving"
@@ -193,7 +195,10 @@ def _sentences(text: str) -> list[str]:
     parts = [s for s in re.split(r"(?<=[.!?])\s+|\n+|;\s+", text) if s.strip(" .!?\n|")]
     return [s if len(s) <= 1000 else s[:500] + " ... " + s[-500:] for s in parts]
 
-def _clean_end(sentence: str) -> str: return re.sub(r"[\s.!?*|]+$", "", sentence.replace("|", " ")) if not sentence.rstrip().endswith("...") else sentence.rstrip()
+def _clean_end(sentence: str) -> str:
+    "A sentence without what ends it; three dots stay, because something is left out there."
+    if sentence.rstrip().endswith("..."): return sentence.rstrip()
+    return re.sub(r"[\s.!?*|]+$", "", sentence.replace("|", " "))
 
 def _bold_number(text: str) -> str | None:
     "The last bold part that is a number and little else, unless a later calculation ends elsewhere."
@@ -260,6 +265,7 @@ _POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&-]|\b(?:towards?|for|on|are|becaus
     r"|rather|"
                      r"considered|thought|say|conclude))\s*[\"'*]*\s*$", re.I)
 
+# %% ../nbs/18_answers.ipynb #9cca0603
 class Mark(NamedTuple):
     "An option's letter in a text."
     letter: str
@@ -273,21 +279,25 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
     after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|]|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems|fits|but|not"
         r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
              rf"|\s+(?:and|or|&)\s+(?:option\s+)?[(\[]?[{k}]\b|/[{k}]\b|\s?&)")
-    bare = rf"(?<![\w'(\[.])(?P<bare>[{k}])(?:{after}|(?=\s+(?P<text>[^\n]{{1,80}})))|\b(?:option|choice|answer\s+is)\s+(?P<low>[{k.lower()}])\b(?=[.)\s]*$|[.,)])"
+    bare = (rf"(?<![\w'(\[.])(?P<bare>[{k}])(?:{after}|(?=\s+(?P<text>[^\n]{{1,80}})))"
+            rf"|\b(?:option|choice|answer\s+is)\s+(?P<low>[{k.lower()}])\b(?=[.)\s]*$|[.,)])")
     out = []
     for m in re.finditer(f"{bracket}|{bare}", text):
         if m["in"]: out.append(Mark(m["in"].upper(), m.start(), m.end()))
         elif m["low"]: out.append(Mark(m["low"].upper(), m.start("low"), m.end()))
         elif _POINTS.search(text[max(0, m.start() - 24):m.start()]):
             at = letters.index(m["bare"])
-            own = m["text"] and at < len(options) and _squeezed(options[at]) and re.match(re.escape(_squeezed(options[at])) + r"\s*(?:$"
-                r"|(?:because|since)\b)", _squeezed(re.split(r"[.,;:!)]\s", m["text"])[0]))
+            words = _squeezed(options[at]) if at < len(options) else ""
+            said = _squeezed(re.split(r"[.,;:!)]\s", m["text"] or "")[0])
+            own = words and re.match(re.escape(words) + r"\s*(?:$|(?:because|since)\b)", said)
             if not m["text"] or own: out.append(Mark(m["bare"], m.start(), m.end()))
     return out
 
 # %% ../nbs/18_answers.ipynb #8fd0b6c5
 _LISTED = re.compile(r"[\s)\].:]*(?:[\w'-]+\s+){0,5}?[\w'-]*\s*[)\].]?\s*(?:,|/|&|\band\b|\bor\b|\bnor\b|\bneither\b"
     r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:options?\s+|choices?\s+)?", re.I)
+_PARTED = re.compile(rf"(?i)[.!?]\s+\w|\n|\b(?:is|are|was|so|but|because|since|it|answer|seems|looks|sounds|fits|would|could|might"
+                     rf"|may|leaves)\b|{_NOT}")
 
 def _groups(text: str, marks: Sequence[Mark]) -> list[list[Mark]]:
     "Marks that are named in one breath: 'A, B or (C)'."
@@ -295,8 +305,7 @@ def _groups(text: str, marks: Sequence[Mark]) -> list[list[Mark]]:
     for m in marks:
         gap = text[out[-1][-1].end:m.start] if out else ""
         if out and not gap.strip(): out[-1].append(m)
-        elif out and len(gap) < 80 and _LISTED.fullmatch(gap) and not re.search(rf"(?i)[.!?]\s+\w|\n|\b(?:is|are|was|so|but|because|since"
-            rf"|it|answer|seems|looks|sounds|fits|would|could|might|may|leaves)\b|{_NOT}", gap): out[-1].append(m)
+        elif out and len(gap) < 80 and _LISTED.fullmatch(gap) and not _PARTED.search(gap): out[-1].append(m)
         else: out.append([m])
     return out
 
@@ -307,6 +316,7 @@ def _dismissed(text: str, group: Sequence[Mark]) -> bool:
     return bool(re.match(rf"(?i:[)\]:]?\s*(?:(?!because|since|as\s|so\s|correct"
         rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*not\b", after)
 
+# %% ../nbs/18_answers.ipynb #c489d211
 _RIGHT = re.compile(r"[)\]]?:\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable)\b|\s+fits\s+(?:best|better)\b"
     r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
     r"|to\s+say))", re.I)
@@ -314,8 +324,8 @@ _CALLED = re.compile(r"\b(?:correct|right|best|final)\s+(?:option|choice|answer|
     r"|therefore|thus|hence|choose|pick|select|go\s+with|must\s+be|has\s+to\s+be|conclude|leaving|leaves)\b[\s,:]*(?:it\s+(?:is|must\s+be"
     r"|has\s+to\s+be)\s+)?(?:the\s+answer\s+is\s+)?(?:option\s+|choice\s+)?[\"'*]*$", re.I)
 
-def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mark], last: bool) -> tuple[str | None, bool]:  # the letter, and whether marks decide at all
-    "The letter that the marks of a text choose."
+def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mark], last: bool) -> tuple[str | None, bool]:
+    "The letter that the marks of a text choose, and whether marks decide at all."
     groups = _groups(text, marks)
     dismissed = {m.letter for g in groups if _dismissed(text, g) for m in g}
     kept = [g for g in groups if not _dismissed(text, g)]
@@ -383,17 +393,19 @@ def _read_yesno(text: str, last: bool) -> str | None:
         return _YESNO[found[-1 if last and not cued else 0].lower()] if found else None
     return _settled(said, read, no=False)
 
+_DENIED = re.compile(r"(?:\bnot|n t|\bneither|\bnor|rather than|instead of|\bnever|\bcannot|\bthan|\bthought|\bconsidered)"
+                     r"(?: (?:be|the|a|an|label|simply|really|necessarily|clearly))*$")
+
 def _read_label(text: str, last: bool, labels: Sequence[str]) -> str | None:
     def read(piece: str) -> str | None:
         words = {_squeezed(k): k for k in labels if _squeezed(k)}
         said = f" {_squeezed(piece)} "
         at = {w: [m.start() for m in re.finditer(re.escape(f" {w} "), said)] for w in words if f" {w} " in said}
-        denied = r"(?:\bnot|n t|\bneither|\bnor|rather than|instead of|\bnever|\bcannot|\bthan|\bthought|\bconsidered)(?: (?:be|the|a|an|label|simply|really|necessarily|clearly))*$"
-        at = {w: [a for a in places if not re.search(denied, said[:a])] for w, places in at.items()}
+        at = {w: [a for a in places if not _DENIED.search(said[:a])] for w, places in at.items()}
         found = [w for w, places in at.items() if places]
         found = [w for w in found if not any(w != v and f" {w} " in f" {v} " for v in found)]  # "no" inside a longer label
-        first = [w for w in found if said.startswith(f" {w} ") and not any(re.match(rf" (?:(?:or"
-            rf"|and) )?{re.escape(v)} ", said[len(w) + 1:]) for v in found)]
+        joined = lambda w: any(re.match(rf" (?:(?:or|and) )?{re.escape(v)} ", said[len(w) + 1:]) for v in found)
+        first = [w for w in found if said.startswith(f" {w} ") and not joined(w)]
         return words[first[0]] if len(first) == 1 else words[found[0]] if len(found) == 1 else None
     return _settled(_after_cue(unbold(_opened(text)))[0], read)
 
@@ -438,7 +450,7 @@ def _read_text(text: str, cued: bool = False) -> str | None:
     return _settled(said, read) if found else read(said)
 
 # %% ../nbs/18_answers.ipynb #8d16a8e5
-_WIDTH = {"aqua": "ABCDE", "commonsense_qa": "ABCDE", "date_understanding": "ABCDEF", "tracking_shuffled_objects": "ABC"}  # capitals that count
+_WIDTH = dict(aqua="ABCDE", commonsense_qa="ABCDE", date_understanding="ABCDEF", tracking_shuffled_objects="ABC")  # capitals that count
 _FLOATS = ("addsub", "svamp", "single_eq")  # Ho et al. compare these as floats, MultiArith and GSM8K as strings
 
 def _first_label(text: str, labels: Sequence[str]) -> str | None:
@@ -459,7 +471,9 @@ def _candidates(text: str, task: Task, number: str) -> list[str]:
     if task.kind == "number": return re.findall(number, text.replace(",", ""))
     if task.kind == "letters": return [re.sub(r"[\"'.\s]", "", text)]
     if task.kind == "yesno": return [w for w in re.sub(r"[\"'.\s:,]", " ", text.lower()).split(" ") if w in ("yes", "no")]
-    return [found] if (found := _first_label(text, task.labels) if task.kind == "label" else " ".join(text.split()).strip("\"' ").removesuffix(".").strip()) else []
+    bare = " ".join(text.split()).strip("\"' ").removesuffix(".").strip()
+    found = _first_label(text, task.labels) if task.kind == "label" else bare
+    return [found] if found else []
 
 # %% ../nbs/18_answers.ipynb #e2747761
 def _kojima(text: str, task: Task, prefix: str | None) -> str | None:
@@ -531,6 +545,7 @@ def _same_text(prediction: str, gold: str) -> bool:
     padded = any(re.match(r"\s*0\d", x) for x in (prediction, gold))  # 007 is a name
     return not padded and bool(same_number(prediction, gold, loose=False))
 
+# %% ../nbs/18_answers.ipynb #f5d5f3cb
 def is_correct(
     prediction: str | None,  # what extract returned
     gold: str,
@@ -567,8 +582,9 @@ def _task_of(name: str, rows: Sequence[dict]) -> Task:
     needed = any(r.get("gold") is None or (task.kind == "choice" and r.get("question") is None) for r in rows)
     return load(name) if needed and (source is None or all(p.local in PINS and at_hand(PINS[p.local]) for p in source.parts)) else task
 
+# %% ../nbs/18_answers.ipynb #fa097ee2
 def readings(
-    path: str | Path,  # JSON lines or a JSON list, gzipped or not, with `answer_text` or `rationale`, and `gold` or the `id` of a task's question
+    path: str | Path,  # JSON lines or a JSON list, gzipped or not: `answer_text` or `rationale`, and `gold` or the `id` of a question
     task: Task | str,  # a task, or the name of one
     rules: Sequence[str] = RULES,
     prefix: str | None = None,  # as in extract, for files that hold whole completions
@@ -586,7 +602,8 @@ def readings(
     for n, r in enumerate(rows):
         i = known.get(str(r.get("id", r.get("instance"))))
         if not (gold := said[n]["gold"] or (i.answer if i else None)):
-            raise ValueError(f"{file}, record {n + 1}: no `gold`, and no question of task {task.name!r} that is at hand has the id {r.get('id')!r}")
+            raise ValueError(f"{file}, record {n + 1}: no `gold`, and no question of task {task.name!r} that is at hand "
+                             f"has the id {r.get('id')!r}")
         options = i.options if i and r.get("question") in (None, i.question) else _listed(str(r.get("question") or ""))
         for rule in rules:
             told, where = said[n]["answer_text"], prefix
@@ -596,6 +613,7 @@ def readings(
     frame = pd.DataFrame(out, columns=["record", "id", "gold", "rule", "prediction", "correct"]).astype(dict(prediction=object))
     return frame.assign(prediction=frame.prediction.where(frame.prediction.notna(), None))
 
+# %% ../nbs/18_answers.ipynb #2ddc5ce6
 def rescore(
     path: str | Path,
     task: Task | str,

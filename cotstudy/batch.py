@@ -114,6 +114,7 @@ def is_done(study: str, cell: Cell, folder: Path, summary: bool = False) -> bool
     if record["status"] != "done" or record.get("key") != key: return False
     return summary or not record.get("has_rows", True) or (study_folder(study) / "rows" / f"{cell.name}.parquet").exists()
 
+# %% ../nbs/82_batch.ipynb #74dae788
 def run_cells(
     study: Study, cells: list[Cell], folder: Path, workers: int,
     say: Callable[[str], None] = print,
@@ -144,6 +145,7 @@ def run_cells(
     finally: pool.shutdown(wait=True, cancel_futures=True)
     return [records[c.name] for c in cells]
 
+# %% ../nbs/82_batch.ipynb #29879a70
 def read_progress(study: str, cell: str) -> str:
     "The line that a running cell left, such as '3/12 arith pocket/m cot N=8 seed=0'."
     path = study_folder(study) / "progress" / f"{cell}.txt"

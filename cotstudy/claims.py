@@ -145,6 +145,7 @@ def _ranked_teacher(table: pd.DataFrame, cells: Cells, candidates: pd.Series, wo
     accuracy = own.groupby("student").apply(lambda g: np.mean([cells.scores[c].mean() for c in g.index]))
     return accuracy.idxmax() if word == "best" else accuracy.idxmin()
 
+# %% ../nbs/75_claims.ipynb #afefabd3
 def _pick(table: pd.DataFrame, query: Query, cells: Cells) -> pd.DataFrame:  # the chosen rows of one task's table
     "The cells that a query means, unmentioned columns at their headline value."
     everything, where = table, dict(query)
@@ -310,6 +311,7 @@ def _verdict(claim: Claim, m: Measured, level: float) -> Verdict:
                    e.detectable(level=level) if e else None, claim.published, claim.smallest, claim.kind, ", ".join(m.tasks), on,
                    e.n if e else 0, e.n_seeds if e else 0, "; ".join(why))
 
+# %% ../nbs/75_claims.ipynb #9e51706e
 def verdict(claim: Claim, items: pd.DataFrame, level: float = 0.95, n_boot: int = 2000) -> Verdict:
     "The verdict on one claim alone (in a paper's family use verdict_table, which corrects for the number of claims)."
     return _verdict(claim, measure(claim, cells_of(items, claim.score), n_boot), level)
@@ -357,7 +359,7 @@ def _ho(number: str, title: str, statement: str, contrast, tasks=HO_ALL, stand_i
     return Claim(f"ho-{number}", "ho2023", title, statement, contrast, tasks, stand_ins, published, **more)
 
 # %% ../nbs/75_claims.ipynb #d2440321
-HO = (
+_HO_TEACHING = (
     _ho("H1", "distillation beats prompting",
         "A small student fine-tuned on one rationale per question is far better than the same student prompted to think step by step.",
         minus(ONE, q("zero_shot_cot", decoding="greedy")), published=0.257),
@@ -380,6 +382,11 @@ HO = (
     _ho("H6", "better teachers teach better", "Students of a more accurate teacher are more accurate.",
         minus(at(ONE, teacher="best"), at(ONE, teacher="worst")), HO_CURVES, ("arith", "dates", "letters"), 0.358,
         note="Published: text-davinci-003 against davinci, three tasks."),
+)
+
+# %% ../nbs/75_claims.ipynb #3bd9d24d
+HO = (
+    *_HO_TEACHING,
     _ho("H7a", "larger students gain accuracy", "Students taught with one rationale improve with their size.",
         minus(at(ONE, n_params="max"), at(ONE, n_params="min")), published=0.127),
     _ho("H7b", "size matters more with rationales",
@@ -413,7 +420,7 @@ SUBSETS = ("correct random:5", "correct diverse:5", "correct likely:5", "correct
 def _scotd(number: str, title: str, statement: str, contrast, tasks=SCOTD_ALL, stand_ins=POCKET_SCOTD, published=None, **more) -> Claim:
     return Claim(f"scotd-{number}", "scotd2023", title, statement, contrast, tasks, stand_ins, published, **more)
 
-SCOTD = (
+_SCOTD_TEACHING = (
     _scotd("H1", "prompting alone does not help",
            "A small model that was not distilled is no better than guessing when prompted with worked examples.",
            minus(q("few_shot_cot", decoding="greedy"), q("chance")), published=-0.083, kind="equivalence", one_sided=True,
@@ -436,6 +443,11 @@ SCOTD = (
            minus(q("cot", decoding="vote", **FEW), q("cot", decoding="greedy", **FEW)), published=0.058),
     _scotd("H6b", "but not clean ones", "Students taught with gold-filtered rationales gain nothing from a vote.",
            minus(at(MANY, decoding="vote"), MANY), published=-0.008, kind="equivalence", one_sided=True),
+)
+
+# %% ../nbs/75_claims.ipynb #c6db8f56
+SCOTD = (
+    *_SCOTD_TEACHING,
     _scotd("H7a", "also for the smallest student", "Rationales beat labels at the smallest student size too.",
            minus(at(MANY, n_params="min"), at(LABELS, n_params="min")), ("commonsense_qa",), ("facts",),
            note="A figure whose values are not recoverable."),

@@ -231,6 +231,14 @@ COMPACT_OVER = 64  # more small parts than this are merged
 SMALL_BYTES, MERGED_BYTES = 1 << 24, 1 << 26  # 16 MB: larger parts are left alone; 64 MB: what one merge may hold in memory
 STALE_S = 3600  # a temporary file this old belongs to a process that was killed
 
+# %% ../nbs/30_draws.ipynb #32f3f0c0
+def _touch_and_go(folder: Path) -> None:
+    "Write an empty file and take it away again; an OSError where that is not possible."
+    probe = folder / f".probe-{uuid4().hex}"
+    folder.mkdir(parents=True, exist_ok=True)
+    probe.touch()
+    probe.unlink()
+
 # %% ../nbs/30_draws.ipynb #3ef00fa2
 class Shelf:
     "The draws of one model under one decoding: a folder of parts."
@@ -260,11 +268,7 @@ class Shelf:
 
     def check_writable(self):
         "Fail before anything is drawn, not after."
-        probe = self.folder / f".probe-{uuid4().hex}"
-        with explaining(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
+        with explaining(self.folder): _touch_and_go(self.folder)
 
     def append(self, table: pa.Table):
         "Add a part, and tidy up if that is due and nobody else is doing it."
@@ -468,6 +472,7 @@ def read_view(parts: Sequence[Path], part: np.ndarray, row: np.ndarray, max_tok:
         out[name][wanted] = gather(parts, part[wanted], row[wanted], [name])[name]
     return out
 
+# %% ../nbs/30_draws.ipynb #02942bee
 def cut(columns: dict, model, max_tok: int, tokens: bool = True) -> dict:
     "Shorten the completions that are longer than max_tok, in place."
     ids, logprobs, long = columns["token_ids"], columns["logprobs"], np.flatnonzero(columns["n_tok"] > max_tok)

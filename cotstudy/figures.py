@@ -149,6 +149,7 @@ def _level(ax: Axes, point: pd.Series, method: str) -> None:
     dashes = "--" if method == "teacher" else "-"
     ax.axhline(point.accuracy, color=look_of(method).colour, lw=1.8, ls=dashes, zorder=1, gid=f"level {method}")
 
+# %% ../nbs/70_figures.ipynb #95980cb2
 def _label_right(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:  # (y, text, colour)
     "Text beside the right end of each line, pushed apart where lines are close."
     lo, hi = ax.get_ylim()
@@ -195,6 +196,7 @@ def _hollow(ax: Axes, theirs: pd.DataFrame | None, x: str, levels: Sequence[str]
         if method in levels: ax.plot([0.955] * len(g), g.accuracy, transform=ax.get_yaxis_transform(), **hollow)
         else: ax.plot(g[x], g.accuracy, **hollow)
 
+# %% ../nbs/70_figures.ipynb #1dee0cb9
 def _caption(points: pd.DataFrame, theirs: pd.DataFrame | None, short: bool) -> str:
     "The caption, with a word on hollow marks where there are any."
     if theirs is None or theirs.empty: return caption(points, short)
@@ -224,23 +226,12 @@ def fig_against(
     "Accuracy against anything: a line for each method that varies in it, a level for each that does not."
     curves = _along(df, x) if curves is None else curves
     with style():
-        ax, names, scale = _canvas(ax), [], _Scale(df[df.method.isin(curves)][x], text)
+        ax, scale = _canvas(ax), _Scale(df[df.method.isin(curves)][x], text)
         points = _points(df, ["method", "decoding", x])
         if "n_rationales" not in points: points = points.merge(df.groupby(["method", "decoding", x], as_index=False).n_rationales.first())
         if scale.log: ax.set_xscale("log")
-        for p in points[~points.method.isin([*curves, "chance"])].itertuples():
-            if p.decoding == "vote": continue
-            _level(ax, p, p.method)
-            names.append((p.accuracy, look_of(p.method).words, look_of(p.method).colour))
-        along = points[points.method.isin(curves)]
-        several = along.decoding.nunique() > 1
-        for (method, decoding), g in along.groupby(["method", "decoding"], sort=False):
-            g = g.assign(place=scale(g[x])).sort_values("place")
-            mine = df[(df.method == method) & (df.decoding == decoding)]
-            single = mine.assign(x=scale(mine[x])) if g.n_seeds.max() > 1 else None
-            _curve(ax, g.place, g, method, decoding == "vote", single, joined=scale.numbers)
-            told = look_of(method).words + (suffix if method in named(teach="sampled") else "") + (f", {decoding}" if several else "")
-            names.append((g.accuracy.iloc[-1], told, look_of(method).colour))
+        names = _levels(ax, points[~points.method.isin([*curves, "chance"])])
+        names += _curves(ax, df, points[points.method.isin(curves)], x, scale, suffix)
         theirs = _comparable(published, df, one_model=x != "n_params")
         levels = sorted(set(points.method) - set(curves))
         _hollow(ax, theirs, x, levels)
@@ -250,6 +241,26 @@ def fig_against(
         _finish(ax, points, names if labels else None, _measured(df))
     return ax
 
+# %% ../nbs/70_figures.ipynb #923c862b
+def _levels(ax: Axes, points: pd.DataFrame) -> list[tuple[float, str, str]]:  # their labels: (y, text, colour)
+    "A level for every method that does not vary along x; a vote has none."
+    shown = points[points.decoding != "vote"]
+    for p in shown.itertuples(): _level(ax, p, p.method)
+    return [(p.accuracy, look_of(p.method).words, look_of(p.method).colour) for p in shown.itertuples()]
+
+def _curves(ax: Axes, df: pd.DataFrame, points: pd.DataFrame, x: str, scale: "_Scale", suffix: str) -> list[tuple[float, str, str]]:
+    "A line for every method and decoding, with its single seeds; returns their labels."
+    names, several = [], points.decoding.nunique() > 1
+    for (method, decoding), g in points.groupby(["method", "decoding"], sort=False):
+        g = g.assign(place=scale(g[x])).sort_values("place")
+        mine = df[(df.method == method) & (df.decoding == decoding)]
+        single = mine.assign(x=scale(mine[x])) if g.n_seeds.max() > 1 else None
+        _curve(ax, g.place, g, method, decoding == "vote", single, joined=scale.numbers)
+        told = look_of(method).words + (suffix if method in named(teach="sampled") else "") + (f", {decoding}" if several else "")
+        names.append((g.accuracy.iloc[-1], told, look_of(method).colour))
+    return names
+
+# %% ../nbs/70_figures.ipynb #cf3e4e4d
 def _measured(df: pd.DataFrame) -> str:
     "What stands in the column accuracy: accuracy, or the measure that was put in its place."
     found = df.measure.dropna().unique() if "measure" in df else []
@@ -262,6 +273,7 @@ def _along(df: pd.DataFrame, x: str) -> tuple[str, ...]:
     if not found: raise ValueError(f"no trained method has a value of {x!r}; draw it against something else")
     return found
 
+# %% ../nbs/70_figures.ipynb #7e02d869
 class _Scale:
     "Where the values of a column stand on the axis: positive numbers on a logarithmic one, names side by side."
     def __init__(self, values: pd.Series, text: Callable | None = None):
@@ -283,6 +295,7 @@ class _Scale:
         if not self.numbers: ax.set_xlim(-0.5, len(self.values) - 0.5)
         ax.set_xlabel(words_of(x))
 
+# %% ../nbs/70_figures.ipynb #a096dfb1
 def fig_sample_count(
     df: pd.DataFrame,  # rows of one task and student
     ax: Axes | None = None,
@@ -292,6 +305,7 @@ def fig_sample_count(
     "Accuracy against rationales per question (Ho et al. 2023, diverse reasoning; Li et al. 2023, Fig. 2 and Table 3b)."
     return fig_against(df, "n_rationales", ax, named(teach="sampled"), published, labels)
 
+# %% ../nbs/70_figures.ipynb #9af474ef
 def _log_ticks(ax: Axes, values, label: str, text: Callable = "{:g}".format, right: float = 1.25) -> None:
     "A logarithmic axis with ticks exactly at the measured values."
     at = sorted(set(values))
@@ -383,6 +397,7 @@ def cut_share(df: pd.DataFrame, limit: str) -> pd.Series:
         raise ValueError("rows of votes lack n_paths: the share of cut completions needs it")
     return df.n_truncated / (df.n * df.get("n_paths", pd.Series(1, df.index)))
 
+# %% ../nbs/70_figures.ipynb #0ca5ac2e
 def fig_limit(
     df: pd.DataFrame,  # rows of one task and student in which only this limit varies
     ax: Axes | None = None,
@@ -410,6 +425,7 @@ def fig_limit(
         _finish(ax, points, names if labels and len(names) > 1 else None)
     return ax
 
+# %% ../nbs/70_figures.ipynb #a742717a
 def _below(ax: Axes) -> Axes:
     "Cut a strip from the bottom of a subplot; it shares the x axis."
     upper, lower = ax.get_subplotspec().subgridspec(2, 1, height_ratios=[5, 1])
@@ -429,6 +445,7 @@ def _strip(ax: Axes, strip: Axes, points: pd.DataFrame, limit: str) -> None:
     strip.set_ylabel(LIMITS[limit].replace(" ", "\n"), fontsize=plt.rcParams["font.size"] * 0.75, rotation=0, ha="right", va="center")
     if points.cut.isna().all(): strip.text(0.5, 0.5, "not recorded", transform=strip.transAxes, ha="center", va="center", color="#666666")
 
+# %% ../nbs/70_figures.ipynb #61e13992
 def fig_length(df: pd.DataFrame, axes: Sequence[Axes] | None = None, labels: bool = True) -> np.ndarray:  # two axes
     "Both limits side by side: each varies while the other is at its largest (Ho et al. 2023, sequence-length analyses)."
     with style():

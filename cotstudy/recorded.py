@@ -56,6 +56,15 @@ def recorded(name_or_path: str | Path) -> pd.DataFrame:
     frame.attrs = dict(name=path.name.split(".jsonl")[0], path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     return frame
 
+# %% ../nbs/26_recorded.ipynb #0ea22cbd
+def _by_instance(table: pd.DataFrame) -> dict[str, dict[int, dict]]:
+    "instance -> draw_index -> row of a table of completions, each draw once."
+    twice, found = table[table.duplicated(["instance", "draw_index"])], {}
+    for first in twice.itertuples():
+        raise ValueError(f"draw {first.draw_index} of {first.instance!r} is recorded twice; number the draws of an instance")
+    for row in table.to_dict("records"): found.setdefault(str(row["instance"]), {})[int(row["draw_index"])] = row
+    return found
+
 # %% ../nbs/26_recorded.ipynb #652a6906
 class Recorded(Model):
     "A model that can only repeat what was recorded of it."
@@ -66,14 +75,11 @@ class Recorded(Model):
         self, table: pd.DataFrame,  # as `recorded` reads it; or with instance, draw_index, text and, if known, n_tok, finish
         name: str, id: str = "",
     ):
-        self.source, self.table, self.name = table if "text" not in table and "rationale" in table else None, {}, name
+        self.source, self.name = table if "text" not in table and "rationale" in table else None, name
         said = ("text",) if self.source is None else ("rationale", "answer_text")
         if lacking := {"instance", "draw_index", *said} - set(table):
             raise ValueError(f"recorded completions lack {sorted(lacking)}; they have {list(table)}")
-        twice = table[table.duplicated(["instance", "draw_index"])]
-        for first in twice.itertuples():
-            raise ValueError(f"draw {first.draw_index} of {first.instance!r} is recorded twice; number the draws of an instance")
-        for row in table.to_dict("records"): self.table.setdefault(str(row["instance"]), {})[int(row["draw_index"])] = row
+        self.table = _by_instance(table)
         texts = ((k, i, *(r[c] for c in said)) for k, d in sorted(self.table.items()) for i, r in sorted(d.items()))
         self.id = id or digest(*(x for t in texts for x in t)).hex()
 

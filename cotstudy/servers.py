@@ -106,6 +106,14 @@ def _alive(who: str) -> bool:
     except PermissionError: return True
     except (ProcessLookupError, ValueError): return False
 
+# %% ../nbs/28_servers.ipynb #afca5ea8
+def _check_limits(tokens: int | None, money: float | None, price: Price | None) -> None:
+    "A ValueError for limits that cannot be kept."
+    if tokens is not None and tokens < 0 or money is not None and not money >= 0:
+        raise ValueError(f"a budget is 0 or more, got tokens={tokens}, money={money}")
+    if money is not None and price is None:
+        raise ValueError("a budget in money needs a price: Budget(money=5, price=Price(input=..., output=..., as_of='2026-11-23'))")
+
 # %% ../nbs/28_servers.ipynb #4419b77e
 class Budget:
     "A limit on what a run may spend, in tokens or money."
@@ -114,10 +122,7 @@ class Budget:
         self, tokens: int | None = None, money: float | None = None, price: Price | None = None,
         file: str | Path | None = None,  # one book for all processes of a run, kept from one run to the next
     ):
-        if tokens is not None and tokens < 0 or money is not None and not money >= 0:
-            raise ValueError(f"a budget is 0 or more, got tokens={tokens}, money={money}")
-        if money is not None and price is None:
-            raise ValueError("a budget in money needs a price: Budget(money=5, price=Price(input=..., output=..., as_of='2026-11-23'))")
+        _check_limits(tokens, money, price)
         self.tokens, self.money, self.price, self.file = tokens, money, price, None if file is None else Path(file)
         self.book, self.lock = Book(), Lock()
 
@@ -611,6 +616,15 @@ def read_answer(server: Server, answer, prompt: str) -> tuple[str, np.ndarray | 
     finish = FINISH.get(word.lower(), re.sub(r"\W+", "_", hide_key(server, word).lower())[:40]) if word else None
     return text, np.array(logp, np.float32) if logp else None, implied if implied and finish in ("stop", None) else finish
 
+# %% ../nbs/28_servers.ipynb #37014754
+def _engine_vllm():
+    "The package vllm, or an ImportError that says what to do."
+    try: import vllm
+    except ImportError:
+        raise ImportError("the engine vllm is not installed; pip install vllm (it needs an NVIDIA GPU), "
+                          "or load the model without 'vllm:'") from None
+    return vllm
+
 # %% ../nbs/28_servers.ipynb #6237f942
 class Vllm:
     "A model run by vLLM in this process; its draws are recorded, not repeatable from one vLLM version to the next."
@@ -618,10 +632,7 @@ class Vllm:
     samples, one_step = True, False  # see `Model`
 
     def __init__(self, name: str, revision: str | None = None, dtype: str = "bfloat16", **options):
-        try: import vllm
-        except ImportError:
-            raise ImportError("the engine vllm is not installed; pip install vllm (it needs an NVIDIA GPU), "
-                              "or load the model without 'vllm:'") from None
+        vllm = _engine_vllm()
         if not os.path.isdir(name) and not revision: raise ValueError(f"{name!r} needs a revision, the commit's 40 hex digits")
         self._vllm, self.name, self.id, self.dtype = vllm, f"vllm:{name}", f"{name}@{revision or 'local'}", dtype
         self.llm = vllm.LLM(model=name, revision=revision, dtype=dtype, generation_config="vllm", trust_remote_code=False, **options)

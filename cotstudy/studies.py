@@ -169,6 +169,7 @@ def _comments(source: str) -> dict[int, str]:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
 
+# %% ../nbs/80_studies.ipynb #b74410cb
 def check_parameters(template: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     "The template's parameters with `given` in place of defaults; a clear error for anything that does not fit."
     known = parameters_of(template)
@@ -205,6 +206,7 @@ def split_size(cond: Condition, task: str, split: str) -> int:
 @cache
 def _loaded(task: str, args: str): return load_task(task, **json.loads(args))
 
+# %% ../nbs/80_studies.ipynb #5604f961
 def matmul_rate(n: int = 768) -> float:
     "Floating-point operations per second of one thread, measured with a matrix product."
     x = torch.randn(n, n)

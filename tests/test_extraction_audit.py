@@ -18,7 +18,8 @@ from cotstudy.sources import read_jsonl
 from cotstudy.tasks import load
 
 LABELS = Path(__file__).parent / "extraction_labels.jsonl"
-TASK_OF = dict(aqua="aqua_heldout", commonsense_qa_train="commonsense_qa", obqa_train="openbookqa", quarel_train="quarel", quarel_test="quarel:official_test")
+TASK_OF = dict(aqua="aqua_heldout", commonsense_qa_train="commonsense_qa", obqa_train="openbookqa", quarel_train="quarel",
+               quarel_test="quarel:official_test")
 SCOTD = ("commonsense_qa", "openbookqa", "quarel")  # of these datasets; the rule is not meant for others
 # misread, of the 132 + 68 and 73 + 27 labels on (the papers' own logs, explanations)
 PAPERS = dict(tuning=dict(kojima=(94, 60), ho=(94, 60)), heldout=dict(kojima=(52, 25), ho=(52, 25)))
@@ -48,7 +49,8 @@ def judged(data_dir, tmp_path_factory) -> pd.DataFrame:
                 if r.rule == "scotd" and task.rule_key not in SCOTD: continue
                 label = None if pd.isna(row.label) else row.label
                 truth = label is not None and is_correct(label, r.gold, task)
-                out.append((row.sample, "logs" if asked else "explanations", r.rule, misread(r.prediction, label, task), r.correct != truth))
+                out.append((row.sample, "logs" if asked else "explanations", r.rule, misread(r.prediction, label, task),
+                            r.correct != truth))
     return pd.DataFrame(out, columns=["sample", "of", "rule", "misread", "misscored"])
 
 
