@@ -16,16 +16,18 @@ TOY = {kind: Task("toy", kind, EMPTY, LABELS.get(kind, ())) for kind in KINDS}
 ANLI = outline("anli_heldout")
 
 KOJIMA = dict(  # accuracies printed in Kojima et al.'s own logs, percent
-    addsub__zero_shot_cot=69.62, aqua__zero_shot=22.44, aqua__zero_shot_cot=33.46, coin_flip__zero_shot=12.80,
-    coin_flip__zero_shot_cot=91.40,
-    commonsense_qa__zero_shot=68.80, commonsense_qa__zero_shot_cot=64.62, date_understanding__zero_shot=49.32,
-    date_understanding__zero_shot_cot=67.48,
-    gsm8k__zero_shot=10.39, gsm8k__zero_shot_cot=40.71, last_letter_concatenation__zero_shot=0.20,
-    last_letter_concatenation__zero_shot_cot=57.60,
-    multiarith__zero_shot=17.67, multiarith__zero_shot_cot=78.67, tracking_shuffled_objects__zero_shot=31.33,
-    tracking_shuffled_objects__zero_shot_cot=52.40,
-    single_eq__zero_shot=74.61, single_eq__zero_shot_cot=77.95, strategy_qa__zero_shot=12.66, strategy_qa__zero_shot_cot=54.76,
-    svamp__zero_shot=58.80, svamp__zero_shot_cot=62.10, addsub__zero_shot=72.15)
+    addsub__zero_shot=72.15, addsub__zero_shot_cot=69.62,
+    aqua__zero_shot=22.44, aqua__zero_shot_cot=33.46,
+    coin_flip__zero_shot=12.80, coin_flip__zero_shot_cot=91.40,
+    commonsense_qa__zero_shot=68.80, commonsense_qa__zero_shot_cot=64.62,
+    date_understanding__zero_shot=49.32, date_understanding__zero_shot_cot=67.48,
+    gsm8k__zero_shot=10.39, gsm8k__zero_shot_cot=40.71,
+    last_letter_concatenation__zero_shot=0.20, last_letter_concatenation__zero_shot_cot=57.60,
+    multiarith__zero_shot=17.67, multiarith__zero_shot_cot=78.67,
+    single_eq__zero_shot=74.61, single_eq__zero_shot_cot=77.95,
+    strategy_qa__zero_shot=12.66, strategy_qa__zero_shot_cot=54.76,
+    svamp__zero_shot=58.80, svamp__zero_shot_cot=62.10,
+    tracking_shuffled_objects__zero_shot=31.33, tracking_shuffled_objects__zero_shot_cot=52.40)
 HO = dict(single_eq=81.50, addsub=76.71, multiarith=78.79, svamp=64.20, date_understanding=67.58, tracking_shuffled_objects=53.20,
           last_letter_concatenation=57.71, coin_flip=90.04, strategy_qa=53.45)  # Ho et al. 2023, main table, teacher row
 
@@ -37,6 +39,7 @@ def test_kojima_logs(name, data_dir):
     task = outline(name.split("__")[0])
     assert round(rescore(path, task, "kojima")["accuracy"], 2) == KOJIMA[name]
     rows = read_jsonl(path)
+    assert len(rows) > 200
     other = [r for r in rows if (extract(r["answer_text"], task, "kojima") or "") != r["prediction"]]
     assert all(":" in r["answer_text"] for r in other) and len(other) <= len(rows) // 100  # the older code dropped colons
 
@@ -49,11 +52,13 @@ def test_ho_teacher_row(name, data_dir):
 
 
 def test_our_rule_loses_little_on_real_text(data_dir):
-    for path in sorted((data_dir / "recorded").glob("*zero_shot*.jsonl.gz")):
+    paths = sorted((data_dir / "recorded").glob("*zero_shot*.jsonl.gz"))
+    if not paths: pytest.skip("the folder has no recorded/*zero_shot*.jsonl.gz")
+    for path in paths:
         name, rule = path.name.split("__")[0], "ho" if "__ho_" in path.name else "kojima"
         ours, theirs = rescore(path, name), rescore(path, name, rule)
-        # one completion: "A, B, C, D, or E." is no answer
-        assert ours["accuracy"] > theirs["accuracy"] - max(0.25, 101 / ours["n"]), path.name
+        slack = max(0.25, 101 / ours["n"])  # one completion: "A, B, C, D, or E." is no answer
+        assert ours["accuracy"] > theirs["accuracy"] - slack, path.name
 
 
 NUMBERS = [("5", "5"), (" 5.", "5"), ("$5.00", "5"), ("1,234 pens", "1234"), ("-3", "-3"), ("\u22123 degrees", "-3"), ("-$4.50", "-4.5"),
@@ -90,9 +95,11 @@ TRUTHS = [("yes", "yes"), ("No.", "no"), ("it is not possible to tell.", "it is 
           ("It is not possible to tell", "it is not possible to tell"), ("nothing", None), ("The answer is no.", "no")]
 
 
-@pytest.mark.parametrize("task, text, want", [(TOY[k], t, w) for k,
-                                              cases in dict(number=NUMBERS, choice=CHOICES, yesno=YESNOS, letters=LETTERS,
-                                                            label=MOODS).items() for t, w in cases] + [(ANLI, t, w) for t, w in TRUTHS])
+BY_KIND = dict(number=NUMBERS, choice=CHOICES, yesno=YESNOS, letters=LETTERS, label=MOODS)
+
+
+@pytest.mark.parametrize("task, text, want", [(TOY[kind], text, want) for kind, cases in BY_KIND.items() for text, want in cases]
+                         + [(ANLI, text, want) for text, want in TRUTHS])
 def test_our_rule(task, text, want):
     assert extract(text, task, options=("red", "blue", "green", "black", "white") if text and task.kind == "choice" else ()) == want
 
@@ -169,9 +176,9 @@ def test_prefix_under_our_rule():
 # --- properties ---
 
 words = st.lists(st.sampled_from("so it must be then we know".split()), max_size=6).map(" ".join)
+cents = st.decimals(-1000, 10**6, places=2, allow_nan=False).map(lambda d: f"{d.normalize():f}").filter(lambda s: s != "-0")
 golds = dict(
-    number=st.one_of(st.integers(-10**6, 10**9).map(str), st.decimals(-1000, 10**6, places=2,
-                                                                      allow_nan=False).map(lambda d: f"{d.normalize():f}").filter(lambda s: s != "-0")),
+    number=st.one_of(st.integers(-10**6, 10**9).map(str), cents),
     choice=st.sampled_from("ABCDE"), yesno=st.sampled_from(["yes", "no"]), label=st.sampled_from(["positive", "negative"]),
     letters=st.text("abcdefghijklmnopqrstuvwxyz", min_size=2, max_size=9), text=st.text("abcxyz", min_size=1, max_size=9))
 frames = ["{}", " {}", "{}.", "{}\n", "So the answer is: {}", "The answer is {}.", "--> {}", "#### {}", "the answer is: {}"]
@@ -254,10 +261,11 @@ def test_ten_thousand_options_and_labels_are_quick():
 
 CASES = [json.loads(row) for row in (Path(__file__).parent / "answers_cases.jsonl").read_text().splitlines()]
 MOOD = dict(choice=tuple("ABCDE"), yesno=("yes", "no"), label=("entailment", "neutral", "contradiction"))
-# `answers_cases.jsonl` was written by hand, in the styles of today's chat models, before the rule was: a kind, a text, its options, and what a
-# careful reader takes from it (null: no answer can be read). `tuning` and `heldout` are two random halves; the rule was made with the first in
-# view and then counted once on the second: 2 of 175 wrong, none unread. Then `second`, about 380 meant to break it: 31 wrong, 12 unread. Then `third`, 155 as they came to mind: 3 wrong, 2 unread.
-# All of them were then used; so these numbers, and not today's, say how often the rule will err on the next text.
+# `answers_cases.jsonl` was written by hand, in the styles of today's chat models, before the rule was: a kind, a text, its options, and
+# what a careful reader takes from it (null: no answer can be read). `tuning` and `heldout` are two random halves; the rule was made with
+# the first in view and then counted once on the second: 2 of 175 wrong, none unread. Then `second`, about 380 meant to break it: 31 wrong,
+# 12 unread. Then `third`, 155 as they came to mind: 3 wrong, 2 unread. All of them were then used; so these numbers, and not today's, say
+# how often the rule will err on the next text.
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -313,7 +321,8 @@ def test_a_fraction_in_any_wrapper_keeps_its_value(value, frame, form):
 @settings(max_examples=100, deadline=None)
 @given(n=st.integers(0, 999_999))
 def test_number_words_and_separators_keep_the_value(n):
-    ones = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+    ones = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+            "nineteen").split()
     tens = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
     def words(k):
         if k < 20: return ones[k]
@@ -334,8 +343,8 @@ def write(tmp_path, rows, name="r.jsonl"):
 
 
 def test_rescore_counts_everything(tmp_path):
-    rows = [dict(id="q", answer_text=t, gold="5") for t in (" 5.", "5.0 pens", "no idea", None)] + [dict(id="q", rationale="2 + 3, so 5",
-            gold="5")]
+    rows = [dict(id="q", answer_text=t, gold="5") for t in (" 5.", "5.0 pens", "no idea", None)]
+    rows.append(dict(id="q", rationale="2 + 3, so 5", gold="5"))
     for name in ("r.jsonl", "r.jsonl.gz"):
         assert rescore(write(tmp_path, rows, name), TOY["number"]) == dict(n=5, accuracy=60.0, unparsed=2)
     assert rescore(write(tmp_path, rows), "multiarith", "ho") == dict(n=5, accuracy=20.0, unparsed=2)
@@ -380,8 +389,9 @@ def test_rescore_takes_gold_and_options_from_the_task(tmp_path):
 def test_every_task_reads_its_own_gold(name, data_dir):
     from cotstudy.sources import SOURCES
     if name in SOURCES and not SOURCES[name].verified: pytest.skip(f"{name} is not in the folder")
-    task = load(name, n_test=100)
-    for i in task.split("test"):
+    test = (task := load(name, n_test=100)).split("test")
+    assert len(test) > 0
+    for i in test:
         assert is_correct(extract(i.answer, task, options=i.options), i.answer, task), i.id
 
 

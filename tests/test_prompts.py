@@ -106,8 +106,7 @@ def test_a_solved_chat_block_does_not_run_into_its_instruction():
 
 VARIED = ["So, the answer is: {}", "so the answer is: {}", "So the answer is {}", "**So the answer is:** {}", "So, the answer is **{}**.",
           "Therefore, the answer is: {}", "The answer is: {}", "\nThe final answer is {}", "\n**Answer:** {}", "\n**Final Answer:** {}",
-          "So the answer is:\n{}",
-          "Thus, the correct answer is {}."]
+          "So the answer is:\n{}", "Thus, the correct answer is {}."]
 
 
 @pytest.mark.parametrize("name", ["cotstudy", "chat", "ho_teacher", "wei"])

@@ -8,7 +8,9 @@ from cotstudy.instances import Instance, SPLITS, Task, leakage
 from cotstudy.quantities import number_of
 from cotstudy.tasks import FAMILIES, TASKS, exemplars_for, kind_and_why, load, outline, question_key, read_own, task_table, why_kind
 
-OK = '{"question": "Ann has 3 pens. How many?", "answer": "3"}\n{"question": "Bob has 4 pens. How many?", "answer": "4"}\n{"question": "Cy has 5 pens. How many?", "answer": "5"}\n'
+OK = ('{"question": "Ann has 3 pens. How many?", "answer": "3"}\n'
+      '{"question": "Bob has 4 pens. How many?", "answer": "4"}\n'
+      '{"question": "Cy has 5 pens. How many?", "answer": "5"}\n')
 
 
 def own(tmp_path, text, name="mine.jsonl"):
@@ -20,8 +22,8 @@ def own(tmp_path, text, name="mine.jsonl"):
 def line(**kw): return json.dumps(dict(question="Who?", answer="x") | kw)
 
 
-def choice(answer="A", options=("red", "blue"), **kw): return line(answer=answer, options=options
-                                                                   if not isinstance(options, tuple) else list(options), **kw)
+def choice(answer="A", options=("red", "blue"), **kw):
+    return line(answer=answer, options=list(options) if isinstance(options, tuple) else options, **kw)
 
 
 BAD = [  # (line that stands third in the file, what the error must say)
@@ -122,14 +124,14 @@ def test_gzipped(tmp_path):
 
 
 def many(tmp_path, answers, n=20, **kw):
-    return own(tmp_path, "".join(json.dumps(dict(question=f"Question {k}?", answer=answers[k % len(answers)],
-                                                 **{a: b(k) for a, b in kw.items()})) + "\n" for k in range(n)))
+    rows = [dict(question=f"Question {k}?", answer=answers[k % len(answers)], **{a: b(k) for a, b in kw.items()}) for k in range(n)]
+    return own(tmp_path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.mark.parametrize("answers, options, kind, labels, chance", [
-    ((5, "1,000", 2.5, "$3"), None, "number", (), 0.0), ((5, "1/2", "50%", 1e-5, "1e3", "2 1/2", "\u22123", "$1,000", "10^6"), None,
-                                                         "number", (), 0.0), (("Yes", "no"), None, "yesno", ("yes", "no"), 0.5),
-                                                         (("red", "blue", "green"), None, "label", ("blue", "green", "red"), 1 / 3),
+    ((5, "1,000", 2.5, "$3"), None, "number", (), 0.0),
+    ((5, "1/2", "50%", 1e-5, "1e3", "2 1/2", "\u22123", "$1,000", "10^6"), None, "number", (), 0.0),
+    (("Yes", "no"), None, "yesno", ("yes", "no"), 0.5), (("red", "blue", "green"), None, "label", ("blue", "green", "red"), 1 / 3),
     (("B", "red"), ["red", "blue"], "choice", ("A", "B"), 0.5),
     (("(b)", "a"), ["red", "blue", "green", "black"], "choice", tuple("ABCD"), 0.25),
     ((1.0, 2.5, "1"), [1.0, 2.5], "choice", ("A", "B"), 0.5), ([f"word {k}" for k in range(20)], None, "text", (), 0.0)])
@@ -203,7 +205,8 @@ def test_table_without_data(monkeypatch, tmp_path):
                            "verified"]
     assert table.n_test["coin"] == 500 and table.n_test.isna()["multiarith"] and table.verified.tolist() == [True, True, False]
     assert "5ef330fcdeec0cd26aee27943504f91f8ec1c33c" in table.source["multiarith"] and table.revision["multiarith"]
-    assert table.sha256["multiarith"].startswith("dc9db1b6") and table.sha256["aqua"].startswith("- 4a52301d") and "70:30" in table.split_rule["multiarith"]
+    assert table.sha256["multiarith"].startswith("dc9db1b6") and table.sha256["aqua"].startswith("- 4a52301d")
+    assert "70:30" in table.split_rule["multiarith"]
 
 
 def test_table_with_data(data_dir):
@@ -279,9 +282,8 @@ def test_the_kind_says_why_and_names_the_odd_one(tmp_path):
     assert why_kind(many(tmp_path, (1, "2/3"))) == ("number", "all 20 answers are numbers, such as '1'")
     kind, why = why_kind(many(tmp_path, tuple(range(9)) + ("5 pens",)))
     assert kind == "text" and "18 of 20 are numbers, but not '5 pens' (question 10)" in why
-    assert kind_and_why(["red", "blue"] * 5, [()] * 10)[0] == "label" and kind_and_why(["Yes", "no"],
-                                                                                       [(), ()])[0] == "yesno" and kind_and_why(["A"],
-                                                                                               [("x", "y")])[0] == "choice"
+    assert kind_and_why(["red", "blue"] * 5, [()] * 10)[0] == "label"
+    assert kind_and_why(["Yes", "no"], [(), ()])[0] == "yesno" and kind_and_why(["A"], [("x", "y")])[0] == "choice"
 
 
 @settings(max_examples=60, deadline=None)
@@ -301,7 +303,8 @@ def test_an_inserted_line_moves_no_id_and_hardly_a_question(n, seed, at, tmp_pat
 
 
 def test_ids_follow_the_text_but_not_its_case_spaces_or_marks(tmp_path):
-    assert question_key("How  many, then?") == question_key("how many then") and question_key("-5 + 2?") != question_key("5 + 2?") and question_key("1.5") != question_key("15")
+    assert question_key("How  many, then?") == question_key("how many then")
+    assert question_key("-5 + 2?") != question_key("5 + 2?") and question_key("1.5") != question_key("15")
     assert question_key("3 < 4?") != question_key("3 > 4?") and question_key("?") != question_key("!") and len(question_key("x")) == 12
     with pytest.raises(ValueError, match="line 2: question 'WHO is it' is also on line 1"):
         read_own(own(tmp_path, line(question="Who is it?") + "\n" + line(question="WHO is  it")))
