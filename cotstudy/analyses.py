@@ -151,8 +151,8 @@ def sequence_length(
     full = base.with_(method="cot", n_rationales=n_rationales, max_student_tok=max(*student_limits, base.max_student_tok),
                       **{"teacher.max_tok": max(*rationale_limits, base.teacher.max_tok)})
     falling = partial(sorted, reverse=True)
-    return vary(full, max_rationale_tok=falling(rationale_limits), seed=seeds) + vary(full, max_student_tok=falling(student_limits),
-                                                                                      seed=seeds)
+    return [*vary(full, max_rationale_tok=falling(rationale_limits), seed=seeds),
+            *vary(full, max_student_tok=falling(student_limits), seed=seeds)]
 
 # %% ../nbs/77_analyses.ipynb #cb4eafca
 @analysis("Chains per visit", "Li et al. 2023, code: one", "chains_per_visit", columns=("chains_per_visit", "seed"))
