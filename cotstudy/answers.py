@@ -396,7 +396,7 @@ def _read_yesno(text: str, last: bool) -> str | None:
 _DENIED = re.compile(r"(?:\bnot|n t|\bneither|\bnor|rather than|instead of|\bnever|\bcannot|\bthan|\bthought|\bconsidered)"
                      r"(?: (?:be|the|a|an|label|simply|really|necessarily|clearly))*$")
 
-def _read_label(text: str, last: bool, labels: Sequence[str]) -> str | None:
+def _read_label(text: str, labels: Sequence[str]) -> str | None:
     def read(piece: str) -> str | None:
         words = {_squeezed(k): k for k in labels if _squeezed(k)}
         said = f" {_squeezed(piece)} "
@@ -439,7 +439,7 @@ def _unquoted(text: str) -> str:
     if re.fullmatch(r"\$[^$]+\$", text): text = text[1:-1].strip()
     return text.strip("\"' ") if re.fullmatch(r"([\"']).*\1\.?", text) else text
 
-def _read_text(text: str, cued: bool = False) -> str | None:
+def _read_text(text: str) -> str | None:
     said, found = _after_cue(unbold(_opened(text)))
     def read(piece: str) -> str | None:
         piece = re.sub(r"^\s*(?:it\s+(?:is|should\s+be)|it's)\s+", "", piece) if found else piece
@@ -521,7 +521,7 @@ def extract(
         case "number": return _read_number(text, last)
         case "choice": return _read_choice(text, last, letters, options)
         case "yesno": return _read_yesno(text, last)
-        case "label": return _read_label(text, last, task.labels)
+        case "label": return _read_label(text, task.labels)
         case "letters": return _read_letters(text, last)
     return _read_text(text)
 
