@@ -24,13 +24,13 @@ from .tasks import load, outline
 HEAD, TAIL = 2_000, 4_000  # characters that are read of a longer text: an answer stands at its beginning or at its end
 
 _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(?:is|was|(?:would|must|should|will|has\s+to|could"
-    r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
+                  r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
                   r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?"
                   r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
                   r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+", re.I)
 _TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|solution|conclusion)\s*[:=]", re.I | re.M)
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human)\s*:|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
-    r"|correct\s+)?answer)(?=\s)", re.I)
+                            r"|correct\s+)?answer)(?=\s)", re.I)
 
 def _opened(text: str) -> str:
     "A text without its wrappers, at a length that can be read, up to the next question that a model asks itself."
@@ -48,7 +48,7 @@ def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
 
 # %% ../nbs/18_answers.ipynb #012bbfc4
 _TURN = re.compile(r"(?:^|(?<=[.!?,;:\n—-])|(?<=\())\s*(?:(?:(?:but|and|oh|hmm+|ah)[\s,.—-]+)*(?:no[\s,.—-]+)?(?:wait|edit|update"
-    r"|hold\s+on|actually|correction|sorry|oops|scratch\s+that|strike\s+that|on\s+second\s+thoughts?"
+                   r"|hold\s+on|actually|correction|sorry|oops|scratch\s+that|strike\s+that|on\s+second\s+thoughts?"
                    r"|on\s+reflection|i\s+meant?|let\s+me\s+(?:re|double)[\w-]*|i\s+(?:made|see)\s+(?:a|an|my)\s+(?:mistake|error)"
                    r"|or\s+rather|make\s+that|hmm+)\b[\s,.:;!—-]*)+", re.I)
 _NO = re.compile(r"(?<=[.,;?!—-])\s*no[,:;.!—]\s*(?=\S)|(?<=[.,;?!—-])\s*no\s+(?=it\b|the\b|[-\d(])", re.I)
@@ -68,17 +68,17 @@ def _settled(text: str, read: Callable[[str], str | None], no: bool = True) -> s
 
 # %% ../nbs/18_answers.ipynb #c8d3d8eb
 _REJECTED = re.compile(r"(?:\bnot|\bno\s+longer|\bthought|\bopposed\s+to|\bup\s+from|\bdown\s+from|n't|\bneither|\bnor|\brather\s+than"
-    r"|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make"
-    r"|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
+                       r"|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make"
+                       r"|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
 _BOUND = re.compile(r"(?:\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|over|under|above|below"
     r"|past|up\s+to|between|from|either|log|sin|cos|tan|sqrt)\s*\(?|[<>≤≥±√^_|]\s*=?\s*[({]*|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{"
-    r"|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
+                    r"|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
 _ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|with|during|since|until|to|all|both|other|another|step|number"
-    r"|part|question|option|chapter|page|day|case|these|those|the)\s+"
+                    r"|part|question|option|chapter|page|day|case|these|those|the)\s+"
                     r"(?:(?:the|an?|all|each|every|his|her|their|its|my|our|your|other|these|those|another)\s+)?(?:(?<=the\s)(?:first"
                     r"|last|next)\s+)?(?:only\s+|about\s+)?$", re.I)
 _UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|ml|[lL]|kWh|[kM]?W|V|A|Hz|k?Pa|J|N|C|F|K|st|nd|rd|th|am"
-    r"|pm|AM|PM|px|[kMGT]B|cc|dB|gal|ha|mol|k?cal)"
+         r"|pm|AM|PM|px|[kMGT]B|cc|dB|gal|ha|mol|k?cal)"
          r"(?:\^[23])?(?![A-Za-z\d^])")
 _PART = re.compile(  # what follows a number that is only a part of something
     rf"(?!{_UNIT})(?:[A-Za-z]{{1,2}}(?![A-Za-z])|sin|cos|tan|log|sqrt|_)|\s?\\(?!end|newline|hline|mu|deg)[A-Za-z]"
@@ -89,7 +89,7 @@ _PART = re.compile(  # what follows a number that is only a part of something
     r"|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|pi|root|point|or\s+(?:more|less|fewer"
     r"|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
 _JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\b|\band\b|\bto\b|\bby\b|\bx\b|\bvs\b|&)\s*)+(?:(?:also"
-    r"|maybe|perhaps|about)\s+)?(?:[A-Za-z]\s*=\s*)?"
+                     r"|maybe|perhaps|about)\s+)?(?:[A-Za-z]\s*=\s*)?"
                      r"|\s*(?:feet|foot|ft|'|hours?|hrs?|h|minutes?|mins?|m|lbs?|pounds?|dollars|years?|weeks?|days?|months?|meters?"
                      r"|metres?|km|kg|degrees?)\s*", re.I)
 
@@ -148,7 +148,7 @@ def _equation(text: str) -> str | None:
 _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|which\s+(?:means|gives|makes|is)|meaning|giving|leaving"
     r"|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to)|for\s+a\s+total\s+of|totall?ing|making"
-    r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
+                    r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
 _CENTS = re.compile(r"\b(\d+) dollars?,? and (\d{1,2}) cents?\b", re.I)
 
 _STOP = r"because|since|\b(?:as|when|if|where|while|although|though|but)\b|[,(;:—]"  # an explanation begins
@@ -188,7 +188,7 @@ _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+no
                       r"|not\s+(?:sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown|undetermined|unsure|ambiguous"
                       r"|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
 _CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|in\s+conclusion|in\s+all|overall"
-    r"|this\s+means|that\s+means)\b", re.I)
+                        r"|this\s+means|that\s+means)\b", re.I)
 
 def _sentences(text: str) -> list[str]:
     text = re.sub(r"\b(Rs|approx|ca|No|Dr|Mr|Mrs|Ms|St|vs|etc|e\.g|i\.e)\.(?=\s)", r"\1", text)
@@ -253,16 +253,16 @@ def _plain(text: str) -> str: return re.sub(r"[^\w.+%<>/-]|(?<!\d)[./-]|[./-](?!
 def _squeezed(text: str) -> str: return " ".join(_plain(text).split())
 
 _NOT = (r"(?:no(?=\W*(?:[.,;\n]|$))|not|\w+n't|never|neither|incorrect|inaccurate|wrong|false|untrue|unrelated|irrelevant|unlikely"
-    r"|(?:ruled\s+)?out(?!\s+of)|too|eliminated|excluded|(?:does|do|did)\s+not)\b")
+        r"|(?:ruled\s+)?out(?!\s+of)|too|eliminated|excluded|(?:does|do|did)\s+not)\b")
 _DISMISSED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brather\s+than|\binstead\s+of|\brul\w+\s+out|\beliminat\w+|\bexclud\w+"
-    r"|\bdiscard\w*|\bother\s+than|\bexcept(?:\s+for)?|\bunlike|\bwithout|\bneither\s+of)"
+                        r"|\bdiscard\w*|\bother\s+than|\bexcept(?:\s+for)?|\bunlike|\bwithout|\bneither\s+of)"
                         r"\s+(?:(?:be|is|the|answer|option|options|choice|either|both|necessarily|really)\s+){0,3}$", re.I)
 _CONSIDERED = re.compile(r"\b(?:considered|thought(?:\s+of)?|thinking(?:\s+of)?|tempted\s+by|tempting\s+to\s+(?:say|choose)|initially"
-    r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
+                         r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
 _POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe|perhaps|likely"
     r"|definitely|clearly|certainly|option|choice|answer|letter|so|therefore|thus|hence|then|is|be|was|it's|that's|with|choose|chose|pick"
     r"|picked|select|leaving|leaves|leave|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both|either|wait|but"
-    r"|rather|"
+                     r"|rather|"
                      r"considered|thought|say|conclude))\s*[\"'*]*\s*$", re.I)
 
 # %% ../nbs/18_answers.ipynb #9cca0603
@@ -277,7 +277,7 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
     k = re.escape(letters)
     bracket = rf"(?<!\w)[(\[{{]{{1,3}}\s?(?P<in>[{k}{k.lower()}])\s?(?:[)\]}}]{{1,3}}|$)"
     after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|]|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems|fits|but|not"
-        r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
+             r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
              rf"|\s+(?:and|or|&)\s+(?:option\s+)?[(\[]?[{k}]\b|/[{k}]\b|\s?&)")
     bare = (rf"(?<![\w'(\[.])(?P<bare>[{k}])(?:{after}|(?=\s+(?P<text>[^\n]{{1,80}})))"
             rf"|\b(?:option|choice|answer\s+is)\s+(?P<low>[{k.lower()}])\b(?=[.)\s]*$|[.,)])")
@@ -295,7 +295,7 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
 
 # %% ../nbs/18_answers.ipynb #8fd0b6c5
 _LISTED = re.compile(r"[\s)\].:]*(?:[\w'-]+\s+){0,5}?[\w'-]*\s*[)\].]?\s*(?:,|/|&|\band\b|\bor\b|\bnor\b|\bneither\b"
-    r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:options?\s+|choices?\s+)?", re.I)
+                     r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:options?\s+|choices?\s+)?", re.I)
 _PARTED = re.compile(rf"(?i)[.!?]\s+\w|\n|\b(?:is|are|was|so|but|because|since|it|answer|seems|looks|sounds|fits|would|could|might"
                      rf"|may|leaves)\b|{_NOT}")
 
@@ -314,15 +314,15 @@ def _dismissed(text: str, group: Sequence[Mark]) -> bool:
     before, after = text[max(0, group[0].start - 60):group[0].start], text[group[-1].end:group[-1].end + 80]
     if _DISMISSED.search(before) or _CONSIDERED.search(before): return True
     return bool(re.match(rf"(?i:[)\]:]?\s*(?:(?!because|since|as\s|so\s|correct"
-        rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*not\b", after)
+                         rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*not\b", after)
 
 # %% ../nbs/18_answers.ipynb #c489d211
 _RIGHT = re.compile(r"[)\]]?:\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable)\b|\s+fits\s+(?:best|better)\b"
     r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
-    r"|to\s+say))", re.I)
+                    r"|to\s+say))", re.I)
 _CALLED = re.compile(r"\b(?:correct|right|best|final)\s+(?:option|choice|answer|one|letter)?\s*(?:is|:|would\s+be)\s*[\"'*]*$|\b(?:so"
     r"|therefore|thus|hence|choose|pick|select|go\s+with|must\s+be|has\s+to\s+be|conclude|leaving|leaves)\b[\s,:]*(?:it\s+(?:is|must\s+be"
-    r"|has\s+to\s+be)\s+)?(?:the\s+answer\s+is\s+)?(?:option\s+|choice\s+)?[\"'*]*$", re.I)
+                     r"|has\s+to\s+be)\s+)?(?:the\s+answer\s+is\s+)?(?:option\s+|choice\s+)?[\"'*]*$", re.I)
 
 def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mark], last: bool) -> tuple[str | None, bool]:
     "The letter that the marks of a text choose, and whether marks decide at all."
@@ -347,7 +347,7 @@ def _named(text: str, options: Sequence[str]) -> str | None:
     words = {k: _squeezed(o) for k, o in zip(LETTERS, options)}
     held = [k for k, w in words.items() if w and f" {w} " in said]
     found = [k for k in held if not re.search(r"(?:\bnot|n t|\bnor|\bneither|rather than|instead of)\s(?:(?:the|a"
-        r"|an)\s)?$", said[:said.index(f" {words[k]} ") + 1])]
+                                              r"|an)\s)?$", said[:said.index(f" {words[k]} ") + 1])]
     if held and not found and len(words) == len(held) + 1: return (set(words) - set(held)).pop()
     found = [k for k in found if not any(k != j and f" {words[k]} " in f" {words[j]} " and words[j] != words[k] for j in found)]
     same = [k for k in found if words[k] == said.strip()]
@@ -358,7 +358,7 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
     letters = letters[:len(options) or None]  # a letter that was not on offer is no answer
     def read(piece: str) -> str | None:
         if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s"
-            rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
+                             rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
         letter, decided = _chosen(piece, letters, len(options), _marks(piece, letters, options), last and not cued)
         if decided: return letter
         if options and all(map(number_of, options)):
@@ -373,7 +373,7 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
 # %% ../nbs/18_answers.ipynb #8dcc5a75
 _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", false="no")
 _HEDGE = (r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly|simply|almost"
-    r"|certainly|of\s+course|a|an?\s+clear|surely)[\W_]++)*+")
+          r"|certainly|of\s+course|a|an?\s+clear|surely)[\W_]++)*+")
 _SAYS = re.compile(rf"[\W_]*+{_HEDGE}(yes|yeah|yep|no|nope|true|false)\b(?!\s+(?:and|or)\s+(?:yes|no)\b)"
                    r"(?!\s+(?!because|since|as\b|it\b|he\b|she\b|they\b|you\b|we\b|i\b|there\b|that\b|this\b|the\b|to\b|but\b|although"
                    r"|though|not\b|is\b|if\b|in\b|indeed\b|definitely\b|absolutely\b|of\s+course\b)[a-z])", re.I)
@@ -385,7 +385,7 @@ def _read_yesno(text: str, last: bool) -> str | None:
         piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
         piece = re.sub(r"\b(?:not|n't|neither|nor|thought|than)\s+(?:necessarily\s+|simply\s+|a\s+|clearly\s+)?(?:yes"
-            r"|no)\b", "", piece, flags=re.I)
+                       r"|no)\b", "", piece, flags=re.I)
         if m := _SAYS.match(piece):
             bare = re.fullmatch(r"\W*(?:yes|no)[.!]\s+(yes|no)\W*", piece, re.I)
             return None if bare and bare[1].lower() != m[1].lower() else _YESNO[m[1].lower()]

@@ -130,9 +130,9 @@ def split_thinking(text: str) -> tuple[str | None, str]:  # what was thought (No
 
 # %% ../nbs/15_prompts.ipynb #12b7bb5e
 _AFTER = re.compile(r"(?:\s?\([^()\n]{0,30}\))?[*_]{0,3}(?:\s{1,3}is\b"
-    r"|\s?:)[*_]{0,3}\s?:?[*_]{0,3}(?=\s*\S)", re.I)  # " is:" behind "answer"
+                    r"|\s?:)[*_]{0,3}\s?:?[*_]{0,3}(?=\s*\S)", re.I)  # " is:" behind "answer"
 _BEFORE = re.compile(r"(?:[*_]{0,3}\b(?:so|therefore|thus|hence)\b[\s,]{1,3}(?:among\s[^,\n]{1,12},\s)?)?(?:\bthe\s)(?:final\s"
-    r"|correct\s)?$|(?:^|\n)[\s#>*_]{0,6}(?:final\s|correct\s)?$", re.I)
+                     r"|correct\s)?$|(?:^|\n)[\s#>*_]{0,6}(?:final\s|correct\s)?$", re.I)
 
 def _varied(sep: str, text: str) -> list[tuple[int, int]]:
     "Where a text says `answer is` in another dress than the separator's."

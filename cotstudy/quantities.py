@@ -41,7 +41,7 @@ BOLD = ("\x02", "\x03")  # around what was bold
 _INNER = r"(?>[^{}]|\{(?>[^{}]|\{[^{}]*+\})*+\})*+"  # text with braces in it, two deep
 _BOX = rf"\\(?:boxed|fbox|framebox)\s*+\{{({_INNER})\}}"
 _FONT = re.compile(r"\\(?:text|textbf|textit|texttt|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathtt|operatorname|mbox|hbox|emph"
-    r"|underline|bm|boldsymbol)\s*+\{([^{}]*+)\}")
+                   r"|underline|bm|boldsymbol)\s*+\{([^{}]*+)\}")
 _TAG = re.compile(r"</?(?:b|i|em|strong|u|code|p|span|div|mark|center|br|font|small|big|h[1-6])\b[^<>\n]{0,60}>", re.I)
 _END = re.compile(r"</s>|<\|\w{1,30}\|>|<(?:eos|end_of_turn|eot)>|\[/?INST\]")
 
@@ -89,10 +89,10 @@ _PARTS = dict(half=2, halves=2, third=3, quarter=4, fourth=4, fifth=5, sixth=6, 
 _one, _ten, _scale = "|".join(_ONES), "|".join(_TENS), "|".join(_SCALES)
 _small = rf"(?:(?:{_ten})(?:[-\s]+(?:{_one}))?|{_one})"
 _words = (rf"(?:{_small}|an?(?=\s+(?:{_scale})\b))(?:\s+(?:{_scale})\b(?:\s+(?:and\s+)?{_small}(?!\s+(?:a\s+)?(?:half|halves|third"
-    rf"|quarter)))?){{0,8}}")
+          rf"|quarter)))?){{0,8}}")
 _part = r"(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?)"
 _WORDS = re.compile(rf"\b(?:(?P<parts>{_one}|an?)[-\s]+(?P<part>{_part})|(?P<whole>{_words})(?:\s+point(?P<decimals>(?:\s+(?:{_one}))+)"
-    rf"|\s+and\s+(?P<more>a|one|three)[-\s]+(?P<rest>{_part}))?|(?P<only>half)(?:\s+an?\s+(?P<of>{_scale}))?)\b"
+                    rf"|\s+and\s+(?P<more>a|one|three)[-\s]+(?P<rest>{_part}))?|(?P<only>half)(?:\s+an?\s+(?P<of>{_scale}))?)\b"
                     rf"(?!\s+past\b)(?![-\s]+(?:{_one}|{_ten}|point)\b)", re.I)
 
 def _amount(words: str) -> int:
@@ -137,10 +137,10 @@ def plain_numbers(text: str) -> str:
         text = re.sub(r"\^\s*+\{?\\(?:circ|degree)\}?|\\(?:degree|euro|pounds)(?![A-Za-z])", " ", text)
     text = _CURRENCY.sub("", re.sub(r"-\s?(?=[$\u20ac\u00a3\u00a5\u20b9]\s?\d)", "-", text))
     text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3})++(?:,\d++(?![\d.,]\d)"
-        r"|(?<=\.\d{3}\.\d{3})(?![\d.,]*+\d))", lambda m: m[0].replace(".", "").replace(",", "."), text)
+                  r"|(?<=\.\d{3}\.\d{3})(?![\d.,]*+\d))", lambda m: m[0].replace(".", "").replace(",", "."), text)
     text = re.sub(r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})++|\d{1,2}(?:,\d\d)+,\d{3})(?![\d]|,\d)", lambda m: m[0].replace(",", ""), text)
     text = re.sub(r"(?<![\d.,/:^])(?<!\d[ '])\d{1,3}(?:([ '])\d{3}(?:\1\d{3})*+)(?![\d/:^]|[ '.,]\d{4}|-[a-z]"
-        r"|[ ']\d)", lambda m: re.sub("[ ']", "", m[0]), text)
+                  r"|[ ']\d)", lambda m: re.sub("[ ']", "", m[0]), text)
     return re.sub(r"\(\s*+(-?[\d.]++)\s*+\)", r" \1 ", text)
 
 # %% ../nbs/11_quantities.ipynb #3f071545

@@ -311,10 +311,10 @@ def _asked_once(server: "Server", body: dict) -> dict:
 
 # %% ../nbs/28_servers.ipynb #337a9c49
 _TURNED_DOWN = (r"unsupported|not support|n't support|unrecogni|unknown|unexpected|not permitted|not allowed|forbidden|extra |not accept|"
-               r"not available")
+                r"not available")
 _FILTERED = r"content.?filter|content.?policy|content management|responsible.?ai|safety system|moderat|flagged"
 _TOO_LONG = (r"context.?(length|window|size)|too long|maximum context|max_model_len|reduce the length|too many (input )?tokens|"
-            r"above_max_length|must have less than")
+             r"above_max_length|must have less than")
 _OF_PROMPT = r"(\d+) (?:in (?:your|the) (?:prompt|messages?|input)|input tokens|`inputs` tokens)"
 _OF_ALL = r"(?:context length is(?: only)?|must be <=|context (?:window|size) of) *(\d+)"
 
