@@ -29,7 +29,10 @@ def to_html(
                             embed_images=True)
     body, _ = exporter.from_notebook_node(nbformat.read(notebook, 4))
     body = re.sub(r'<a class="anchor-link".*?</a>', "", body, flags=re.S)
-    return write_text(out, PAGE.format(title=escape(title or Path(notebook).stem), style=STYLE, contents=contents(body), body=body))
+    head, end, rest = body.partition("</h1>")  # the contents stand below the title
+    listed = f'<nav aria-label="Contents"><ul>{contents(body)}</ul></nav>'
+    whole = f"{head}{end}{listed}{rest}" if end else listed + body
+    return write_text(out, PAGE.format(title=escape(title or Path(notebook).stem), style=STYLE, body=whole))
 
 def contents(body: str) -> str:
     "Links to the second-level headings of a page."
@@ -50,7 +53,7 @@ th { background: #f6f6f6; } pre { white-space: pre-wrap; }
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{style}</style></head>
-<body><main><nav aria-label="Contents"><ul>{contents}</ul></nav>
+<body><main>
 {body}
 </main></body></html>
 """
