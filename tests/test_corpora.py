@@ -1,0 +1,125 @@
+"""A corpus is complete and comes back the same; what it must not hold is found; nothing of anybody else's is written over."""
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from cotstudy import corpora as w, steps
+from cotstudy.prompts import format_named
+from cotstudy.tasks import load as load_task
+from desk import SMALL, desk, sampled  # noqa: F401
+
+
+def test_test_questions_are_not_trained_on_unless_asked_by_name(desk):
+    path, rows = sampled(desk, split="test")
+    assert {r["split"] for r in rows} == {"test"}
+    with pytest.raises(ValueError, match="test split"):
+        steps.distil(path, "scratch/0.1m", "s", store=desk, **SMALL)
+    assert steps.distil(path, "scratch/0.1m", "s", split="test", store=desk, **SMALL)["n_questions"] == len({r["instance"] for r in rows})
+
+
+@pytest.mark.parametrize("disguise", [dict(split=None), dict(split="train"), dict(split=None, instance="q")])
+def test_test_questions_are_known_by_themselves(desk, disguise):
+    rows = [r | disguise for r in sampled(desk, split="test")[1][:1]] + sampled(desk)[1]
+    with pytest.raises(ValueError, match="1 of .* test split"):
+        w.rows_to_train_on(w.check_corpus(rows), None)
+
+
+def test_split_takes_only_its_rows(desk):
+    rows = sampled(desk, split="test")[1] + sampled(desk)[1] + sampled(desk, split="selection")[1]
+    assert {r["split"] for r in w.rows_to_train_on(rows, "train")} == {"train"}
+    with pytest.raises(ValueError, match="no rows of the selection"):
+        w.rows_to_train_on(sampled(desk)[1], "selection")
+
+
+def test_completions_are_rendered_from_gold_or_from_the_teacher(desk):
+    rows = sampled(desk, n=2)[1]
+    examples, n = w.examples_of(w.select(rows, ["parsed"], 0), format_named("ho"), "cot")
+    first = {r["draw_index"]: r for r in rows if r["instance"] == examples[0].instance}
+    assert n == 0 and examples[0].prompt == f"{first[0]['question']} ###"
+    assert examples[0].completions == tuple(f" {first[k]['rationale']} --> {int(first[0]['gold']) + k}" for k in (0, 1))
+    label, _ = w.examples_of(w.select(rows, None, 0), format_named("ho"), "label")
+    assert {e.instance: e.completions for e in label} == {r["instance"]: (f" {r['gold']}",) for r in rows}
+
+
+def test_without_gold_the_parsed_ones_are_kept(desk):
+    rows = [r | dict(gold=None, correct=None) for r in sampled(desk, n=2)[1]]
+    assert len(w.select(rows, None, 0)) == len(rows)
+    with pytest.raises(ValueError, match="needs `correct`"):
+        w.select(rows, ["correct"], 0)
+    with pytest.raises(ValueError, match="needs `logprob`"):
+        w.select([r | dict(logprob=None) for r in rows], ["likely:1"], 0)
+
+
+words = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+value = {str: words, int: st.integers(-2**62, 2**62), float: st.floats(allow_nan=False, allow_infinity=False), bool: st.booleans()}
+anything = st.one_of(st.none(), words, st.integers(), st.booleans(), st.lists(st.integers(), max_size=2))
+raw_row = st.fixed_dictionaries(
+    dict(question=st.sampled_from(["Q1?", "Q2?", "Ünï \u2028 q"]), answer=words),
+    optional={k: st.one_of(st.none(), value[t]) for k, t in w.CORPUS_FIELDS.items() if k not in ("question", "answer", "split", "instance", "draw_index", "task")}
+    | dict(split=st.sampled_from([None, "train", "test"]), extra=anything, note=anything))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(raws=st.lists(raw_row, min_size=1, max_size=6), schema=st.sampled_from(w.SCHEMAS))
+def test_export_and_import_give_the_same_rows(tmp_path, raws, schema):
+    rows = w.check_corpus(raws)
+    assert w.read_corpus(w.write_corpus(rows, tmp_path / "c.jsonl")) == rows
+    try:
+        done = w.export(tmp_path / "c.jsonl", tmp_path / "out", schema)
+    except ValueError as e:  # no answer that the format can carry
+        assert schema != "raw" and "can carry" in str(e)
+        return
+    assert w.import_corpus(tmp_path / "out") == rows and done["n_rows"] + done["n_left_out"] == len(rows)
+    assert schema != "raw" or done["n_left_out"] == 0
+
+
+@pytest.mark.parametrize("schema, columns", [("prompt_completion", {"prompt", "completion"}), ("chat", {"messages"}), ("raw", {*w.CORPUS_FIELDS, "extra"})])
+def test_an_export_is_a_hugging_face_dataset(desk, schema, columns, tmp_path):
+    from datasets import load_dataset
+    path, rows = sampled(desk, n=2)
+    w.export(path, "out", schema, filters=["correct"])
+    data = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert set(data) == {"train"} and set(data["train"].column_names) == columns and len(data["train"]) == len(rows) // 2
+    if schema == "prompt_completion":  # the same characters that our own students learn
+        examples, _ = w.examples_of(w.select(rows, ["correct"], 0), format_named("cotstudy"), "cot")
+        assert [(e.prompt, c) for e in examples for c in e.completions] == [(r["prompt"], r["completion"]) for r in data["train"]]
+    if schema == "chat":
+        assert [m["role"] for m in data["train"][0]["messages"]] == ["user", "assistant"]
+    if schema != "raw":
+        assert len(load_dataset(str(tmp_path / "out"), "corpus", cache_dir=str(tmp_path / "cache"))["train"]) == len(rows) // 2
+
+
+def test_the_card_says_where_it_comes_from_and_no_folder_of_mine(desk, tmp_path):
+    path, _ = sampled(desk, task=str(tmp_path / "pens.jsonl"))
+    w.export(path, "out", "raw", filters=["correct"])
+    text = Path("out/README.md").read_text()
+    assert all(part in text for part in ("license:", "the user's own", "teacher: scripted", "filters: correct", "100.0 % of the answers", "temperature: 1.0"))
+    assert str(tmp_path) not in text
+
+
+def test_an_export_replaces_only_exports(desk):
+    path, rows = sampled(desk, n=2)
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="other files"):
+        w.export(path, "mine")
+    w.export(path, "out")
+    w.export(path, "out", filters=["correct"])
+    assert len(w.import_corpus("out")) == len(rows) // 2
+    with pytest.raises(FileNotFoundError, match="export"):
+        w.import_corpus("mine")
+
+
+@pytest.mark.parametrize("line, said", [
+    ("{}", "question"), ('{"question": " ", "answer": "1"}', "question"), ('{"question": "Q?"}', "neither"), ('{"question": "Q?", "answer": 5}', "`answer` is 5"),
+    ('{"question": "Q?", "answer": "5", "correct": 1}', "`correct`"), ('{"question": "Q?", "answer": "5", "n_tok": true}', "`n_tok`"),
+    ('{"question": "Q?", "answer": "\\ud800"}', "half a character"), ('{"question": "Q?", "answer": "5", "split": "dev"}', "split"),
+    ('{"question": "Q?", "answer": "5", "draw_index": 0}\n{"question": "Q?", "answer": "6", "draw_index": 0}', "twice"),
+    ('{"question": "Q?", "answer": "5", "instance": "a"}\n{"question": "R?", "answer": "6", "instance": "a"}', "another question"), ("[1]", "list"), ("oops", "JSON"), ("", "no rows")])
+def test_malformed_corpora_are_named(tmp_path, line, said):
+    (tmp_path / "c.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=said) as e:
+        w.read_corpus(tmp_path / "c.jsonl")
+    assert "c.jsonl" in str(e.value) and "\n" not in str(e.value)
