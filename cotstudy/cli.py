@@ -258,7 +258,7 @@ def sample(
 def own_kind(task: str) -> str:
     "How a user's own file is read, and why, in a line; empty for a task of the table."
     from cotstudy import tasks as known
-    if task in known.TASKS or not Path(task).is_file() or not hasattr(known, "why_kind"): return ""
+    if task in known.TASKS or not Path(task).is_file(): return ""
     kind, why = known.why_kind(task)
     return f"{Path(task).name}: answers of the kind {kind!r}, for {why}"
 

@@ -3,7 +3,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from cotstudy import corpora, steps
@@ -44,8 +43,8 @@ def pens(a, b):
     return dict(question=f"Ann has {a} pens. Ann buys {b} more. How many pens does Ann have now?", answer=a + b)
 
 
-@pytest.fixture
-def desk(tmp_path, monkeypatch):
+def set_up(tmp_path, monkeypatch):
+    "An empty folder with questions of one's own, and a store that knows the scripted teacher."
     monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.chdir(tmp_path)
     Path("pens.jsonl").write_text("".join(json.dumps(pens(a, b)) + "\n" for a in range(2, 6) for b in range(2, 7)))

@@ -9,7 +9,8 @@ import typer
 from cotstudy import corpora as w
 from cotstudy.cli import app
 from cotstudy.runs import Store
-from desk import cotstudy, desk, pens  # noqa: F401
+from cotstudy.tasks import load as load_task
+from desk import cotstudy, pens
 
 
 @pytest.mark.parametrize("name", ["said.jsonl", "said.jsonl.gz"])
@@ -22,11 +23,14 @@ def test_rescore_prints_percent_to_two_decimals(tmp_path, name):
 
 
 def test_commands_print_one_json_document_and_report_on_stderr(desk):
-    out = cotstudy("sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--n", 2, "--max-tok", 8, "--n-questions", 3, "--out", "c.jsonl", "--json")
+    out = cotstudy("sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--n", 2, "--max-tok", 8, "--n-questions", 3, "--out",
+                   "c.jsonl", "--json")
     facts = json.loads(out.stdout)
     assert facts["n_rows"] == 6 == len(w.read_corpus("c.jsonl")) and "draws" in out.stderr
-    w.write_corpus(w.check_corpus([pens(a, 2) | dict(answer=str(a + 2), rationale=f"{a} + 2 = {a + 2}") for a in range(20, 24)]), "own.jsonl")
-    made = cotstudy("distil", "--corpus", "own.jsonl", "--student", "scratch/0.1m", "--out", "student", "--steps", 2, "--batch", 4, "--json")
+    w.write_corpus(w.check_corpus([pens(a, 2) | dict(answer=str(a + 2), rationale=f"{a} + 2 = {a + 2}") for a in range(20, 24)]),
+                   "own.jsonl")
+    made = cotstudy("distil", "--corpus", "own.jsonl", "--student", "scratch/0.1m", "--out", "student", "--steps", 2, "--batch", 4,
+                    "--json")
     assert json.loads(made.stdout)["steps"] == 2 and "steps 2/2" in made.stderr
     got = cotstudy("evaluate", "student", "--task", "pens.jsonl", "--n-items", 2, "--max-tok", 4, "--items", "items.jsonl", "--json")
     assert json.loads(got.stdout)["n"] == 2 == len(Path("items.jsonl").read_text().splitlines())
@@ -58,8 +62,10 @@ def test_commands_print_one_json_document_and_report_on_stderr(desk):
     (("evaluate", "pocket/xs", "--task", "pens.jsonl", "--decoding", "beam"), "decoding"),
     (("evaluate", "pocket/xs", "--task", "pens.jsonl", "--rule", "mine"), "rule"),
     (("evaluate", "pocket/xs", "--task", "pens.jsonl", "--n-items", 1, "--max-tok", 4, "--items", "x.xls"), ".parquet"),
-    (("show",), "name a study"), (("show", "--study", "nope"), "cotstudy run nope"), (("show", "--study", "nope", "--where", "seed"), "column=value"),
-    (("ask", "pocket/xs", " "), "empty"), (("export", "right.jsonl", "--out", "hf", "--schema", "alpaca"), "schema"), (("import-corpus", "."), "import")])
+    (("show",), "name a study"), (("show", "--study", "nope"), "cotstudy run nope"), (("show", "--study", "nope", "--where", "seed"),
+                                                                                      "column=value"),
+    (("ask", "pocket/xs", " "), "empty"), (("export", "right.jsonl", "--out", "hf", "--schema", "alpaca"), "schema"), (("import-corpus",
+            "."), "import")])
 def test_expected_errors_are_one_line_that_says_what_to_do(desk, args, said):
     Path("right.jsonl").write_text(json.dumps(dict(question="Q?", rationale="R.", answer="5")))
     Path("wrong.jsonl").write_text(json.dumps(dict(question="Q?", rationale="R.", answer="5", correct=False)))
@@ -83,3 +89,191 @@ def test_every_command_has_help():
     assert {"sample", "distil", "evaluate", "show", "ask", "export", "import-corpus", "import-recorded"} <= listed
     for name in listed:
         assert cotstudy(name, "--help").exit_code == 0
+
+
+# --- what is malformed
+
+GOOD = b'{"question": "Q?", "rationale": "R.", "answer": "5"}\n'
+BAD_FILES = {  # no JSON-lines file of questions, completions or draws, whichever way one looks at it
+    "empty": b"", "spaces": b" \n\t\n \n", "binary": bytes(range(256)) * 8,
+    "latin1": '{"question": "Wie gro\xdf?", "answer": "5"}'.encode("latin-1"),
+    "utf16": GOOD.decode().encode("utf-16"), "number": b"5\n", "list": b"[1, 2, 3]\n", "text": b"Once upon a time.\n", "half": GOOD[:20],
+    "deep": b"[" * 100_000, "deep_object": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "deep_field": b'{"question": "Q?", "answer": "5", "x": '
+    + b"[" * 50_000 + b"]" * 50_000 + b"}", "null": b"null\n", "true": b"true\n", "csv": b"question,answer\nQ?,5\n",
+    "html": b"<html><body>404</body></html>",
+    "no_question": b'{"answer": "5"}\n' * 3, "no_answer": b'{"question": "Q?"}\n', "question_number": b'{"question": 5, "answer": "5"}\n',
+    "question_list": b'{"question": ["Q?"], "answer": "5"}\n', "question_null": b'{"question": null, "answer": "5"}\n',
+    "answer_list": b'{"question": "Q?", "answer": ["5"]}\n', "answer_object": b'{"question": "Q?", "answer": {"a": 5}}\n',
+    "surrogate": b'{"question": "Q\\ud800?", "answer": "5"}\n', "second_line": GOOD + b"oops\n", "zip": b"PK\x03\x04" + bytes(60),
+    "parquet": b"PAR1" + bytes(60) + b"PAR1", "digits": b'{"question": "Q?", "answer": ' + b"9" * 6000 + b"}\n",
+    "yaml": b"question: Q?\nanswer: 5\n"}
+PLACES = ["folder", "loop", "dangling", "missing", "below_a_file", "n" * 300]
+
+
+def litter():
+    "Malformed files, and names behind which there is no file."
+    for name, data in BAD_FILES.items():
+        Path(f"{name}.jsonl").write_bytes(data)
+    Path("cut.jsonl.gz").write_bytes(gzip.compress(GOOD * 99)[:-12])
+    Path("no.jsonl.gz").write_bytes(b"\x1f\x8b" + bytes(40))
+    Path("folder.jsonl").mkdir()
+    Path("loop.jsonl").symlink_to("loop.jsonl")
+    Path("dangling.jsonl").symlink_to("nowhere.jsonl")
+    Path("file").write_text("x")
+
+
+READERS = {  # commands that read a file of lines
+    "tasks": ["tasks", "{}"], "sample": ["sample", "--task", "{}", "--teacher", "pocket/xs", "--out", "c.jsonl"],
+    "evaluate": ["evaluate", "pocket/xs", "--task", "{}"], "show": ["show", "--model", "pocket/xs", "--task", "{}"],
+    "rescore": ["rescore", "{}", "--task", "arith"], "distil": ["distil", "--corpus", "{}", "--student", "scratch/0.1m", "--out", "s"],
+    "distil_task": ["distil", "--corpus", "right.jsonl", "--task", "{}", "--student", "scratch/0.1m", "--out", "s"],
+    "export": ["export", "{}", "--out", "hf"], "import-recorded": ["import-recorded", "{}", "--task", "arith", "--out", "c.jsonl"],
+    "import-corpus": ["import-corpus", "{}", "--out", "c.jsonl"]}
+NAMES = [f"{n}.jsonl" for n in BAD_FILES] + ["cut.jsonl.gz", "no.jsonl.gz", "file/below.jsonl"] + [
+    f"{n}.jsonl" for n in PLACES if n != "below_a_file"]
+
+
+def complains(*args, says=(), code=1):
+    "Run a command that must fail: one line that names what is wrong, nothing on stdout, no traceback."
+    result = cotstudy(*args)
+    lines = [x for x in result.stderr.splitlines() if x.startswith("cotstudy: ")]
+    told = result.stderr[-600:]
+    assert result.exit_code == code and "Traceback" not in result.stderr and not result.stdout, told
+    if code == 1:
+        assert len(lines) == 1 and 20 < len(lines[0]) <= 1100 and lines[0].isprintable(), told
+        assert "[Errno" not in lines[0], "an error of the system is put in words"
+    missing = [s for s in ([says] if isinstance(says, str) else says) if s not in result.stderr]
+    assert not missing, f"{missing} is not in: {told}"
+    return result
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_malformed_files_are_named(desk, command):
+    litter()
+    Path("right.jsonl").write_bytes(GOOD)
+    for name in NAMES:
+        fine = {"rescore": ["digits"], "import-recorded": []}.get(command, [])
+        if name.split(".")[0] in fine: continue
+        complains(*[a.replace("{}", name) for a in READERS[command]], says=name.split("/")[-1].split(".")[0][:100])
+    assert not Path("c.jsonl").exists() and not Path("hf").exists() and not Path("s").exists()
+
+
+STUDY = "study: mine\ntitle: T\ncells:\n  - {template: sample_count, over: {task: [arith], student: [pocket/xs]}}\n"
+BAD_STUDIES = {
+    "empty": "", "comment": "# nothing\n", "number": "5", "text": "hello", "list": "- a\n- b", "null": "null", "tab": "study:\n\ttitle: x",
+    "colon": "study: a: b", "bracket": "study: [a", "quote": 'study: "a', "anchor": "study: *x",
+    "tag": "study: !!python/object/apply:os.system [ls]",
+    "twice": STUDY + "title: again\n", "twice_below": STUDY.replace("task: [arith]", "task: [arith], task: [coin]"),
+    "unknown": STUDY + "colour: red\n", "no_title": STUDY.replace("title: T\n", ""), "no_cells": "study: mine\ntitle: T\n",
+    "cells_empty": "study: mine\ntitle: T\ncells: []\n", "cells_text": "study: mine\ntitle: T\ncells: all\n",
+    "cells_object": "study: mine\ntitle: T\ncells: {a: 1}\n", "name_up": STUDY.replace("mine", "../mine"),
+    "name_path": STUDY.replace("mine", "/tmp/mine"),
+    "name_empty": STUDY.replace("mine", "''"), "name_number": STUDY.replace("mine", "5"), "name_list": STUDY.replace("mine", "[a]"),
+    "name_dots": STUDY.replace("mine", ".."), "template_path": STUDY.replace("sample_count", "../studies/sample_count"),
+    "template_unknown": STUDY.replace("sample_count", "sample_counts"), "over_text": STUDY.replace("[arith]", "arith"),
+    "over_null": STUDY.replace("[arith]", "null"), "over_number": STUDY.replace("[arith]", "5"), "task_unknown": STUDY.replace("arith",
+            "arithm"),
+    "task_number": STUDY.replace("[arith]", "[5]"), "task_null": STUDY.replace("[arith]", "[null]"),
+    "student_unknown": STUDY.replace("pocket/xs", "pocket/xxxs"), "student_scheme": STUDY.replace("pocket/xs", "'opn:xs'"),
+    "parameter": STUDY.replace("over:", "with: {colour: red}, over:"), "parameter_type": STUDY.replace("over:",
+            "with: {seeds: many}, over:"),
+    "parameter_object": STUDY.replace("over:", "with: {seeds: {a: 1}}, over:"), "base_text": STUDY + "base: x\n",
+    "base_list": STUDY + "base: [a]\n",
+    "base_unknown": STUDY + "base: {recipe.stepps: 4}\n", "base_value": STUDY + "base: {recipe.steps: many}\n",
+    "base_negative": STUDY + "base: {recipe.steps: -4}\n", "base_nan": STUDY + "base: {recipe.lr: .nan}\n",
+    "base_inf": STUDY + "base: {recipe.lr: .inf}\n",
+    "base_yes": STUDY + "base: {recipe.steps: yes}\n", "base_exponent": STUDY + "base: {recipe.lr: 1e-4}\n",
+    "base_format": STUDY + "base: {format: cto}\n", "base_teacher": STUDY + "base: {teacher.model: 'gpt:4'}\n",
+    "huge_train": STUDY + "base: {task_args.n_train: 1000000000000}\n", "huge_float": STUDY + "base: {task_args.n_train: 1.0e+12}\n",
+    "train_text": STUDY + "base: {task_args.n_train: many}\n", "train_list": STUDY + "base: {task_args.n_train: [1]}\n",
+    "train_negative": STUDY + "base: {task_args.n_train: -1}\n", "args_unknown": STUDY + "base: {task_args.colour: 1}\n",
+    "timeout": STUDY + "timeout_s: 0\n", "timeout_text": STUDY + "timeout_s: soon\n", "summary_path": STUDY + "summaries: ['../x']\n",
+    "summary_absolute": STUDY + "summaries: ['/tmp/x']\n", "summary_unknown": STUDY + "summaries: [reprot]\n",
+    "summary_text": STUDY + "summaries: report\n",
+    "deep": "study: " + "[" * 5000, "deep_map": "a: {" * 3000, "huge": "#" * 2_000_000, "latin1": STUDY.replace("T\n", "\xdf\n"),
+    "control": STUDY.replace("T\n", "\x07\n"), "date": STUDY.replace("mine", "2020-01-01"), "same_cell": STUDY.replace("[arith]",
+            "[arith, arith]"),
+    "product": STUDY.replace("over: {", "over: {" + ", ".join(f"x{k}: [{', '.join(map(str, range(100)))}]" for k in range(4)) + ", ")}
+
+
+@pytest.mark.parametrize("name", BAD_STUDIES)
+def test_malformed_studies_are_named(desk, name):
+    Path(f"{name}.yaml").write_bytes(BAD_STUDIES[name].encode("latin-1" if name == "latin1" else "utf-8"))
+    complains("run", f"{name}.yaml", "--dry-run")
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize("args", [["run", "{}", "--dry-run"], ["run", "{}"], ["status", "{}"], ["claims", "{}"], ["show", "--study", "{}"]],
+                         ids=lambda a: "-".join(a[:1] + a[2:]))
+def test_strange_names_of_studies_are_refused(desk, args):
+    litter()
+    for name in ["nope", "", " ", ".", "..", "../mine", "/etc/passwd", "a/b", "a\\b", "a\0b", "\x1b[31mred", "n" * 300, "m\xfcll er", "*",
+                 "~", "$HOME", "-",
+                 "folder.yaml", "loop.yaml", "nope.yaml", "n" * 300 + ".yaml", "a\0b.yaml", "\ud800", "pens.jsonl"]:
+        Path("loop.yaml").unlink(missing_ok=True)
+        Path("loop.yaml").symlink_to("loop.yaml")
+        Path("folder.yaml").mkdir(exist_ok=True)
+        complains(*[a.replace("{}", name) for a in args] if name != "-" else [*args[:-1], "no-such"])
+    assert not list(Path().glob("outputs/*/rows*"))
+
+
+SAMPLE = ["sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--out", "c.jsonl"]
+DISTIL = ["distil", "--corpus", "right.jsonl", "--student", "scratch/0.1m", "--out", "s", "--steps", 1, "--batch", 1]
+EVALUATE = ["evaluate", "pocket/xs", "--task", "pens.jsonl", "--n-items", 1, "--max-tok", 1]
+BAD_VALUES = [(command, option, value) for command, option, values in [
+    (SAMPLE, "--n", [-1, 0, 10**9, 10**30, "many", 1.5]), (SAMPLE, "--temperature", [-1, "nan", "inf", "warm"]), (SAMPLE, "--top-p", [0,
+            -1, 2, "nan"]),
+    (SAMPLE, "--top-k", [-1, "x"]), (SAMPLE, "--max-tok", [0, -1, "x"]), (SAMPLE, "--n-questions", [-1, 10**9]), (SAMPLE, "--split", ["",
+            "tset", "TEST"]),
+    (SAMPLE, "--format", ["cto", "COT", "../x"]), (SAMPLE, "--rule", ["", "mine"]), (SAMPLE, "--task", ["", "arithm", ".", "/",
+            "~nobody/x", "a\0b", "http://x/y"]),
+    (SAMPLE, "--teacher", ["", "pocket/", "pocket/xxs", "gpt2", "gpt2@main", "opn:x", "recorded:none", "recorded:", "scratch/",
+                           "scratch/9m", ".", "~nobody/x",
+                           "a\0b", "/etc/passwd", "a/b/c", "n" * 300, "\ud800"]),
+    (SAMPLE, "--out", [".", "..", "/", "", "pens.jsonl", "file/c.jsonl", "/proc/none/c.jsonl", "n" * 300]),
+    (DISTIL, "--steps", [0, -1, 10**12, "x"]), (DISTIL, "--lr", [0, -1, "nan", "x"]), (DISTIL, "--batch", [0, -1, 10**12]), (DISTIL,
+            "--seed", [-1, 10**30]),
+    (DISTIL, "--checkpoint", ["", "best", "gold", "vote"]), (DISTIL, "--score-every", [-1]), (DISTIL, "--max-tok", [0, 1, -1]), (DISTIL,
+            "--truncate", ["maybe"]),
+    (DISTIL, "--precision", ["int8"]), (DISTIL, "--method", ["rote", "zero_shot"]), (DISTIL, "--split", ["dev", "test", "train"]),
+    (DISTIL, "--filters", ["corect", "sample", "sample:x", "sample:0", "sample:-1", "diverse_by:x", "sound", "correct", "likely:2"]),
+    (DISTIL, "--task", ["arithm", "nope.jsonl", "."]), (DISTIL, "--student", ["", "pocket/xxs", "scratch/9m", "api:gpt", "recorded:x",
+                                                                              "gpt2", ".", "vllm:x"]),
+    (DISTIL, "--out", [".", "/", "file", "file/s", "mine", "n" * 300]), (DISTIL, "--corpus", [".", "mine", "pocket/xs"]),
+    (EVALUATE, "--split", ["", "tset"]), (EVALUATE, "--decoding", ["", "beam"]), (EVALUATE, "--method", ["rote"]), (EVALUATE, "--format",
+            ["cto"]),
+    (EVALUATE, "--rule", ["mine"]), (EVALUATE, "--n-items", [-1, "x"]), (EVALUATE, "--max-tok", [0, -1]), (EVALUATE, "--revision",
+            ["\ud800" * 0 + "x" * 0]),
+    (EVALUATE, "--items", ["x.xls", ".", "mine", "pens.jsonl", "file/x.csv", "x"]), ([*EVALUATE, "--decoding", "vote"], "--n-paths", [0,
+            -1, 10**9]),
+    ([*EVALUATE, "--decoding", "vote"], "--temperature", [0, -1, "nan", "inf"]),
+    (["ask", "pocket/xs", "Q?"], "--n", [0, -1, 2, 10**9]), (["ask", "pocket/xs", "Q?"], "--temperature", [-1, "nan", "inf"]),
+    (["ask", "pocket/xs", "Q?"], "--max-tok", [0, -1]), (["ask", "pocket/xs", "Q?"], "--format", ["cto", "chat"]),
+    (["show", "--model", "pocket/xs", "--task", "pens.jsonl", "--n-items", 1, "--max-tok", 1], "--n", [0, -1]),
+    (["export", "right.jsonl", "--out", "hf"], "--schema", ["", "alpaca"]), (["export", "right.jsonl", "--out", "hf"], "--student-format",
+                                                                             ["cto"]),
+    (["export", "right.jsonl", "--out", "hf"], "--filters", ["corect", "correct", "sample:x"]),
+    (["export", "right.jsonl", "--out", "hf"], "--out", [".", "..", "/", "file", "file/hf", "mine", "n" * 300]),
+    (["import-corpus", "mine"], "--out", ["c.jsonl"]), (["import-recorded", "right.jsonl", "--out", "c.jsonl"], "--task", ["arithm",
+            "pens.jsonl"]),
+    (["rescore", "right.jsonl", "--task", "arith"], "--rule", ["mine"]), (["rescore", "right.jsonl", "--task", "arith"], "--task",
+                                                                          ["arithm", ""]),
+    (["run", "smoke"], "--workers", [-1, "many", 10**9]), (["bench", "train"], "--repeats", [0, -1]), (["pocket", "build"], "--size",
+            ["xxl"]),
+    (["bench"], "nothing", [""])] for value in values if value != "" or option in ("--teacher", "--student", "--split", "--schema")]
+
+
+@pytest.mark.parametrize("command, option, value", BAD_VALUES, ids=lambda x: str(x)[:20] if isinstance(x, (str, int, float)) else x[0])
+def test_bad_values_of_options_are_refused(desk, command, option, value):
+    Path("right.jsonl").write_bytes(GOOD)
+    Path("file").write_text("x")
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work")
+    if value == "" and option == "--split" and command[0] == "distil": return
+    result = cotstudy(*command, option, value)
+    assert result.exit_code in (1, 2) and "Traceback" not in result.stderr and not result.stdout, result.output[-500:]
+    assert len(result.stderr.splitlines()) <= (1 if result.exit_code == 1 else 12), result.stderr
+    assert "[Errno" not in result.stderr and len(result.stderr) > 30
+    assert Path("mine/thesis.txt").read_text() == "years of work" and len(load_task("pens.jsonl").split("train")) > 0
+    assert Path("right.jsonl").read_bytes() == GOOD and not Path("s").exists() and not Path("hf").exists()
