@@ -49,6 +49,7 @@ def one_line(e: BaseException) -> str:
         said = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}, got {repr(x.get('input'))[:80]}" for x in e.errors())
     elif isinstance(e, OSError) and e.filename is not None and e.strerror:
         said = f"{e.filename}: {e.strerror}" + (f"; {HINTS[e.errno]}" if e.errno in HINTS else "")
+    elif isinstance(e, OSError) and e.strerror: said = e.strerror
     elif isinstance(e, MemoryError): said = f"the memory is full ({e}); ask for less at once"
     else: said = str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__
     if "embedded null" in said: said = "a name holds a null character; give a name without it"
@@ -247,12 +248,11 @@ def sample(
         from cotstudy import corpora, steps
         corpora.may_replace_corpus(out)
         options = server_options(teacher, base_url, dialect, concurrency, budget_tok, budget_money, price)
-        if line := own_kind(task): print(line, file=sys.stderr)
         with steps.Reporter("draws") as report:
             rows = steps.sample(task, teacher, n, split, n_questions or None, temperature, top_p, top_k, max_tok, format, rule,
                                 revision or None, progress=report, **options)
         corpora.write_corpus(rows, out)
-    tell(dict(out=str(out)) | corpora.corpus_facts(rows), as_json)
+    tell(dict(out=str(out)) | corpora.corpus_facts(rows) | ({"read_as": line} if (line := own_kind(task)) else {}), as_json)
 
 # %% ../nbs/95_cli.ipynb #8d86f52f
 def own_kind(task: str) -> str:
