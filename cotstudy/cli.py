@@ -53,6 +53,8 @@ def one_line(e: BaseException) -> str:
     elif isinstance(e, MemoryError): said = f"the memory is full ({e}); ask for less at once"
     else: said = str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__
     if "embedded null" in said: said = "a name holds a null character; give a name without it"
+    if isinstance(e, UnicodeEncodeError) or "unexpected end of hex escape" in said:
+        said = "a name or a text holds a part of a character (\\ud800 ...); give another name, or run with PYTHONUTF8=1"
     said = " ".join(said.split())
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in said)
     return plain if len(plain) <= 1000 else plain[:997] + "..."
@@ -89,7 +91,9 @@ def patience(study: Any, say: Callable[[str], None]) -> Iterator[None]:
         pressed.append(1)
         names = running()
         if len(pressed) > 1:
-            for name in names: write_record(study.study, name, **read_record(study.study, name) | dict(status="failed", error="stopped"))
+            for name in names:
+                told = {k: v for k, v in read_record(study.study, name).items() if k != "cell"}
+                write_record(study.study, name, **told | dict(status="failed", error="stopped"))
             say(f"stopped {', '.join(names) or 'at once'}; run the same again to go on")
             os._exit(130)  # their kernels end with this process
         say(f"waiting for {', '.join(names) or 'what is being written'}; Ctrl-C once more stops {'them' if names else 'it'}")

@@ -219,8 +219,8 @@ def _check_sizes(name: str, kw: dict) -> None:
     "Refuse sizes and seeds that are no whole numbers, or absurd."
     for k in ("n_train", "n_selection", "n_test", "seed"):
         most = LARGEST_SPLIT if k != "seed" else 2**63
-        if (n := kw.get(k)) is not None and (type(n) is not int or not 0 <= n <= most):
-            raise ValueError(f"task {name!r}: {k} is {_short(n)}, expected a whole number up to {most:,}")
+        if (n := kw.get(k)) is not None and (type(n) is not int or n > most or (n < 0 and name in FAMILIES)):
+            raise ValueError(f"task {name!r}: {k} is {_short(n)}, expected a whole number from 0 to {most:,}")
 
 def _known(name: str, loads: Callable, kw: dict) -> dict:
     "Arguments of a task, if there are such arguments."

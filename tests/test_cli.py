@@ -1,14 +1,26 @@
 """What people type comes to a result or to one line that says what is wrong and what to do."""
+import errno
 import gzip
+import io
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cotstudy import corpora as w
-from cotstudy.cli import app
+from cotstudy.cli import app, one_line
+from cotstudy.models import pocket_models
 from cotstudy.runs import Store
+from cotstudy.studies import expand, load_study
 from cotstudy.tasks import load as load_task
 from desk import cotstudy, pens
 
@@ -277,3 +289,240 @@ def test_bad_values_of_options_are_refused(desk, command, option, value):
     assert "[Errno" not in result.stderr and len(result.stderr) > 30
     assert Path("mine/thesis.txt").read_text() == "years of work" and len(load_task("pens.jsonl").split("train")) > 0
     assert Path("right.jsonl").read_bytes() == GOOD and not Path("s").exists() and not Path("hf").exists()
+
+
+# --- what is damaged
+
+def shipped(name):
+    "A copy of a model folder, to be damaged."
+    return Path(shutil.copytree(pocket_models()["pocket/xs"], name))
+
+
+DAMAGE = {
+    "no_config": lambda m: (m / "config.json").unlink(), "config_empty": lambda m: (m / "config.json").write_text(""),
+    "config_list": lambda m: (m / "config.json").write_text("[]"),
+    "config_half": lambda m: (m / "config.json").write_text('{"model_type": "lla'),
+    "config_strange": lambda m: (m / "config.json").write_text('{"model_type": "abacus"}'),
+    "config_folder": lambda m: ((m / "config.json").unlink(), (m / "config.json").mkdir()),
+    "config_binary": lambda m: (m / "config.json").write_bytes(bytes(range(256))),
+    "no_weights": lambda m: (m / "model.safetensors").unlink(),
+    "weights_empty": lambda m: (m / "model.safetensors").write_bytes(b""), "weights_cut": lambda m: os.truncate(m / "model.safetensors",
+            5000),
+    "weights_pointer": lambda m: (m / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"),
+    "no_tokenizer": lambda m: [p.unlink() for p in m.glob("*token*")], "tokenizer_half": lambda m: os.truncate(m / "tokenizer.json", 100),
+    "student_text": lambda m: (m / "student.json").write_text("mine"), "student_list": lambda m: (m / "student.json").write_text("[]"),
+    "student_format": lambda m: (m / "student.json").write_text('{"format": "cto", "method": "cot"}'),
+    "student_method": lambda m: (m / "student.json").write_text('{"format": "ho", "method": 5}')}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damaged_models_are_named(desk, what):
+    DAMAGE[what](shipped("damaged"))
+    complains("evaluate", "damaged", "--task", "pens.jsonl", "--n-items", 1, "--max-tok", 1)
+    complains("ask", "damaged", "Q?", "--max-tok", 1)
+
+
+def test_damaged_exports_are_named(desk):
+    Path("right.jsonl").write_bytes(GOOD)
+    assert cotstudy("export", "right.jsonl", "--out", "hf").exit_code == 0
+    part = next(Path("hf/corpus").glob("*.parquet"))
+    whole = part.read_bytes()
+    wrong = [b"", whole[:50], whole[:-3], b"PAR1" * 9, GOOD]
+    for data in wrong:
+        part.write_bytes(data)
+        complains("import-corpus", "hf", "--out", "back.jsonl", says="corpus")
+        complains("distil", "--corpus", "hf", "--student", "scratch/0.1m", "--out", "s", says="corpus")
+        complains("export", "right.jsonl", "--out", "hf", says="changed")  # somebody's hand was there
+    for frame in (dict(a=[1]), {k: [5] for k in w.ARROW.names}, {k: [None] for k in w.ARROW.names}):
+        pd.DataFrame(frame).to_parquet(part)
+        complains("import-corpus", "hf", "--out", "back.jsonl", says="corpus")
+    assert not Path("back.jsonl").exists()
+
+
+def test_a_full_disk_names_the_path_and_leaves_the_old_file(desk, monkeypatch):
+    assert cotstudy("sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--n", 1, "--n-questions", 2, "--max-tok", 2, "--out",
+                    "c.jsonl").exit_code == 0
+    before = Path("c.jsonl").read_bytes()
+    assert cotstudy("export", "c.jsonl", "--out", "hf", "--schema", "raw").exit_code == 0
+    card = Path("hf/README.md").read_bytes()
+
+    def full(*_, **__): raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("cotstudy.files.os.replace", full)
+    again = ["sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--n", 1, "--n-questions", 2, "--max-tok", 2, "--out", "c.jsonl"]
+    complains(*again, says=["c.jsonl", "disk is full"])
+    complains("export", "c.jsonl", "--out", "hf", "--schema", "raw", says=["hf", "disk is full"])
+    assert Path("c.jsonl").read_bytes() == before and Path("hf/README.md").read_bytes() == card
+    assert sorted(p.name for p in Path().iterdir()) == ["c.jsonl", "hf", "outputs", "pens.jsonl"]  # and nothing half-written
+
+
+# --- nothing of a user's is written over
+
+def test_files_of_others_are_left_alone(desk):
+    Path("right.jsonl").write_bytes(GOOD)
+    shipped("begin")
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work")
+    before = {p: p.read_bytes() for p in Path().rglob("*") if p.is_file() and "outputs" not in p.parts}
+    assert len(before) > 5
+    sampling = ["sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--n", 1, "--max-tok", 2, "--out"]
+    for out in ("pens.jsonl", "right.jsonl", "mine/thesis.txt", "begin/config.json"): complains(*sampling, out, says=out)
+    for out in ("begin", "mine", "right.jsonl", "begin/../begin"):
+        complains("distil", "--corpus", "right.jsonl", "--student", "begin", "--out", out, "--steps", 1, says=out)
+        complains("export", "right.jsonl", "--out", out, says=out)
+    for out in ("right.jsonl", "pens.jsonl"): complains("evaluate", "pocket/xs", "--task", "pens.jsonl", "--items", out, says=out)
+    complains("import-recorded", "right.jsonl", "--task", "pens.jsonl", "--out", "pens.jsonl", says="pens.jsonl")
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_what_was_written_here_is_written_again(desk):
+    sampling = ["sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--max-tok", 2, "--out", "c.jsonl", "--n"]
+    asking = ["evaluate", "pocket/xs", "--task", "pens.jsonl", "--n-items", 2, "--max-tok", 2, "--items"]
+    for n in (1, 2): assert cotstudy(*sampling, n).exit_code == 0
+    assert len(w.read_corpus("c.jsonl")) == 2 * len(load_task("pens.jsonl").split("train"))
+    for name in ("i.jsonl", "i.csv", "i.parquet"):
+        for _ in range(2): assert cotstudy(*asking, name).exit_code == 0
+
+
+# --- tasks, claims, progress, Ctrl-C
+
+def test_a_file_of_ones_own_is_read_as_a_kind_and_why(desk):
+    said = cotstudy("tasks", "pens.jsonl")
+    assert "number" in said.stdout and "all 20 answers are numbers" in said.stdout and len(said.stdout.splitlines()) == 3
+    told = json.loads(cotstudy("tasks", "pens.jsonl", "arith", "--json").stdout)
+    assert [t["kind"] for t in told] == ["number", "number"] and "numbers" in told[0]["why"] and not told[1]["why"]
+    facts = json.loads(cotstudy("sample", "--task", "pens.jsonl", "--teacher", "pocket/xs", "--n", 1, "--max-tok", 2, "--out", "c.jsonl",
+                                "--json").stdout)
+    assert "all 20 answers are numbers" in facts["read_as"]
+
+
+COMMITTED = str(Path(__file__).parent.parent / "outputs")
+
+
+@pytest.mark.parametrize("study", ["pocket", "families"])
+def test_claims_of_committed_results(study, monkeypatch):
+    from cotstudy.claims import CLAIMS, VERDICTS
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", COMMITTED)
+    told = json.loads(cotstudy("claims", study, "--json").stdout)
+    assert [c["id"] for c in told["claims"]] == [c.id for c in CLAIMS]
+    assert sum(n for counts in told["counts"].values() for n in counts.values()) == len(CLAIMS)
+    page = cotstudy("claims", study).stdout
+    for c in told["claims"]:
+        line, = [x for x in page.splitlines() if x.startswith(f"{c['id']} ")]
+        assert c["verdict"] in VERDICTS and c["verdict"] in line and c["title"][:40] in line
+        assert c["effect"] is None or f"{100 * c['effect']:+.1f} [{100 * c['lo']:+.1f}, {100 * c['hi']:+.1f}]" in line
+        assert not c["reason"] or c["reason"] in page
+    assert any(c["effect"] is not None for c in told["claims"])
+
+
+def test_show_reads_rows_of_an_older_form(monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", COMMITTED)
+    where = [x for c in ("task=strategy", "method=cot", "student=pocket/s", "n_rationales=4", "seed=2",
+                         "cell=sample_count-strategy-pocket_s") for x in ("--where", c)]
+    shown = json.loads(cotstudy("show", "--study", "pocket", *where, "--json").stdout)
+    assert shown["point"]["seed"] == 2 and len(shown["right"]) == len(shown["wrong"]) == 3
+    assert all(e["question"] and e["prediction"] != e["gold"] for e in shown["wrong"])
+    complains("show", "--study", "pocket", "--where", "seed=99", says="no row has seed=99")
+    complains("show", "--study", "pocket", "--where", "sede=1", says="no column 'sede'")
+
+
+class Terminal(io.StringIO):
+    def isatty(self): return True
+
+
+def test_progress_is_a_bar_in_a_terminal_and_lines_elsewhere():
+    from cotstudy.steps import Reporter
+    seen = {}
+    for to in (Terminal(), io.StringIO()):
+        with Reporter("steps", every_s=0, to=to) as report:
+            report.say("three cells")
+            for step in (201, 300, 400): report(step, 400, 0.25)
+        seen[to.isatty()] = to.getvalue()
+    assert "\r" in seen[True] and "100%" in seen[True] and "400/400" in seen[True] and "loss 0.250" in seen[True] and "three cells\n" in seen[True]
+    assert seen[False].splitlines() == ["three cells", *seen[False].splitlines()[1:3],
+                                        "steps 400/400  loss 0.250"] and "left" in seen[False]
+    assert "\r" not in seen[False] and "%" not in seen[False]
+
+
+SLOW = """study: slow
+title: Slow
+base: {task_args.n_train: 24, task_args.n_test: 40, teacher.pool: 4, recipe.steps: 100000}
+cells:
+  - {template: sample_count, over: {task: [arith, coin, letters], student: [pocket/xs]}, with: {n_rationales: [1, 2]}}
+"""
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_ctrl_c_says_what_it_waits_for_and_a_second_one_stops(desk, again):
+    Path("slow.yaml").write_text(SLOW if again else SLOW.replace("100000", "4"))
+    root = str(Path(__file__).parent.parent)
+    call = [sys.executable, "-c", "from cotstudy.cli import app; app()", "run", str(Path("slow.yaml").resolve()), "--workers", "1"]
+    run = subprocess.Popen(call, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    record = Path("outputs/slow/record/sample_count-arith-pocket_xs.json")
+    for _ in range(600):
+        if record.exists() and json.loads(record.read_text())["status"] == "running": break
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    if again:
+        time.sleep(2)
+        assert run.poll() is None, "it waits"
+        run.send_signal(signal.SIGINT)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == 130 and "Traceback" not in said, said
+    assert "waiting for sample_count-arith-pocket_xs; Ctrl-C once more stops them" in said
+    told = json.loads(record.read_text())
+    assert (told["status"], told.get("error")) == (("failed", "stopped") if again else ("done", None))
+    assert "again to go on" in said and len(list(record.parent.iterdir())) == 1, "no further cell was begun"
+
+
+# --- real processes
+
+def shell(*args, **env):
+    where = dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent), **env)
+    call = [sys.executable, "-c", "from cotstudy.cli import app; app()", *map(str, args)]
+    return subprocess.run(call, capture_output=True, text=True, env=where, timeout=120, encoding="utf-8", errors="replace")
+
+
+def test_in_a_process_of_its_own(desk):
+    strange = "".join(json.dumps(pens(a, b) | dict(answer="größer" if a < b else "kleiner"), ensure_ascii=False) + "\n"
+                      for a in range(2, 6) for b in range(2, 7))
+    for name in ("u.jsonl", "ü.jsonl"): Path(name).write_text(strange, "utf-8")
+    for name, code in (("u.jsonl", 0), ("ü.jsonl", 1)):  # a terminal that knows nothing but ASCII
+        said = shell("tasks", name, LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+        assert said.returncode == code and ("'gr\\xf6\\xdfer'" in said.stdout) == (not code), said.stderr
+        assert len(said.stderr.splitlines()) == code and ("PYTHONUTF8=1" in said.stderr) == bool(code)
+    assert "größer" in shell("tasks", "ü.jsonl", PYTHONUTF8="1").stdout
+    for args in (["sample", "--task", "nope.jsonl", "--teacher", "pocket/xs", "--out", "c.jsonl"], ["claims", "nope"], ["run",
+            "nope.yaml"]):
+        wrong = shell(*args)
+        assert wrong.returncode == 1 and len(wrong.stderr.splitlines()) == 1 and wrong.stderr.startswith("cotstudy: "), wrong.stderr
+
+
+# --- anything at all
+
+names = st.sampled_from(["study", "title", "base", "cells", "summaries", "timeout_s", "needs_data", "template", "over", "with", "task",
+                         "student"])
+leaf = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(["arith", "pocket/xs",
+        "sample_count", "mine", "../x"]))
+trees = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names | st.text(max_size=5), inner, max_size=4),
+                     max_leaves=12)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tree=trees | st.fixed_dictionaries(dict(study=leaf, title=leaf, cells=st.lists(st.fixed_dictionaries(dict(
+    template=st.sampled_from(["sample_count", "student_size", "nope"]), over=st.dictionaries(names, st.lists(leaf, max_size=2),
+            max_size=2))), max_size=2)),
+    optional=dict(base=st.dictionaries(st.sampled_from(["recipe.steps", "recipe.lr", "format", "task_args.n_train", "x"]), leaf,
+                                       max_size=2), summaries=trees)))
+def test_any_tree_is_a_study_or_an_error_in_words(tmp_path, tree):
+    (tmp_path / "s.yaml").write_text(json.dumps(tree))
+    try: expand(load_study(tmp_path / "s.yaml"))
+    except (ValueError, KeyError, FileNotFoundError) as e: assert one_line(e)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=200) | st.text(max_size=200).map(lambda t: t.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_a_file_or_an_error_in_words(tmp_path, data):
+    for name, read in (("s.yaml", load_study), ("c.jsonl", w.read_corpus), ("c.jsonl.gz", w.read_corpus), ("t.jsonl", load_task)):
+        (tmp_path / name).write_bytes(data)
+        try: read(tmp_path / name)
+        except (ValueError, KeyError, FileNotFoundError) as e: assert one_line(e)
