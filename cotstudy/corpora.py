@@ -53,6 +53,8 @@ def complete_row(
         raise ValueError(f"{where}: neither `answer` nor `text`; what did the teacher say?")
     row = dict.fromkeys(CORPUS_FIELDS) | dict(instance=_id_of(raw["question"])) | dict(raw)
     if row["instance"] is None: row["instance"] = _id_of(raw["question"])
+    if not isinstance(row.get("task_args") or {}, dict):
+        raise ValueError(f"{where}: `task_args` is {repr(row['task_args'])[:80]}, expected an object or null")
     for k, kind in CORPUS_FIELDS.items(): row[k] = _value(row[k], k, kind, where)
     if row["split"] not in (None, *SPLITS):
         raise ValueError(f"{where}: `split` is {row['split']!r}, expected one of {', '.join(SPLITS)} or null")
@@ -152,6 +154,7 @@ def test_questions(task: str, args: str = "{}") -> Tests | None:  # args: of the
     "Test questions of a task by id and by words; None where the task is not at hand."
     try: test = load_task(task, **json.loads(args)).split("test")
     except (KeyError, OSError): return None
+    except TypeError as e: raise ValueError(f"task {task!r} cannot be made with the settings {args}: {e}") from None
     asked = [w for i in test for w in (i.question, i.question.partition(" Answer Choices: ")[0])]  # with its options and without
     return Tests(frozenset(i.id for i in test), frozenset(map(question_key, asked)))
 

@@ -1,4 +1,5 @@
 """A corpus is complete and comes back the same; what it must not hold is found; nothing of anybody else's is written over."""
+import json
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cotstudy import corpora as w, steps
 from cotstudy.prompts import format_named
+from cotstudy.tasks import load as load_task
 from desk import SMALL, sampled
 
 
@@ -132,3 +134,80 @@ def test_malformed_corpora_are_named(tmp_path, line, said):
     with pytest.raises(ValueError, match=said) as e:
         w.read_corpus(tmp_path / "c.jsonl")
     assert "c.jsonl" in str(e.value) and "\n" not in str(e.value)
+
+
+# --- the words of test questions
+
+def shouted(text):
+    return "  " + text.upper().replace(" ", "\n ").replace("?", " ?")
+
+
+@pytest.mark.parametrize("said", [str, shouted, lambda t: t.rstrip("?"), lambda t: t.replace(" ", "\u00a0")])
+@pytest.mark.parametrize("split", [None, "train", "selection"])
+def test_a_test_question_is_known_by_its_words(desk, said, split):
+    exam = load_task("pens.jsonl").split("test")[0]
+    rows = sampled(desk, n=1)[1]
+    hidden = dict(question=said(exam.question), answer=exam.answer, rationale="R.", split=split)
+    named = w.check_corpus([*rows, hidden | dict(task="pens.jsonl")])
+    unnamed = w.check_corpus([*rows, hidden])
+    for corpus, task in ((named, None), (unnamed, "pens.jsonl")):
+        for take in {None, split}:
+            with pytest.raises(ValueError, match="1 of .* test split"): w.rows_to_train_on(corpus, take, task)
+        kept = w.rows_to_train_on(corpus, "test", task)
+        assert [r["question"] for r in kept] == [hidden["question"]]
+    assert w.rows_to_train_on(unnamed) == unnamed  # nobody says which task that is
+    assert w.rows_to_train_on(w.check_corpus(rows), None, "pens.jsonl") == rows
+
+
+def test_options_do_not_hide_a_test_question(desk):
+    lines = [dict(question=f"Which is {k}?", options=[str(k), str(k + 1)], answer="A") for k in range(30)]
+    Path("which.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
+    exam = load_task("which.jsonl").split("test")[0]
+    plain = exam.question.partition(" Answer Choices: ")[0]
+    assert plain != exam.question
+    for question in (exam.question, plain):
+        rows = w.check_corpus([dict(question=question, answer="A", task="which.jsonl", split="train")])
+        with pytest.raises(ValueError, match="test split"): w.rows_to_train_on(rows)
+
+
+def test_settings_of_a_task_travel_with_its_rows(desk):
+    rows = steps.sample("pens.jsonl", "scripted", n=1, task_args=dict(seed=3), store=desk)
+    assert {r["task_args"]["seed"] for r in rows} == {3} and w.rows_to_train_on(rows) == rows  # another seed has other test questions
+    with pytest.raises(ValueError, match="test split"): w.rows_to_train_on([r | dict(task_args={}) for r in rows])
+
+
+def test_a_task_that_is_not_at_hand_is_said(desk):
+    path, rows = sampled(desk, n=1)
+    Path("pens.jsonl").rename("moved.jsonl")
+    made = steps.distil(path, "scratch/0.1m", "s", store=desk, **SMALL)
+    assert made["tasks_not_checked"] == ["pens.jsonl"]
+    made = steps.distil(path, "scratch/0.1m", "s", store=desk, task="moved.jsonl", **SMALL)
+    assert made["n_questions"] == len({r["instance"] for r in rows})
+
+
+# --- anything at all
+
+anything_deep = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6)),
+                             lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+                             max_leaves=5)
+a_row = st.dictionaries(st.sampled_from([*w.CORPUS_FIELDS, "extra", "task_args"]) | st.text(max_size=4), anything_deep, max_size=5)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.one_of(a_row, a_row.map(lambda r: r | dict(question="Q?", answer="5", draw_index=None)), anything_deep),
+                     max_size=3))
+def test_any_rows_are_a_corpus_or_an_error_in_words(tmp_path, rows):
+    try: checked = w.check_corpus(rows, "c.jsonl")
+    except ValueError as e:
+        assert "c.jsonl" in str(e)
+        return
+    (tmp_path / "c.jsonl").unlink(missing_ok=True)
+    assert same(w.read_corpus(w.write_corpus(checked, tmp_path / "c.jsonl")), checked)
+    w.corpus_facts(checked)
+    w.corpus_table(checked)
+    w.select(checked, ["parsed"])
+    try: w.tests_of(checked, None)
+    except ValueError as e: assert "task" in str(e)
+
+
+def same(a, b): return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)  # NaN is NaN here

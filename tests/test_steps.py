@@ -1,5 +1,4 @@
 """One's own questions become a corpus, a student and a number; what passes between the steps is complete and comes back the same."""
-import io
 import json
 import re
 import threading
@@ -33,7 +32,8 @@ def test_own_questions_end_to_end(desk):
     made = w.distil(path, "scratch/0.1m", "student", filters=["correct", "sample:1"], store=desk, **SMALL)
     assert made["n_completions"] == made["n_questions"] == len(task.split("train"))
     result, items = w.evaluate("student", "pens.jsonl", max_tok=12, store=desk)
-    assert result["n"] == len(task.split("test")) == len(items) and result["n_correct"] == items.correct.sum() and result["lo"] - 1e-9 <= result["accuracy"] <= result["hi"]
+    assert result["n"] == len(task.split("test")) == len(items)
+    assert result["n_correct"] == items.correct.sum() and result["lo"] - 1e-9 <= result["accuracy"] <= result["hi"]
     assert result["format"] == "cotstudy" and result["n_truncated"] == items.truncated.sum()
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -149,6 +149,17 @@ def test_show_finds_a_point_of_a_study(desk):
     assert not elsewhere["stored"] and elsewhere["wrong"][0]["text"] is None and "not stored here" in w.side_by_side(elsewhere)
 
 
+def test_show_reads_the_texts_that_the_number_was_read_from(desk):
+    "Draws of other decodings, of more paths and of other limits are in the same ledger."
+    for n in (1, 4): w.evaluate("scripted", "pens.jsonl", decoding="vote", n_paths=n, temperature=0.7, store=desk)
+    w.evaluate("scripted", "pens.jsonl", decoding="vote", n_paths=3, temperature=0.2, store=desk)
+    for how in (dict(), dict(decoding="vote", n_paths=2, temperature=0.7), dict(decoding="vote", n_paths=3, temperature=0.2)):
+        shown = w.show(model="scripted", task="pens.jsonl", store=desk, **how)
+        seen = shown["right"] + shown["wrong"]
+        assert len(seen) >= 3 and all(e["text"].endswith(f": {e['prediction']}") for e in seen)
+        assert bool(shown["wrong"]) == bool(how) and {e["path"] for e in shown["right"]} == {0}
+
+
 def test_ask(desk):
     said, = w.ask("scripted", "3 pens and 2", store=desk)
     assert said["rationale"] == "Ann has 3 + 2 = 5 pens." and said["answer_text"] == "5"
@@ -160,7 +171,8 @@ def test_ask(desk):
 
 # --- chat
 
-TEMPLATE = "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+TEMPLATE = "{{ bos_token }}{% for m in messages %}" \
+    "<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
 
 def polite(folder, template=TEMPLATE, end="<|end|>"):
