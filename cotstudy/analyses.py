@@ -29,6 +29,7 @@ from .conditions import COLUMNS, FIELDS, STAGES, Condition, base_of, describe, s
 from .evaluate import Estimate, two_level_bootstrap
 from .figures import fig_against, fig_length, fig_sample_count, fig_student_size, small_multiples, style
 from .methods import look_of, method_named, named
+from .openers import scheme_of
 from .procedural import titled
 from .results import by_measure, cell_name, good_rows, run_cell, show_chains, study_folder
 from .runs import Store
@@ -86,7 +87,7 @@ def references(base: Condition, seeds: Sequence[int], methods: Sequence[str]) ->
 
 def teacher_row(base: Condition) -> list[Condition]:
     "The teacher itself on the same questions, greedily; recorded teachers cannot be asked new ones."
-    if base.teacher.model.startswith("recorded:"): return []
+    if scheme_of(base.teacher.model) == "recorded:": return []
     return [base.with_(method="zero_shot_cot", supervision="full", filters=None, student=base.teacher.model, revision=base.teacher.revision,
                        format=base.teacher.format)]
 

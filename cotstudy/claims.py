@@ -15,7 +15,7 @@ effect and the one rule that turns results into a verdict. Published effects are
 no verdict by hand anywhere: what is not measured says so."""
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Iterable, Mapping, NamedTuple, Sequence
+from typing import Callable, Iterable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -325,13 +325,19 @@ def verdict_table(
     claims = list(CLAIMS if claims is None else claims)
     if len({c.id for c in claims}) < len(claims): raise ValueError("two claims share an id; give each its own")
     read = cache(lambda score, names: cells_of(_of_analyses(items, names), score))
-    measured = {c.id: measure(c, read(c.score, tuple((feeds or {}).get(c.id, ()))), n_boot) for c in claims}
+    measured = {c.id: _measured(c, (feeds or {}).get(c.id, ()), items, read, n_boot) for c in claims}
     levels: dict[str, float] = {}
     for paper in dict.fromkeys(c.paper for c in claims):
         family = {c.id: p_value(c, measured[c.id].estimate) for c in claims
                   if c.paper == paper and measured[c.id].can_decide and c.kind in ("difference", "equivalence")}
         levels |= holm_levels(family, alpha)
     return pd.DataFrame([asdict(_verdict(c, measured[c.id], levels.get(c.id, 1 - alpha))) for c in claims])
+
+def _measured(claim: Claim, names: Sequence[str], items: pd.DataFrame, read: Callable, n_boot: int) -> Measured:
+    "What the analyses that a claim reads say about it."
+    if claim.kind != "not testable here" and _of_analyses(items, names).empty:
+        return Measured(None, (), {}, False, f"not run: {' or '.join(names)}")
+    return measure(claim, read(claim.score, tuple(names)), n_boot)
 
 def _of_analyses(items: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     "Items made for some analyses; all of them where none is named, and those that do not say what they were made for."

@@ -278,7 +278,7 @@ def _cell(cond: Condition, method: Method, leaf: str) -> object:
     if leaf == "n_exemplars": return known or method.shots
     if leaf == "task_args": return json.dumps(known, sort_keys=True)
     if leaf == "sources": return " ".join(known)
-    return " ".join(known or ()) if leaf == "filters" else known
+    return " ".join((known or ()) if method.chains else ()) if leaf == "filters" else known
 
 # %% ../nbs/50_conditions.ipynb #cf117c05
 def base_of(

@@ -6,12 +6,13 @@
 __all__ = ['OPENERS', 'WITHOUT_WEIGHTS', 'scheme_of', 'check_name', 'open_model', 'is_trainable', 'open_weights', 'n_params_of',
            'stamp_of', 'Models']
 
-# %% ../nbs/29_openers.ipynb #414af2e0
+# %% ../nbs/29_openers.ipynb #026223bf
 """Every model by its name. A table says which opener a name's beginning calls; who asks for a model need not know whether its weights
 lie here, run behind an address, or are gone and only its words are left."""
 from math import prod
 from pathlib import Path
 from typing import Callable
+import os
 import re
 
 from safetensors import safe_open
@@ -22,7 +23,7 @@ from .models import SIZES, load, pocket_models, scratch
 from .recorded import Recorded, recorded
 from .servers import Server, Vllm, named_options
 
-# %% ../nbs/29_openers.ipynb #6c6d341f
+# %% ../nbs/29_openers.ipynb #9eec237e
 def _scratch(name: str, revision: str | None, seed: int):
     "Random weights, with the tokenizer of the pocket teacher."
     tokenizer = AutoTokenizer.from_pretrained(pocket_models()["pocket/teacher"])
@@ -63,7 +64,7 @@ def open_model(
     "Any model by its name."
     return OPENERS.get(scheme_of(name), _load)(str(name), revision, seed, **options)
 
-# %% ../nbs/29_openers.ipynb #891b60ab
+# %% ../nbs/29_openers.ipynb #34348ade
 WITHOUT_WEIGHTS = ("recorded:", "api:", "vllm:")
 
 def is_trainable(name: str | Path) -> bool:
@@ -93,28 +94,33 @@ def n_params_of(name: str | Path) -> int | None:
 def _stored(path: Path) -> int:
     with safe_open(path, "pt") as f: return sum(prod(f.get_slice(k).get_shape()) for k in f.keys())
 
-# %% ../nbs/29_openers.ipynb #7cb03453
+# %% ../nbs/29_openers.ipynb #dc5838cd
 def stamp_of(name: str | Path) -> tuple:
-    "What tells a folder's files from later ones of the same names, without reading them; empty where there is no folder."
-    folder = pocket_models().get(str(name)) if str(name).startswith("pocket/") else Path(name).expanduser()
+    "What tells a name's model from a later one: of a folder its files, without reading them; of a server where it is; else nothing."
+    scheme = scheme_of(name)
+    if scheme == "api:": return (os.environ.get("OPENAI_BASE_URL"),)  # where it is, unless it was told
+    if scheme not in ("", "pocket/"): return ()
+    folder = pocket_models().get(str(name)) if scheme else Path(name).expanduser()
     if folder is None or not folder.is_dir(): return ()
     found = ((p.name, p.stat()) for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"))
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found)
 
+# %% ../nbs/29_openers.ipynb #6363d3ff
 class Models:
     "Models that are open."
 
     def __init__(self, books: str | Path | None = None, keep: int = 3):  # books: a folder for budgets; keep: so many with weights here
-        self.keep, self.books, self.held = keep, None if books is None else Path(books), {}  # held: what was asked -> stamp, model
+        self.keep, self.books, self.held = keep, None if books is None else Path(books), {}  # held: what was asked -> stamp, options, model
 
     def open(self, name: str | Path, revision: str | None = None, seed: int = 0, **options) -> Model:
-        "A model by its name, opened once. Options count when it is opened."
+        "A model by its name, opened once; with other options than before it is opened again, without any it is the one that is open."
         scheme, stamp = scheme_of(name), stamp_of(name)
         key = (str(name), revision, seed if scheme == "scratch/" else 0)
-        known, model = self.held.pop(key, (None, None))
-        if model is None or known != stamp: model = self.opened(name, revision, seed, **options)
-        self.held[key] = stamp, model  # the last used is the last in order
-        heavy = [k for k, (_, m) in self.held.items() if hasattr(m, "tokenizer")]
+        known, told, model = self.held.pop(key, (None, {}, None))
+        options = options or told
+        if model is None or (known, told) != (stamp, options): model = self.opened(name, revision, seed, **options)
+        self.held[key] = stamp, options, model  # the last used is the last in order
+        heavy = [k for k, (*_, m) in self.held.items() if hasattr(m, "tokenizer")]
         for k in heavy[: max(0, len(heavy) - self.keep)]: del self.held[k]
         return model
 
@@ -131,4 +137,4 @@ class Models:
 
     def release(self):
         "Let all models go whose weights are here."
-        self.held = {k: v for k, v in self.held.items() if not hasattr(v[1], "tokenizer")}
+        self.held = {k: v for k, v in self.held.items() if not hasattr(v[-1], "tokenizer")}

@@ -5,20 +5,21 @@
 # %% auto #0
 __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'OPS', 'GAIN', 'LOSS', 'SUM', 'SIGN', 'MONTH_NAMES',
            'ANCHORS', 'SHIFTS', 'SCALES', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'SHARED', 'GOOD', 'BAD', 'PARTS',
-           'KINDS_OF_THING', 'QUALITIES', 'FRAMES', 'FAMILIES', 'PLACES', 'Family', 'with_options', 'pick_options',
-           'phrasings', 'StepCheck', 'stated_answer', 'compare', 'check_steps', 'draw_arith', 'who_what', 'step_arith',
-           'write_arith', 'steps_arith', 'read_sums', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held',
-           'held_at_start', 'write_shuffle', 'steps_shuffle', 'read_shuffle', 'fact_shuffle', 'move', 'say_date',
-           'date_steps', 'draw_dates', 'say_dates', 'write_dates', 'steps_dates', 'read_dates', 'fact_dates',
-           'draw_letters', 'say_letter', 'write_letters', 'steps_letters', 'read_letters', 'fact_letters', 'flipped',
-           'draw_coin', 'say_coin', 'asked_side', 'write_coin', 'steps_coin', 'read_coin', 'fact_coin',
-           'draw_relations', 'say_relation', 'write_relations', 'steps_relations', 'read_relations', 'fact_relations',
-           'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'steps_facts', 'read_world', 'read_facts',
-           'fact_facts', 'draw_strategy', 'write_strategy', 'steps_strategy', 'read_strategy', 'fact_strategy',
-           'say_part', 'tone', 'review', 'draw_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment',
-           'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'steps_entail', 'read_entail',
-           'fact_entail', 'draw_sst', 'write_sst', 'steps_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances',
-           'procedural_task']
+           'KINDS_OF_THING', 'QUALITIES', 'FRAMES', 'FAMILIES', 'PLACES', 'VARIANTS', 'Family', 'with_options',
+           'pick_options', 'phrasings', 'StepCheck', 'stated_answer', 'compare', 'check_steps', 'draw_arith',
+           'who_what', 'step_arith', 'write_arith', 'steps_arith', 'read_sums', 'read_arith', 'fact_arith',
+           'draw_shuffle', 'say_held', 'held_at_start', 'write_shuffle', 'steps_shuffle', 'read_shuffle',
+           'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'say_dates', 'write_dates', 'steps_dates',
+           'read_dates', 'fact_dates', 'draw_letters', 'say_letter', 'write_letters', 'steps_letters', 'read_letters',
+           'fact_letters', 'flipped', 'draw_coin', 'say_coin', 'asked_side', 'write_coin', 'steps_coin', 'read_coin',
+           'fact_coin', 'draw_relations', 'say_relation', 'write_relations', 'steps_relations', 'read_relations',
+           'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'steps_facts',
+           'read_world', 'read_facts', 'fact_facts', 'draw_strategy', 'write_strategy', 'steps_strategy',
+           'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment', 'contrast_sentiment',
+           'write_sentiment', 'steps_sentiment', 'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail',
+           'write_entail', 'steps_entail', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'steps_sst',
+           'read_sst', 'fact_sst', 'titled', 'bucket', 'instances', 'family_named', 'of_templates', 'edited',
+           'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -782,7 +783,8 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (
 # %% ../nbs/05_procedural.ipynb #43ef1eef
 def titled(task: str) -> str:
     "A task's name, with a word of warning where the pocket world was tuned on it."
-    return task + " (calibrated)" * (task in FAMILIES and FAMILIES[task].calibrated)
+    family = FAMILIES.get(task.split(":")[0])
+    return task + " (calibrated)" * (family is not None and family.calibrated)
 
 # %% ../nbs/05_procedural.ipynb #caa1d483
 def bucket(scenario: str) -> int:
@@ -804,9 +806,36 @@ def instances(family: Family, place: str, rng: Random, **difficulty) -> Iterator
         idle = 0
         yield i
 
+# %% ../nbs/05_procedural.ipynb #1b12b514
+VARIANTS = {"arith": ("template",), "dates": ("template",), "sentiment": ("contrast",)}  # those with templates enough, or with an edit
+
+def family_named(name: str) -> tuple[Family, str]:  # the family and its variant, "" for none
+    "A family by the name of a task: arith, arith:template, ..."
+    base, _, variant = name.partition(":")
+    if base not in FAMILIES: raise KeyError(f"no procedural family {base!r}; there are {sorted(FAMILIES)}")
+    if variant and variant not in VARIANTS.get(base, ()):
+        raise KeyError(f"{base} has no variant {variant!r}; there are {', '.join(f'{k}:{v}' for k, vs in VARIANTS.items() for v in vs)}")
+    return FAMILIES[base], variant
+
+def of_templates(stream: Iterator[Instance], test: bool, at_most: int) -> Iterator[Instance]:  # at_most: questions looked at
+    "The questions of three tenths of the templates, or of all others: no test question has a template that was taught."
+    def is_test(template): return int.from_bytes(sha256(template.encode()).digest()[:4], "big") % 10 < 3
+    return (i for _, i in zip(range(at_most), stream) if is_test(i.template) == test)
+
+def edited(family: Family, stream: Iterator[Instance], seed: int) -> Iterator[Instance]:
+    "Each question minimally edited, so that its answer flips (the contrast sets of Li et al. 2023, sec. 3.2)."
+    rng = Random(f"{family.name}:contrast:{seed}")
+    return (family.contrast(i, rng) for i in stream)
+
+def exemplar_instances(name: str, n: int, seed: int = 0, **difficulty) -> list[Instance]:
+    "n questions to be shown solved; from a part of the world that is neither taught nor asked."
+    family, _ = family_named(name)
+    stream = instances(family, "text", Random(f"{family.name}:exemplars:{seed}"), **difficulty)
+    return [replace(i, id=f"{family.name}-{seed}-exemplar-{k}") for k, i in zip(range(n), stream)]
+
 # %% ../nbs/05_procedural.ipynb #2cf7f3fc
 def procedural_task(
-    name: str,  # a key of FAMILIES
+    name: str,  # a key of FAMILIES, a variant after a colon: arith:template, sentiment:contrast
     n_train: int = 400,
     n_selection: int = 100,  # for choosing checkpoints, so that test stays unseen
     n_test: int = 500,  # half width of a 95 % interval: about 4 points
@@ -814,13 +843,14 @@ def procedural_task(
     **difficulty,  # overrides the family's defaults, e.g. steps=(4, 6)
 ) -> Task:
     "A task of fresh procedural questions, its splits disjoint by scenario and so by question."
-    if name not in FAMILIES: raise KeyError(f"no procedural family {name!r}; there are {sorted(FAMILIES)}")
-    f = FAMILIES[name]
+    f, variant = family_named(name)
     if unknown := set(difficulty) - set(f.difficulty):
         raise ValueError(f"{name} has no difficulty {sorted(unknown)}; it has {sorted(f.difficulty)}")
     splits = {}
     for place, n in (("train", n_train), ("selection", n_selection), ("test", n_test)):
-        stream = instances(f, place, Random(f"{name}:{place}:{seed}"), **difficulty)
+        stream = instances(f, place, Random(f"{f.name}:{place}:{seed}"), **difficulty)
+        if variant == "template": stream = of_templates(stream, place == "test", 200 * n)
+        if variant == "contrast" and place == "test": stream = edited(f, stream, seed)
         splits[place] = [replace(i, id=f"{name}-{seed}-{place}-{k}") for k, i in zip(range(n), stream)]
         if len(splits[place]) < n:
             raise ValueError(f"{name} has only {len(splits[place])} different {place} questions at this difficulty, asked for {n}; "

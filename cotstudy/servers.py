@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PRICES', 'DIALECTS', 'MOST_BYTES', 'PASSING', 'HINTS', 'TURNED_DOWN', 'FILTERED', 'TOO_LONG', 'OF_PROMPT', 'OF_ALL',
-           'PATIENCE_S', 'LOCAL', 'FINISH', 'OPTIONS', 'Price', 'OverBudget', 'Book', 'Budget', 'opened', 'price_of',
-           'check_sayable', 'body_of', 'Failed', 'api_key', 'hide_key', 'seconds_of', 'send', 'asked_once', 'words_of',
-           'mended', 'turned_away', 'expected', 'attempt', 'used', 'ask', 'gave_up', 'Server', 'checked_url',
-           'address_of', 'as_chat', 'may_start', 'complete', 'counts', 'strange', 'recall', 'probe', 'Answer',
-           'draw_one', 'read_answer', 'Vllm', 'vllm_complete', 'named_options', 'budget']
+           'PATIENCE_S', 'LOCAL', 'FINISH', 'OPTIONS', 'Price', 'OverBudget', 'Book', 'read_book', 'write_book',
+           'Budget', 'opened', 'price_of', 'check_sayable', 'body_of', 'Failed', 'api_key', 'hide_key', 'seconds_of',
+           'send', 'broke_off', 'asked_once', 'words_of', 'mended', 'turned_away', 'expected', 'own_tok', 'attempt',
+           'used', 'ask', 'gave_up', 'Server', 'checked_url', 'address_of', 'as_chat', 'may_start', 'complete',
+           'counts', 'strange', 'recall', 'probe', 'Answer', 'draw_one', 'read_answer', 'Vllm', 'vllm_complete',
+           'named_options', 'budget']
 
 # %% ../nbs/28_servers.ipynb #ed2b7884
 """Models that run elsewhere: any OpenAI-compatible server (Ho et al. 2023 and Li et al. 2023 both drew their rationales from one),
@@ -55,13 +56,14 @@ class Price:
 class OverBudget(ValueError):
     "The next request could cost more than what is left."
 
-# %% ../nbs/28_servers.ipynb #5b59f95b
+# %% ../nbs/28_servers.ipynb #bea5804f
 @dataclass
 class Book:
     "What was spent, and what each process has set aside."
     n_in: int = 0
     n_out: int = 0
     extra: int = 0  # tokens that a prompt has cost at most beyond what was expected of it
+    blind: int = 0  # attempts of which nobody said what they cost: they are counted as if each had that extra
     held: dict[str, list[int]] = field(default_factory=dict)  # process -> tokens in and out
 
     def hold(self, n_in: int, n_out: int, who: str = ""):
@@ -69,32 +71,42 @@ class Book:
         a, b = self.held.pop(who or _me(), (0, 0))
         if a + n_in or b + n_out: self.held[who or _me()] = [a + n_in, b + n_out]
 
-    def spend(self, held: tuple[int, int], n_in: int, n_out: int, extra: int = 0, who: str = ""):
+    def spend(self, held: tuple[int, int], n_in: int, n_out: int, extra: int = 0, blind: bool = False, who: str = ""):
         "Take back what was set aside, and note what was used."
         self.hold(-held[0], -held[1], who)
-        self.n_in, self.n_out, self.extra = self.n_in + n_in, self.n_out + n_out, max(self.extra, extra)
+        more = max(0, extra - self.extra)
+        self.n_in, self.n_out = self.n_in + n_in + more * self.blind, self.n_out + n_out
+        self.extra, self.blind = self.extra + more, self.blind + blind
 
     def bury(self):
         "What a process that is gone had in the air may have been billed: it counts as spent."
         for who in [w for w in self.held if not _alive(w)]: self.spend((held := tuple(self.held[who])), *held, who=who)
 
-    @classmethod
-    def read(cls, path: Path) -> "Book":
-        "The book in a file; an empty one where there is none."
-        if not path.exists(): return cls()
-        try: return cls(**json.loads(path.read_text("utf-8")))
-        except (ValueError, TypeError): raise ValueError(f"{path} is no book of a budget; remove it to begin a new one") from None
+# %% ../nbs/28_servers.ipynb #e12afe7c
+def read_book(path: Path) -> Book:
+    "The book of a budget; an empty one where there is none. Four sums are in the file itself, all of it in the one beside it."
+    if not path.exists(): return Book()
+    try:
+        n_in, n_out, *held = (int(n) for n in json.loads(path.read_text("utf-8")))
+        if not (more := path.with_suffix(".book")).exists(): return Book(n_in, n_out, held={"": held[:2]} if any(held) else {})
+        return Book(**json.loads(more.read_text("utf-8")))
+    except (ValueError, TypeError): raise ValueError(f"{path} is no book of a budget; remove it to begin a new one") from None
+
+def write_book(path: Path, book: Book):
+    "Keep a book, and its sums: tokens in and out that were spent, and that are set aside."
+    write_json(path.with_suffix(".book"), vars(book))
+    write_json(path, [book.n_in, book.n_out, *(sum(h[k] for h in book.held.values()) for k in (0, 1))])
 
 def _me() -> str: return f"{socket.gethostname()}:{os.getpid()}"
 
 def _alive(who: str) -> bool:
     "Does this process still run? On another machine: perhaps."
     host, _, pid = who.rpartition(":")
-    try: return host != socket.gethostname() or os.kill(int(pid), 0) is None
+    try: return host not in ("", socket.gethostname()) or os.kill(int(pid), 0) is None
     except PermissionError: return True
     except (ProcessLookupError, ValueError): return False
 
-# %% ../nbs/28_servers.ipynb #ee00cf65
+# %% ../nbs/28_servers.ipynb #4419b77e
 class Budget:
     "A limit on what a run may spend, in tokens or money."
 
@@ -132,20 +144,20 @@ class Budget:
             book.hold(n_in, n_out)
             return n_in, n_out
 
-    def settle(self, held: tuple[int, int], n_in: int, n_out: int, extra: int = 0):  # extra: tokens of the prompt beyond those expected
+    def settle(self, held: tuple[int, int], n_in: int, n_out: int, extra: int = 0, blind: bool = False):
         "Replace what was set aside by what was used."
-        with opened(self) as book: book.spend(held, n_in, n_out, extra)
+        with opened(self) as book: book.spend(held, n_in, n_out, extra, blind)
 
-# %% ../nbs/28_servers.ipynb #07b76fe2
+# %% ../nbs/28_servers.ipynb #0cca16db
 @contextmanager
 def opened(budget: Budget) -> Iterator[Book]:
     "A budget's book as it is now, by whomever it was written; what is changed in it is kept."
     if budget.file: budget.file.parent.mkdir(parents=True, exist_ok=True)
     with budget.lock, FileLock(f"{budget.file}.lock") if budget.file else nullcontext():
-        if budget.file: budget.book = Book.read(budget.file)
+        if budget.file: budget.book = read_book(budget.file)
         budget.book.bury()
         yield budget.book
-        if budget.file: write_json(budget.file, vars(budget.book))
+        if budget.file: write_book(budget.file, budget.book)
 
 # %% ../nbs/28_servers.ipynb #6e8b585a
 PRICES = {  # dollars for a million tokens
@@ -217,7 +229,7 @@ def seconds_of(said: str | None) -> float | None:
         return max(s, 0.0) if math.isfinite(s) else None
     return None
 
-# %% ../nbs/28_servers.ipynb #e0b8abce
+# %% ../nbs/28_servers.ipynb #d6067a6a
 @cache
 def _trust(): return httpx.create_ssl_context()  # read once: certificates are many
 
@@ -236,7 +248,8 @@ def send(server: "Server", body: dict) -> tuple[int, Mapping[str, str], bytes]: 
     sending = dict(json=body, headers={"authorization": f"Bearer {api_key(server) or 'none'}"}, extensions=dict(trace=note))
     failed = None
     try:
-        with httpx.Client(timeout=server.timeout_s, verify=_trust(), follow_redirects=False) as client:
+        far = urlsplit(server.base_url).hostname not in LOCAL  # only then do proxies count
+        with httpx.Client(timeout=server.timeout_s, verify=_trust(), trust_env=far, follow_redirects=False) as client:
             with client.stream("POST", address_of(server), **sending) as r:
                 for piece in r.iter_bytes():
                     data += piece
@@ -249,7 +262,7 @@ def send(server: "Server", body: dict) -> tuple[int, Mapping[str, str], bytes]: 
     unheard = isinstance(failed, (httpx.ConnectError, httpx.UnsupportedProtocol))
     raise Failed(type(failed).__name__, hide_key(server, str(failed))[:200], -1 if unheard else 0, again=True, billed=not unheard)
 
-# %% ../nbs/28_servers.ipynb #6217ab27
+# %% ../nbs/28_servers.ipynb #ee875b8d
 PASSING = r"rate.?limit|overload|server_error|unavailable|timeout|try again|temporar"  # words of errors that pass
 HINTS = {401: "is the key in {key} right?", 403: "is the key in {key} right?", 404: "is this the model's name there?",
          -1: "is a server running at {url}?"}
@@ -262,9 +275,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict:
         seen[k] = v
     return seen
 
+# %% ../nbs/28_servers.ipynb #d3bfe49f
+def broke_off(answer: dict) -> bool:
+    "Did the server end a completion for reasons of its own?"
+    choices = answer.get("choices")
+    words = [c.get("finish_reason") for c in choices if isinstance(c, dict)] if isinstance(choices, list) else []
+    return any(w in ("abort", "error", "cancelled") for w in words)
+
 def asked_once(server: "Server", body: dict) -> dict:
     "The answer to one request; Failed, where it is none."
     status, headers, data = send(server, body)
+    status = 200 if 200 < status < 300 else status
     text = hide_key(server, data.decode("utf-8-sig", errors="replace"))
     try: answer = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError):  # cut off, perhaps; or a page
@@ -272,7 +293,9 @@ def asked_once(server: "Server", body: dict) -> dict:
         answer = None
     except KeyError as e: raise Failed("something else than a completion", str(e.args[0])) from None
     error = answer.get("error") if isinstance(answer, dict) else None
-    if status == 200 and isinstance(answer, dict) and not error: return answer
+    if status == 200 and isinstance(answer, dict) and not error:
+        if broke_off(answer): raise Failed("a completion that the server broke off", again=True, answer=answer)
+        return answer
     fault = error if isinstance(error, dict) else {}
     code, kind = fault.get("code"), " ".join(str(fault.get(k)) for k in ("code", "type", "status") if fault.get(k))
     if status == 200: status = int(code) if str(code).isdigit() and 400 <= int(code) < 600 else 200
@@ -284,7 +307,7 @@ def asked_once(server: "Server", body: dict) -> dict:
     billed, pause = status == 200 or status >= 500, seconds_of(headers.get("retry-after"))
     raise Failed(words, str(said).strip()[:300], status, again, billed, pause, answer)
 
-# %% ../nbs/28_servers.ipynb #64305cd9
+# %% ../nbs/28_servers.ipynb #337a9c49
 TURNED_DOWN = (r"unsupported|not support|n't support|unrecogni|unknown|unexpected|not permitted|not allowed|forbidden|extra |not accept|"
                r"not available")
 FILTERED = r"content.?filter|content.?policy|content management|responsible.?ai|safety system|moderat|flagged"
@@ -323,12 +346,14 @@ def turned_away(server: "Server", d: Decoding, e: Failed) -> str:
                          f"asked; take max_tok={int(most[1]) - int(prompt[1])} or less")
     return "too_long"
 
-# %% ../nbs/28_servers.ipynb #fdf5a36f
+# %% ../nbs/28_servers.ipynb #427add6a
 PATIENCE_S = 120.0  # a server that asks to wait longer is not waited for
 
 def expected(server: "Server", prompt: str, d: Decoding) -> tuple[int, int]:
     "What a request may cost at most: a token has two bytes or more, nearly always, and the server may add words of its own."
-    return len(prompt.encode()) // 2 + 16 + server.budget.book.extra, d.max_tok
+    return own_tok(prompt) + server.budget.book.extra, d.max_tok
+
+def own_tok(prompt: str) -> int: return len(prompt.encode(errors="replace")) // 2 + 16
 
 def attempt(server: "Server", prompt: str, d: Decoding, body: dict) -> tuple[dict, int | None]:  # the answer, and tokens of its completion
     "One attempt within the budget: what it cost is known afterwards, or counts in full."
@@ -341,7 +366,8 @@ def attempt(server: "Server", prompt: str, d: Decoding, body: dict) -> tuple[dic
         raise
     finally:
         spent, _ = used(answer, (0, 0) if free else held)
-        server.budget.settle(held, *spent, extra=spent[0] - held[0] + server.budget.book.extra if spent[0] > held[0] else 0)
+        blind = not free and spent[0] == held[0]
+        server.budget.settle(held, *spent, max(0, spent[0] - own_tok(prompt)) * (not blind), blind)
 
 def used(answer, held: tuple[int, int]) -> tuple[tuple[int, int], int | None]:
     "Tokens of prompt and completion as the server counts them, and those of the completion; all that was set aside where it does not say."
@@ -351,7 +377,7 @@ def used(answer, held: tuple[int, int]) -> tuple[tuple[int, int], int | None]:
     unseen = max(0, (total or 0) - (n_in or 0) - (n_out or 0)) if n_in and n_out else 0  # thoughts that only the total counts
     return (held[0] if n_in is None else n_in, held[1] if n_out is None else n_out + unseen), n_out
 
-# %% ../nbs/28_servers.ipynb #123e3831
+# %% ../nbs/28_servers.ipynb #921b05ed
 def ask(server: "Server", prompt: str, d: Decoding, seed: int, halt: Event) -> tuple[dict, int | None]:
     "The answer to a prompt; asked again after what passes."
     n = 0
@@ -378,7 +404,7 @@ def gave_up(server: "Server", e: Failed, n: int) -> Exception:
 # %% ../nbs/28_servers.ipynb #8c00bf63
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
-# %% ../nbs/28_servers.ipynb #9965ea9b
+# %% ../nbs/28_servers.ipynb #3c1bcd45
 class Server:
     "A model behind an OpenAI-compatible address (completions, or chat)."
     engine, device, dtype, kind = "openai", "remote", "unknown", "server"
@@ -419,7 +445,7 @@ class Server:
     def decode(self, token_ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         raise ValueError(f"{self.name!r} gives texts, not tokens, so its completions cannot be cut; ask for a larger max_tok")
 
-# %% ../nbs/28_servers.ipynb #6f98df40
+# %% ../nbs/28_servers.ipynb #ce54c453
 def checked_url(url: str, key_variable: str = "OPENAI_API_KEY") -> str:
     "A server's address, written in one way; an error where it cannot be one, or holds a secret."
     parts = urlsplit(url)
@@ -442,7 +468,7 @@ def as_chat(server: Server) -> Server:
         server._chat.chat, server._chat.probed, server._chat.dropped = True, False, set(server.dropped)
     return server._chat
 
-# %% ../nbs/28_servers.ipynb #dcad7836
+# %% ../nbs/28_servers.ipynb #eff8c23a
 def may_start(server: Server, flying: int, prompt: str, d: Decoding, alone: bool) -> bool:
     "May another request leave? With a budget: only if all in the air may cost twice what is expected of them."
     if not flying: return True
@@ -477,7 +503,7 @@ def complete(server: Server, requests: Sequence[Request], d: Decoding) -> Iterat
                           f"{counts(odd)}; they are draws with that finish", stacklevel=2)
     if error: raise error
 
-# %% ../nbs/28_servers.ipynb #b57bf845
+# %% ../nbs/28_servers.ipynb #eb25e85c
 def counts(odd: Counter) -> str: return ", ".join(f"{k} {v}" for k, v in odd.most_common())
 
 def strange(server: Server, fine: Sequence["Answer"], n: int, odd: Counter) -> Exception | None:
@@ -498,7 +524,7 @@ def recall(server: Server, notes: Sequence[str]):
     server.probed, server.recalled = True, bool(names)
     if names: server.answered = server.answered or names.most_common(1)[0][0]
 
-# %% ../nbs/28_servers.ipynb #b646c2e6
+# %% ../nbs/28_servers.ipynb #01559ef8
 def probe(server: Server):
     "Are several draws really several draws? Asked once: three times ten random digits."
     if server.probed or server.reasons: return
@@ -539,7 +565,7 @@ def draw_one(server: Server, r: Request, i: int, d: Decoding, halt: Event) -> An
     if at is not None: text, finish = text[:at], "stop"
     return Answer(r.instance, r.prompt, prompt_id(server, r.prompt, d), i, text, None, logp, n_tok, finish, by, note)
 
-# %% ../nbs/28_servers.ipynb #4cbbec4b
+# %% ../nbs/28_servers.ipynb #36034dd7
 def _plain(content) -> str | None:
     "The text of a message, whole or in parts; None where it is neither."
     if isinstance(content, list) and content and all(isinstance(c, dict) and isinstance(c.get("text"), str) for c in content):
@@ -561,7 +587,7 @@ def _spoken(server: Server, choice: dict) -> tuple[str | None, str | None]:  # t
     if isinstance(no := said.get("refusal"), str) and no: return text or no, "refusal"
     return text, "tool_calls" if said.get("tool_calls") and not text else None
 
-# %% ../nbs/28_servers.ipynb #7ff60da1
+# %% ../nbs/28_servers.ipynb #48dfa87c
 def read_answer(server: Server, answer, prompt: str) -> tuple[str, np.ndarray | None, str | None]:  # text, log-probabilities, finish
     "Text, log-probabilities and finish of an answer, or what is wrong with it."
     choices = answer.get("choices") if isinstance(answer, dict) else None
@@ -627,7 +653,7 @@ class Vllm:
     def complete(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Completion]]:
         return vllm_complete(self, requests, decoding)
 
-# %% ../nbs/28_servers.ipynb #17f28166
+# %% ../nbs/28_servers.ipynb #cdda1d6c
 def vllm_complete(lm: Vllm, requests: Sequence[Request], d: Decoding) -> Iterator[list[Completion]]:
     "Draw what is asked, one prompt after the other in the order of the requests."
     jobs = [(r, i, lm.prompt_ids(r.prompt)) for r in requests for i in r.draw_indices]

@@ -22,7 +22,7 @@ import hashlib, json, math, re, unicodedata
 import pandas as pd
 
 from .instances import Instance, Task, carve_selection, few_samples
-from .procedural import FAMILIES, procedural_task
+from .procedural import FAMILIES, VARIANTS, exemplar_instances, family_named, procedural_task
 from .quantities import number_of, written
 from .sources import LETTERS, PINS, SOURCES, YESNO, at_hand, chance_of, checksums, load_source, origin_of, read_text, source_named, split_rule
 
@@ -171,10 +171,12 @@ def load_own(
     kind: str | None = None,  # None = derived from the answers
 ) -> Task:
     "A user's JSON-lines file as a task."
-    derived, items, _ = read_own(path)
+    derived, items, rationales = read_own(path)
     kind, file = kind or derived, Path(path).name
     tests = _falls_to_test([i.template or question_key(i.question) for i in items], seed)
     train, test = [i for i, t in zip(items, tests) if not t], [i for i, t in zip(items, tests) if t]
+    solved = {i.id for i, r in zip(items, rationales) if r}
+    train, exemplars = _reserved(train, solved, seed)
     n_selection = max(1, min(200, round(0.1 * len(train)))) if n_selection is None else n_selection
     for what, n, have in (("selection", n_selection, len(train) - 1), ("train", n_train, len(train) - n_selection), ("test", n_test, len(test))):
         if have < 1: raise ValueError(f"{file}: nothing is left for {what}; give more questions, or finer templates")
@@ -183,7 +185,7 @@ def load_own(
     if n_train is not None: train = [train[k] for k in few_samples(range(len(train)), n_train, seed)]
     if n_test is not None: test = [test[k] for k in few_samples(range(len(test)), n_test, seed)]
     labels, chance = _labels(kind, items, test)
-    return Task(str(path), kind, dict(train=train, selection=selection, test=test), labels, chance, source=file,
+    return Task(str(path), kind, dict(train=train, selection=selection, test=test, exemplars=exemplars), labels, chance, source=file,
                 revision="sha256 " + hashlib.sha256(Path(path).read_bytes()).hexdigest(), licence="the user's own")
 
 def _falls_to_test(
@@ -199,6 +201,12 @@ def _falls_to_test(
     tests = set(sorted(place, key=place.__getitem__)[:n_test])
     return [g in tests for g in groups]
 
+def _reserved(train: list[Instance], solved: set[str], seed: int) -> tuple[list[Instance], list[Instance]]:
+    "Training questions, and a few solved ones kept back to be shown in prompts: at most eight, and at most a quarter of those solved."
+    have = [i for i in train if i.id in solved]
+    kept = {have[k].id for k in few_samples(range(len(have)), min(8, len(have) // 4), seed)}
+    return [i for i in train if i.id not in kept], [i for i in train if i.id in kept]
+
 def _labels(kind: str, items: Sequence[Instance], test: Sequence[Instance]) -> tuple[tuple[str, ...], float]:
     "The closed set of answers and the accuracy of uniform guessing."
     if kind == "choice":
@@ -209,7 +217,7 @@ def _labels(kind: str, items: Sequence[Instance], test: Sequence[Instance]) -> t
 
 # %% ../nbs/12_tasks.ipynb #b125c977
 TASKS: dict[str, Callable[..., Task]] = {
-    **{name: partial(procedural_task, name) for name in FAMILIES},
+    **{name: partial(procedural_task, name) for name in (*FAMILIES, *(f"{f}:{v}" for f, vs in VARIANTS.items() for v in vs))},
     **{f"{name}:{v}" if v else name: partial(load_source, f"{name}:{v}" if v else name) for name, s in SOURCES.items() for v in ("", *s.variants)},
 }
 
@@ -219,7 +227,7 @@ def _check_sizes(name: str, kw: dict) -> None:
     "Refuse sizes and seeds that are no whole numbers, or absurd."
     for k in ("n_train", "n_selection", "n_test", "seed"):
         most = LARGEST_SPLIT if k != "seed" else 2**63
-        if (n := kw.get(k)) is not None and (type(n) is not int or n > most or (n < 0 and name in FAMILIES)):
+        if (n := kw.get(k)) is not None and (type(n) is not int or n > most or (n < 0 and name.split(":")[0] in FAMILIES)):
             raise ValueError(f"task {name!r}: {k} is {_short(n)}, expected a whole number from 0 to {most:,}")
 
 def _known(name: str, loads: Callable, kw: dict) -> dict:
@@ -235,7 +243,7 @@ def load(
     "A task by its name."
     name = str(name)
     _check_sizes(name, kw)
-    if name in FAMILIES: return procedural_task(name, **kw | dict(kw.pop("difficulty", None) or {}))
+    if name.split(":")[0] in FAMILIES: return procedural_task(name, **kw | dict(kw.pop("difficulty", None) or {}))
     if name.split(":")[0] in SOURCES: return load_source(name, **_known(name, load_source, kw))
     if name.endswith((".jsonl", ".jsonl.gz")) or Path(name).is_file(): return load_own(name, **_known(name, load_own, kw))
     near = get_close_matches(name, TASKS, 3, 0.5)
@@ -246,7 +254,9 @@ def load(
 def outline(name: str) -> Task:
     "A named task without its questions: enough to read and compare answers."
     empty: dict[str, Sequence[Instance]] = dict(train=(), selection=(), test=())
-    if name in FAMILIES: return Task(name, FAMILIES[name].kind, empty, FAMILIES[name].labels, FAMILIES[name].chance)
+    if name.split(":")[0] in FAMILIES:
+        family, _ = family_named(name)
+        return Task(name, family.kind, empty, family.labels, family.chance)
     if name.split(":")[0] not in SOURCES: return replace(load(name), splits=empty)
     source, base, _ = source_named(name)
     return Task(name, source.kind, empty, source.labels, chance_of(source, ()), source.rule_key or base, **origin_of(name))
@@ -263,18 +273,18 @@ def exemplars_for(
     n: int,
     seed: int = 0,  # of the choice, and of the phrasing of invented rationales
 ) -> tuple[Solved, ...]:
-    "n solved training questions of a task (Li et al. 2023, sec. 2: exemplars come from train, with gold answers)."
+    "n solved questions of a task that it neither teaches nor asks (Li et al. 2023, sec. 2, take them from train)."
     if n <= 0: return ()
-    train = task.split("train")
-    if task.name in FAMILIES: written = {i.id: FAMILIES[task.name].rationale(i, Random(f"{i.id}:{seed}")) for i in train}
-    elif Path(task.name).is_file():
-        _, items, rationales = read_own(task.name)
-        written = {i.id: r for i, r in zip(items, rationales) if r}
-    else: written = {}
-    have = [i for i in train if i.id in written]
+    if task.name.split(":")[0] in FAMILIES:
+        family, _ = family_named(task.name)
+        shown = exemplar_instances(task.name, n, seed)
+        return tuple(Solved(i.question, family.rationale(i, Random(f"{i.id}:{seed}")), i.answer) for i in shown)
+    have = list(task.splits.get("exemplars", ()))
     if len(have) < n:
-        raise ValueError(f"task {task.name!r} has {len(have)} training questions with a rationale, asked for {n}; "
-                         "use an invented task, or a JSON-lines file with `rationale`")
+        raise ValueError(f"task {task.name!r} keeps {len(have)} solved questions for prompts, asked for {n}; "
+                         f"use an invented task, or a JSON-lines file in which {4 * n} training questions have a `rationale`")
+    _, items, rationales = read_own(task.name)
+    written = {i.id: r for i, r in zip(items, rationales)}
     return tuple(Solved(i.question, written[i.id], i.answer) for i in (have[k] for k in few_samples(range(len(have)), n, seed)))
 
 # %% ../nbs/12_tasks.ipynb #8044e449
@@ -286,6 +296,6 @@ def task_table(names: Sequence[str] | None = None) -> pd.DataFrame:  # one row p
         here = origin is None or all(p.local in PINS and at_hand(PINS[p.local]) for p in origin.parts)
         task = load(name) if here else outline(name)
         n = {f"n_{s}": len(task.split(s)) if here else None for s in ("train", "selection", "test")}
-        rows.append(dict(name=name, kind=task.kind, **n, chance=task.chance, split_rule="fresh questions for each split" if name in FAMILIES else split_rule(name) if origin else "about 70:30, by template or question text; selection carved from train",
+        rows.append(dict(name=name, kind=task.kind, **n, chance=task.chance, split_rule="fresh questions for each split" if name.split(":")[0] in FAMILIES else split_rule(name) if origin else "about 70:30, by template or question text; selection carved from train",
                          source=task.source, revision=task.revision, sha256=checksums(name) if origin else "", licence=task.licence, verified=origin is None or origin.verified))
     return pd.DataFrame(rows).astype({f"n_{s}": "Int64" for s in ("train", "selection", "test")})

@@ -74,7 +74,8 @@ def expected(model, requests, n, decoding, first=0):
             yield instance, prompt, i, c.text, c.token_ids.tolist(), c.logprobs.tolist(), c.n_tok, c.finish, c.finish == "length"
 
 def as_tuples(view):
-    return [(r.instance, r.prompt, r.draw_index, r.text, r.token_ids.tolist(), r.logprobs.tolist(), r.n_tok, r.finish, r.truncated) for r in view.itertuples()]
+    return [(r.instance, r.prompt, r.draw_index, r.text, r.token_ids.tolist(), r.logprobs.tolist(), r.n_tok, r.finish, r.truncated)
+            for r in view.itertuples()]
 
 def check(view, model, requests, n, decoding, first=0):
     assert as_tuples(view) == list(expected(model, requests, n, decoding, first))
@@ -174,8 +175,13 @@ def test_without_tokens(tmp_path):
 
 class Server(Model):
     "Gives texts, and perhaps a count of tokens, as some servers do."
-    def __init__(self, n_tok): super().__init__(); self.n_tok = n_tok
-    def say(self, r, i, decoding): return Completion(r.instance, r.prompt, prompt_id(self, r.prompt, decoding), i, f"text {i}", None, None, self.n_tok, "stop")
+    def __init__(self, n_tok):
+        super().__init__()
+        self.n_tok = n_tok
+
+    def say(self, r, i, decoding):
+        name = prompt_id(self, r.prompt, decoding)
+        return Completion(r.instance, r.prompt, name, i, f"text {i}", None, None, self.n_tok, "stop")
 
 
 def test_draws_without_tokens(tmp_path):
@@ -206,11 +212,14 @@ def test_text_that_is_no_unicode_costs_nothing(tmp_path):
 # models that do not do as they are told
 
 class Odd(Model):
-    def __init__(self, change): super().__init__(); self.change = change
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
     def complete(self, requests, decoding): yield from self.change(super().complete(requests, decoding))
 
 def twice(lists):
-    for some in lists: yield some; yield some
+    for some in lists: yield from (some, some)
 
 def unasked(lists):
     for some in lists: yield [Completion(**{**vars(c), "draw_index": c.draw_index + 100}) for c in some]
@@ -224,7 +233,8 @@ def breaks(lists):
 
 def lazy(lists): yield next(lists)
 
-@pytest.mark.parametrize("change, error, kept", [(twice, ValueError, 5), (unasked, ValueError, 0), (stranger, ValueError, 0), (breaks, KeyboardInterrupt, 5), (lazy, ValueError, 5)])
+@pytest.mark.parametrize("change, error, kept", [(twice, ValueError, 5), (unasked, ValueError, 0), (stranger, ValueError, 0),
+                                                 (breaks, KeyboardInterrupt, 5), (lazy, ValueError, 5)])
 def test_odd_models(tmp_path, change, error, kept):
     with pytest.raises(error): Ledger(tmp_path).draw(Odd(change), ask(2), 4, at())
     assert Ledger(tmp_path).count() == kept  # what had arrived is stored
@@ -272,7 +282,8 @@ def test_a_few_prompts_are_read_from_a_few_row_groups(tmp_path, monkeypatch):
     m = Model()
     Ledger(tmp_path).draw(m, ask(100), 10, at())
     read, real = [], pq.ParquetFile.read_row_group
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda self, g, **kw: read.append((g, tuple(kw["columns"]))) or real(self, g, **kw))
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda self, g,
+                        **kw: read.append((g, tuple(kw["columns"]))) or real(self, g, **kw))
     check(Ledger(tmp_path).draw(m, ask(2), 10, at()), m, ask(2), 10, at())
     assert len(m.asked) == 1000 and 1 <= len({g for g, c in read if "text" in c}) <= 2
 
@@ -309,7 +320,8 @@ def test_a_disk_that_forgets_is_not_paid_for_on_and_on(tmp_path, monkeypatch):
     def rots(part): raise draws.Damaged(part, "gone")
     monkeypatch.setattr(draws, "check", rots)
     m = Model()
-    with pytest.warns(UserWarning, match="damaged"), pytest.raises(OSError, match="could not be read back"): Ledger(tmp_path).draw(m, ask(1), 1, at())
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(OSError, match="could not be read back"): Ledger(tmp_path).draw(m,
+            ask(1), 1, at())
     assert len(m.asked) == 4
 
 
@@ -374,7 +386,8 @@ def test_a_crash_between_merging_and_removing(tmp_path, monkeypatch):
     def crash():
         real = Path.unlink
         count = iter(range(99))
-        monkeypatch.setattr(Path, "unlink", lambda p, **kw: os._exit(7) if p.name.startswith("part") and next(count) == 3 else real(p, **kw))
+        monkeypatch.setattr(Path, "unlink", lambda p, **kw: os._exit(7) if p.name.startswith("part")
+                            and next(count) == 3 else real(p, **kw))
         L.compact()
     assert wait(child(crash)) == 7
     assert sum(pq.read_metadata(p).num_rows for p in parts(tmp_path)) > 40  # duplicates lie there, and count once
@@ -394,7 +407,7 @@ def test_kill_9_at_many_moments(tmp_path, monkeypatch):
     folder, kills, progress = tmp_path / "L", 0, [0]
     log.touch()
     for _ in range(25):
-        size, more = log.stat().st_size, rng.randrange(600)  # bytes of log, some 13 a draw: moments of the work, however slow the machine is
+        size, more = log.stat().st_size, rng.randrange(600)  # bytes of log, some 13 a draw: however slow the machine is
         pid = child(lambda: Ledger(folder).draw(Model(pause=0.001, log=log), requests, n, at(), flush_every=flush))
         until = time.monotonic() + 10
         while log.stat().st_size - size < more and time.monotonic() < until: time.sleep(0.001)
@@ -432,7 +445,8 @@ def test_a_part_has_its_name_only_when_it_is_on_the_disk(tmp_path, monkeypatch, 
 def test_two_writers_and_a_reader_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(draws, "COMPACT_OVER", 6)
     log, requests, n = tmp_path / "log", ask(20), 12
-    writers = [child(lambda: check(Ledger(tmp_path / "L").draw(Model(pause=0.001, log=log), reqs, n, at(), flush_every=6), Model(), reqs, n, at()))
+    writers = [child(lambda: check(Ledger(tmp_path / "L").draw(Model(pause=0.001, log=log), reqs, n, at(), flush_every=6), Model(), reqs, n,
+                                   at()))
                for reqs in (requests[:14], requests[6:], requests[::-1])]
     def read():
         L, seen = Ledger(tmp_path / "L"), 0
@@ -515,7 +529,8 @@ def test_read_only_folder(open_tmp):
 
 
 def full(folder, m, requests):
-    with pytest.raises(OSError, match="the disk is full.*everything before it is safe") as e: Ledger(folder).draw(m, requests, 20, at(), flush_every=40)
+    with pytest.raises(OSError, match="the disk is full.*everything before it is safe") as e: Ledger(folder).draw(m, requests, 20, at(),
+            flush_every=40)
     assert e.value.errno in (errno.ENOSPC, errno.EFBIG) and str(folder) in str(e.value)
     assert not [p for p in Path(folder).glob("*/.*") if p.name != ".compaction.lock"]  # no half a file
     return Ledger(folder).count()
@@ -560,14 +575,16 @@ class History(RuleBasedStateMachine):
 
     def teardown(self): shutil.rmtree(self.folder, ignore_errors=True)
 
-    @rule(prompts=st.lists(st.integers(0, 4), min_size=1, max_size=5), n=st.integers(1, 6), first=st.integers(0, 3), limit=st.sampled_from([2, 5, 64]),
+    @rule(prompts=st.lists(st.integers(0, 4), min_size=1, max_size=5), n=st.integers(1, 6), first=st.integers(0, 3),
+          limit=st.sampled_from([2, 5, 64]),
           flush=st.integers(1, 9))
     def draw(self, prompts, n, first, limit, flush):
         requests, best = [(f"i{j}", f"prompt {k}") for j, k in enumerate(prompts)], {}
         for p in parts(self.folder):  # what is stored, read naively
             try: rows = pq.read_table(p).to_pylist() if p not in self.torn else []
             except Exception: continue
-            for r in rows: best[r["prompt"], r["draw_index"]] = max(best.get((r["prompt"], r["draw_index"]), 0), 99 if r["finish"] == "stop" else r["n_tok"])
+            for r in rows: best[r["prompt"], r["draw_index"]] = max(best.get((r["prompt"], r["draw_index"]), 0),
+                                                                    99 if r["finish"] == "stop" else r["n_tok"])
         self.model.asked = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -633,7 +650,8 @@ def test_a_journal_outlives_its_writer_and_is_folded_by_the_next(tmp_path):
     assert Ledger(tmp_path).count() == 12
 
 
-@pytest.mark.parametrize("look", [lambda L: L.count(), lambda L: len(L.read()), lambda L: int(L.stats().n_draws.sum()), lambda L: L.compact() or L.count()])
+@pytest.mark.parametrize("look", [lambda L: L.count(), lambda L: len(L.read()), lambda L: int(L.stats().n_draws.sum()),
+                                  lambda L: L.compact() or L.count()])
 def test_whoever_looks_sees_what_a_journal_holds(tmp_path, look):
     killed(tmp_path, 5)
     assert look(Ledger(tmp_path)) == 5 and len(parts(tmp_path)) == 1
@@ -685,7 +703,8 @@ def test_threads_of_one_process_share_the_work_too(tmp_path):
     L, log = Ledger(tmp_path / "L"), tmp_path / "log"
     log.touch()
     with ThreadPoolExecutor(4) as pool:
-        views = list(pool.map(lambda k: Ledger(tmp_path / "L").draw(Model(pause=0.002, log=log), ask(10), 4, at(), flush_every=5), range(4)))
+        views = list(pool.map(lambda k: Ledger(tmp_path / "L").draw(Model(pause=0.002, log=log), ask(10), 4, at(), flush_every=5),
+                              range(4)))
     for view in views: check(view, Model(), ask(10), 4, at())
     assert len(log.read_text().splitlines()) == 40 and L.count() == 40
 
@@ -720,8 +739,10 @@ def test_what_a_server_says_of_itself_is_in_the_provenance(tmp_path):
 
 def spoil(data: bytes, how: str, at: int, n: int, byte: int) -> bytes:
     at %= max(1, len(data))
-    return dict(cut=data[:at], flip=data[:at] + bytes([data[at] ^ (byte or 1)]) + data[at + 1:] if data else data, insert=data[:at] + bytes([byte]) * n + data[at:],
-                drop=data[:at] + data[at + n:], repeat=data[:at + n] + data[at:], zero=data[:at] + bytes(min(n, len(data) - at)) + data[at + n:])[how]
+    return dict(cut=data[:at], flip=data[:at] + bytes([data[at] ^ (byte or 1)]) + data[at + 1:] if data else data,
+                insert=data[:at] + bytes([byte]) * n + data[at:],
+                drop=data[:at] + data[at + n:], repeat=data[:at + n] + data[at:],
+                zero=data[:at] + bytes(min(n, len(data) - at)) + data[at + n:])[how]
 
 
 @pytest.fixture(scope="module")
@@ -734,7 +755,8 @@ def damaged_from(tmp_path_factory):
 
 
 @hyp(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(which=st.integers(0, 2), how=st.sampled_from(["cut", "flip", "insert", "drop", "repeat", "zero"]), where=st.integers(0, 1 << 20), n=st.integers(1, 400),
+@given(which=st.integers(0, 2), how=st.sampled_from(["cut", "flip", "insert", "drop", "repeat", "zero"]), where=st.integers(0, 1 << 20),
+       n=st.integers(1, 400),
        byte=st.integers(0, 255))
 def test_no_damage_gives_a_wrong_row_or_a_strange_error(damaged_from, which, how, where, n, byte):
     with tempfile.TemporaryDirectory() as folder:
@@ -746,7 +768,8 @@ def test_no_damage_gives_a_wrong_row_or_a_strange_error(damaged_from, which, how
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             stored = Ledger(folder).read(["prompt", "draw_index", "text"])
-            assert all(true[r.prompt, r.draw_index] == r.text for r in stored.itertuples()) and not stored.duplicated(["prompt", "draw_index"]).any()
+            assert all(true[r.prompt, r.draw_index] == r.text
+                       for r in stored.itertuples()) and not stored.duplicated(["prompt", "draw_index"]).any()
             m = Paid()
             check(Ledger(folder).draw(m, ask(3), 4, at()), m, ask(3), 4, at())
         assert len(m.asked) == 12 - len(stored) and all("damaged" in str(w.message) for w in caught if w.category is UserWarning)

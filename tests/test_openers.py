@@ -26,7 +26,8 @@ def test_every_opener_gives_a_model(said, tmp_path):
     for name in ("pocket/teacher", "scratch/0.1m", said, "api:m", str(folder), folder):
         assert isinstance(open_model(name), Model), name
     assert isinstance(open_model(said), Recorded) and isinstance(open_model("api:m"), Server)
-    assert {scheme_of(n) for n in ("pocket/m", "scratch/1m", said, "api:m", "vllm:m")} == set(OPENERS) and scheme_of("owner/model") == scheme_of(folder) == ""
+    assert {scheme_of(n) for n in ("pocket/m", "scratch/1m", said, "api:m",
+                                   "vllm:m")} == set(OPENERS) and scheme_of("owner/model") == scheme_of(folder) == ""
 
 
 @pytest.mark.parametrize("name", ["ollama:m", "API:m", "recordd:x", "https://example.org/model", "s3:bucket"])
@@ -43,7 +44,8 @@ def test_a_folder_whose_name_has_a_colon_is_a_folder(tmp_path, monkeypatch):
 
 
 def test_names_are_checked_without_opening():
-    for name in ("pocket/m", "scratch/1m", "recorded:x", "api:m?tokens=5", "vllm:m", "owner/model", "/some/folder"): assert check_name(name) == name
+    for name in ("pocket/m", "scratch/1m", "recorded:x", "api:m?tokens=5", "vllm:m", "owner/model",
+                 "/some/folder"): assert check_name(name) == name
     with pytest.raises(ValueError, match="api_key"): check_name("api:m?api_key=x")
 
 
@@ -76,10 +78,10 @@ def test_models_are_opened_once_and_those_not_used_are_let_go(said):
     del first
     for seed in range(2, 5): models.open("scratch/0.1m", seed=seed)
     gc.collect()
-    assert gone() is None and sum(hasattr(m, "tokenizer") for _, m in models.held.values()) == 3
+    assert gone() is None and sum(hasattr(m, "tokenizer") for *_, m in models.held.values()) == 3
     assert [models.open(said), models.open("api:m")] == kept
     models.release()
-    assert [m for _, m in models.held.values()] == kept
+    assert [m for *_, m in models.held.values()] == kept
     assert models.fresh("scratch/0.1m") is not models.fresh("scratch/0.1m")
 
 
@@ -117,3 +119,17 @@ def test_a_recorded_model_is_asked_in_every_format(said):
         c, = next(model.in_format(fmt).complete([Request("Why?", (0,), "q")], Decoding(1.0)))
         assert "3 + 2 = 5" in c.text and "5" in c.text.split(fmt.sep.strip())[-1] and model.in_format(fmt).one_step
     assert open_model("api:m").in_format(format_named("chat")).id.endswith("/chat")
+
+
+def test_one_name_at_two_addresses_is_two_servers(monkeypatch):
+    models = Models()
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://one:1/v1")
+    one = models.open("api:m")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://two:1/v1")
+    two = models.open("api:m")
+    assert "one:1" in one.id and "two:1" in two.id and models.open("api:m") is two
+    three = models.open("api:m", base_url="http://three:1/v1", concurrency=2)
+    assert "three:1" in three.id and models.open("api:m") is models.open("api:m", base_url="http://three:1/v1", concurrency=2) is three
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://four:1/v1")
+    assert "three:1" in models.open("api:m").id  # it was told where it is
+    assert "five:1" in models.open("api:m", base_url="http://five:1/v1").id

@@ -14,7 +14,8 @@ from cotstudy.recorded import Recorded, lay_out, recorded, recorded_model
 
 
 def rows(*said, **more):
-    return pd.DataFrame([dict(instance=i, draw_index=k, rationale=r, answer_text=a, prediction=None, gold="5", finish_reason="stop", question=None, prompt=None) | more
+    return pd.DataFrame([dict(instance=i, draw_index=k, rationale=r, answer_text=a, prediction=None, gold="5", finish_reason="stop",
+                              question=None, prompt=None) | more
                          for i, k, r, a in said])
 
 
@@ -29,7 +30,8 @@ def test_a_file_is_read_plain_or_packed_by_path_or_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text, message", [
-    ('{"x": 1}', "expected `id`"), ('{"id": "q", "draw_index": 0, "rationale": "a"}\n' * 2, "draw 0 of 'q' twice"), ("{", "line 1: not JSON"),
+    ('{"x": 1}', "expected `id`"), ('{"id": "q", "draw_index": 0, "rationale": "a"}\n' * 2, "draw 0 of 'q' twice"),
+    ("{", "line 1: not JSON"),
     ('{"id": "q", "rationale": ["a"]}', "record 1: `rationale` is a list")])
 def test_files_that_cannot_be_read(tmp_path, text, message):
     (tmp_path / "bad.jsonl").write_text(text)
@@ -59,7 +61,8 @@ def test_identity_is_what_was_said():
     one, two, three = (Recorded(rows(("q", 0, r, "5")), n) for r, n in (("a", "x"), ("a", "y"), ("b", "x")))
     assert one.id == two.id != three.id
     a, b = (one.in_format(format_named(f)) for f in ("cotstudy", "ho"))
-    assert a.id != b.id and a.in_format(format_named("ho")).id == b.id and a.id == recorded_model("x", format_named("cotstudy"), one.source).id
+    assert a.id != b.id and a.in_format(format_named("ho")).id == b.id and a.id == recorded_model("x", format_named("cotstudy"),
+            one.source).id
     bare = Recorded(pd.DataFrame(dict(instance=["q"], draw_index=[0], text=["5"])), "bare")
     assert bare.in_format(format_named("ho")) is bare  # texts that are laid out already
 
@@ -75,7 +78,8 @@ def test_what_is_not_there():
     with pytest.raises(ValueError, match="lack"): Recorded(pd.DataFrame(dict(instance=["q"])), "x")
 
 
-@pytest.mark.parametrize("question, fits", [(None, True), ("Which? (A) red (B) blue", True), ("Which? A) red B) blue", True), ("Which? (A) blue (B) red", False)])
+@pytest.mark.parametrize("question, fits", [(None, True), ("Which? (A) red (B) blue", True), ("Which? A) red B) blue", True),
+                                            ("Which? (A) blue (B) red", False)])
 def test_letters_of_other_options_are_refused(question, fits):
     task = Task("shop", "choice", dict(train=(Instance("q", "Which? (A) red (B) blue", "A", ("red", "blue")),), selection=(), test=()))
     model = Recorded(rows(("q", 0, "because", "A"), question=question), "somebody")

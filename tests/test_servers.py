@@ -20,10 +20,13 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings as hyp, strategies as st
 
-from cotstudy.decoding import Decoding, Request
-from cotstudy.draws import Ledger
+from cotstudy.decoding import Decoding, Model, Request
+from cotstudy import servers
+from cotstudy.draws import Ledger, to_table
 from cotstudy.openers import open_model
+from cotstudy.prompts import format_named
 from cotstudy.servers import PRICES, Budget, OverBudget, Price, Server, Vllm, budget, named_options
 
 
@@ -70,7 +73,8 @@ class Fake:
             if body.get("logprobs"): choice["logprobs"] = dict(content=[dict(token="a", logprob=-0.5, bytes=None, top_logprobs=[])] * 4)
         else:
             choice["text"] = text
-            if body.get("logprobs"): choice["logprobs"] = dict(token_logprobs=[-0.25] * 3, tokens=["a"] * 3, text_offset=[0] * 3, top_logprobs=None)
+            if body.get("logprobs"): choice["logprobs"] = dict(token_logprobs=[-0.25] * 3, tokens=["a"] * 3, text_offset=[0] * 3,
+                                                               top_logprobs=None)
         return dict(id="x", object="o", created=0, model=body["model"], choices=[choice | changes.pop("choice", {})],
                     usage=dict(prompt_tokens=10, completion_tokens=5, total_tokens=15)) | changes
 
@@ -101,16 +105,19 @@ def test_chat_and_log_probabilities(fake):
     plain, chat = model(fake, logprobs=True), model(fake, logprobs=True).as_chat()
     assert draw(plain, 1)[0].logprobs.tolist() == [-0.25] * 3 and draw(chat, 1)[0].logprobs.tolist() == [-0.5] * 4
     assert fake.asked[-1]["messages"] == [dict(role="user", content="Why?")] and plain.id != chat.id and chat.chat
-    fake.behave = lambda body, n: (200, fake.good(body, choice=dict(message=dict(role="assistant", content="5", reasoning_content="2 and 3"))))
+    fake.behave = lambda body, n: (200, fake.good(body, choice=dict(message=dict(role="assistant", content="5",
+            reasoning_content="2 and 3"))))
     assert draw(model(fake, chat=True), 1, Decoding())[0].text == "<think>\n2 and 3\n</think>\n\n5"
 
 
 @pytest.mark.parametrize("failure", [
     lambda: (429, dict(error="slow down"), "application/json", [("retry-after", "0.02")]), lambda: (500, "<html>oops</html>", "text/html"),
-    lambda: (503, dict(error="busy")), lambda: (200, dict(id="x", choices=[1] * 50), "application/json", (), True)], ids=["429", "500 html", "503", "cut"])
+    lambda: (503, dict(error="busy")), lambda: (200, dict(id="x", choices=[1] * 50), "application/json", (), True)],
+    ids=["429", "500 html", "503", "cut"])
 def test_transient_failures_are_tried_again(fake, failure):
     fake.behave = lambda body, n: failure() if n % 2 else None
-    assert len(draw(model(fake, concurrency=1), 3)) == 3 and len(fake.asked) == 12  # three draws and three of the probe, each after one failure
+    assert len(draw(model(fake, concurrency=1),
+                    3)) == 3 and len(fake.asked) == 12  # three draws and three of the probe, each after one failure
 
 
 def test_a_server_that_keeps_failing_ends_in_one_clear_error_and_loses_nothing(fake):
@@ -138,15 +145,19 @@ def test_what_another_try_would_not_cure_is_said_at_once(fake, behave, message):
 
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("changes, message", [
-    *((dict(choices=c), "something else than a completion") for c in ([1], [None], ["x"], [[]], [{}], {"text": "x"}, "x", [dict(finish_reason="stop")], [dict(text=5, message=5)], [dict(text=["a"], message=dict(content=["a"]))])),
-    (dict(error=dict(message="overloaded"), choices=None), "something else than a completion"), (dict(usage=dict(prompt_tokens=1, completion_tokens=21)), "21 tokens where at most 20")])
+    *((dict(choices=c), "something else than a completion") for c in ([1], [None], ["x"], [[]], [{}], {"text": "x"}, "x",
+                                                                      [dict(finish_reason="stop")], [dict(text=5, message=5)],
+                                                                      [dict(text=["a"], message=dict(content=["a"]))])),
+    (dict(error=dict(message="overloaded"), choices=None), "something else than a completion"),
+    (dict(usage=dict(prompt_tokens=1, completion_tokens=21)), "21 tokens where at most 20")])
 def test_answers_of_no_known_shape_are_one_clear_error(fake, chat, changes, message):
     fake.behave = lambda body, n: (200, fake.good(body) | changes)
     with pytest.raises(ValueError, match=message): draw(model(fake, chat=chat), 1, Decoding(max_tok=20))
     assert len(fake.asked) == 1
 
 
-@pytest.mark.parametrize("given", ["x", {}, dict(token_logprobs=[None, -1.0]), dict(token_logprobs=["a"]), dict(token_logprobs=[3.0]), dict(token_logprobs=[])])
+@pytest.mark.parametrize("given", ["x", {}, dict(token_logprobs=[None, -1.0]), dict(token_logprobs=["a"]), dict(token_logprobs=[3.0]),
+                                   dict(token_logprobs=[])])
 def test_log_probabilities_that_are_none_are_not_kept(fake, given):
     fake.behave = lambda body, n: (200, fake.good(body, choice=dict(logprobs=given)))
     assert draw(model(fake), 1, Decoding(max_tok=20))[0].logprobs is None
@@ -179,7 +190,8 @@ def test_the_budget_is_never_passed_and_nothing_is_lost(fake):
     assert 0 < purse.cost(purse.n_in, purse.n_out) <= 1e-4
 
 
-@pytest.mark.parametrize("usage", [None, {}, dict(prompt_tokens=None, completion_tokens=None), dict(prompt_tokens=0, completion_tokens=0), dict(prompt_tokens="3", completion_tokens=-5)])
+@pytest.mark.parametrize("usage", [None, {}, dict(prompt_tokens=None, completion_tokens=None), dict(prompt_tokens=0, completion_tokens=0),
+                                   dict(prompt_tokens="3", completion_tokens=-5)])
 def test_a_server_that_does_not_count_cannot_break_the_budget(fake, usage):
     "Where it does not say what was used, all that was set aside counts."
     fake.behave = lambda body, n: (200, fake.good(body) | dict(usage=usage))
@@ -240,6 +252,7 @@ def test_dialects_say_what_the_protocol_cannot(fake):
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere(fake, monkeypatch):
     server = model(fake)
+    assert isinstance(server, Model)
     draw(server, 1)
     assert fake.keys == {"Bearer sk-very-secret"} and "secret" not in repr(vars(server)) + server.id
     fake.behave = lambda body, n: (401, dict(error=dict(message="Incorrect API key provided: sk-very-secret")))
@@ -247,7 +260,8 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere(fake, monkeypatch):
     assert "secret" not in str(error.value) and error.value.__cause__ is None
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ValueError, match="set the environment variable OPENAI_API_KEY"): draw(Server("m", "https://example.invalid/v1"), 1)
-    for address in ("https://me:pass@example.invalid/v1", "https://sk-very-secret@example.invalid/v1", "https://example.invalid/v1?api-key=sk-very-secret"):
+    for address in ("https://me:pass@example.invalid/v1", "https://sk-very-secret@example.invalid/v1",
+                    "https://example.invalid/v1?api-key=sk-very-secret"):
         with pytest.raises(ValueError, match="a password or a key") as error: Server("m", address)
         assert "secret" not in str(error.value)
 
@@ -256,7 +270,8 @@ def test_a_server_that_is_not_there():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    with pytest.raises(ConnectionError, match=f"after 2 attempts.*is a server running at http://127.0.0.1:{port}/v1"): draw(Server("m", f"http://127.0.0.1:{port}/v1", attempts=2, pause_s=0.01), 1)
+    with pytest.raises(ConnectionError, match=f"after 2 attempts.*is a server running at http://127.0.0.1:{port}/v1"): draw(Server("m",
+            f"http://127.0.0.1:{port}/v1", attempts=2, pause_s=0.01), 1)
 
 
 def test_greedy_has_one_draw(fake):
@@ -264,36 +279,63 @@ def test_greedy_has_one_draw(fake):
     assert open_model("api:m", base_url=fake.url).id == f"m@{fake.url}"
 
 
-def test_vllm_is_asked_for_each_draw_by_its_seed(monkeypatch):
+def fake_vllm(monkeypatch, template="<{q}>"):
     "A stand-in that notes what vLLM would be asked; vLLM itself needs a GPU."
-    if not find_spec("vllm"):
-        with pytest.raises(ImportError, match="not installed"): Vllm("owner/model", "0" * 40)
     seen = []
 
     class Engine:
         def __init__(self, **options): self.options = options
         def get_tokenizer(self):
             class Words:
-                def __call__(self, text): return dict(input_ids=[len(w) for w in text.split()])
+                chat_template = template
+                def __call__(self, text, add_special_tokens=True): return dict(input_ids=[99] * add_special_tokens + [len(w)
+                        for w in text.split()])
+                def apply_chat_template(self, turns, tokenize, add_generation_prompt):
+                    assert [t["role"] for t in turns] == ["user"] and not tokenize and add_generation_prompt
+                    return template.replace("{q}", turns[0]["content"]) + " assistant:"
                 def decode(self, ids, skip_special_tokens): return " ".join(map(str, ids))
             return Words()
         def generate(self, prompts, params, use_tqdm):
             seen.extend(zip(prompts, params))
-            return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=[p.seed % 50, 7], logprobs=[{p.seed % 50: SimpleNamespace(logprob=-1.0)}, {7: SimpleNamespace(logprob=-2.0)}],
+            return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=[p.seed % 50, 7],
+                                                             logprobs=[{p.seed % 50: SimpleNamespace(logprob=-1.0)},
+                                                                       {7: SimpleNamespace(logprob=-2.0)}],
                                                              finish_reason="length")]) for p in params]
 
     monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
     sys.modules["vllm"].LLM, sys.modules["vllm"].SamplingParams = Engine, SimpleNamespace
+    return seen
+
+
+def test_vllm_is_asked_for_each_draw_by_its_seed(monkeypatch):
+    if not find_spec("vllm"):
+        with pytest.raises(ImportError, match="not installed"): Vllm("owner/model", "0" * 40)
+    seen = fake_vllm(monkeypatch)
     lm = open_model("vllm:owner/model", "0" * 40)
     assert not lm.llm.options["trust_remote_code"] and lm.llm.options["generation_config"] == "vllm"
     got = [c for part in lm.complete([Request("a bc", (0, 3))], HOT) for c in part]
     assert [c.draw_index for c in got] == [0, 3] and got[0].text.endswith("7") and got[0].finish == "length"
     np.testing.assert_array_equal(got[1].logprobs, np.float32([-1, -2]))
-    assert len({p.seed for _, p in seen}) == 2 and all(q == dict(prompt_token_ids=[1, 2]) and p.top_k == -1 for q, p in seen)
+    assert len({p.seed for _, p in seen}) == 2 and all(q == dict(prompt_token_ids=[99, 1, 2]) and p.top_k == -1 for q, p in seen)
     with pytest.raises(ValueError, match="revision"): Vllm("owner/model")
+    assert isinstance(lm, Model)
 
 
-@pytest.mark.skipif(not (find_spec("fastapi") and find_spec("uvicorn")), reason="a real server needs fastapi and uvicorn: pip install 'transformers[serving]'")
+def test_vllm_is_asked_through_its_chat_template(monkeypatch, tmp_path):
+    seen = fake_vllm(monkeypatch)
+    lm = open_model("vllm:owner/model", "0" * 40)
+    chat = lm.in_format(format_named("chat"))
+    assert lm.in_format(format_named("ho")) is lm and chat.in_format(format_named("chat")) is chat
+    assert chat.llm is lm.llm and isinstance(chat, Model)
+    views = [Ledger(tmp_path).draw(m, [("q", "a bc")], 2, HOT) for m in (lm, chat)]
+    assert [s["prompt_token_ids"] for s, _ in seen] == [[99, 1, 2]] * 2 + [[2, 3, 10]] * 2  # the template brings its own special tokens
+    assert chat.id == lm.id + "/chat" and not {*views[0].prompt_id} & {*views[1].prompt_id} and len({p.seed for _, p in seen}) == 4
+    fake_vllm(monkeypatch, template=None)
+    with pytest.raises(ValueError, match="has no chat template"): open_model("vllm:owner/model", "0" * 40).in_format(format_named("chat"))
+
+
+@pytest.mark.skipif(not (find_spec("fastapi") and find_spec("uvicorn")),
+                    reason="a real server needs fastapi and uvicorn: pip install 'transformers[serving]'")
 def test_a_real_server_with_a_model_of_our_own(tmp_path):
     "`transformers serve`: its temperature needs the dialect, and it has no log-probabilities."
     from cotstudy.models import load
@@ -303,7 +345,8 @@ def test_a_real_server_with_a_model_of_our_own(tmp_path):
         port = s.getsockname()[1]
     env = dict(os.environ, HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", HF_HOME=str(tmp_path / "hf"))
     (tmp_path / "hf" / "hub").mkdir(parents=True)
-    process = subprocess.Popen([sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", str(folder), "--device", "cpu", "--port", str(port)],
+    process = subprocess.Popen([sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", str(folder),
+                                "--device", "cpu", "--port", str(port)],
                                env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(240):
@@ -314,12 +357,15 @@ def test_a_real_server_with_a_model_of_our_own(tmp_path):
         server = Server(str(folder), f"http://127.0.0.1:{port}/v1", dialect="transformers", concurrency=1, timeout_s=300)
         asked = [Request("Q: Ann has 3 pens. Ann buys 2 more. How many pens does Ann have now?\nA: Let's think step by step.", (0, 1, 2))]
         first = [c.text for part in server.complete(asked, Decoding(temperature=1.0, max_tok=30)) for c in part]
-        assert len(set(first)) > 1 and first == [c.text for part in server.complete(asked, Decoding(temperature=1.0, max_tok=30)) for c in part]
+        assert len(set(first)) > 1 and first == [c.text for part in server.complete(asked, Decoding(temperature=1.0, max_tok=30))
+                                                 for c in part]
         greedy, = [c for part in server.complete([Request(asked[0].prompt)], Decoding(max_tok=30)) for c in part]
         ours, = [c for part in load(folder).complete([Request(asked[0].prompt)], Decoding(max_tok=30)) for c in part]
         assert greedy.text.strip() == ours.text.strip()
-        with pytest.raises(ValueError, match="no log-probabilities"): draw(Server(str(folder), f"http://127.0.0.1:{port}/v1", dialect="transformers", logprobs=True, timeout_s=300), 1)
-        with pytest.raises(ValueError, match="ignores temperature"): draw(Server(str(folder), f"http://127.0.0.1:{port}/v1", timeout_s=300), 2)
+        with pytest.raises(ValueError, match="no log-probabilities"): draw(Server(str(folder), f"http://127.0.0.1:{port}/v1",
+                dialect="transformers", logprobs=True, timeout_s=300), 1)
+        with pytest.raises(ValueError, match="ignores temperature"): draw(Server(str(folder), f"http://127.0.0.1:{port}/v1", timeout_s=300),
+                                                                          2)
     finally:
         process.terminate()
         process.wait(20)
@@ -364,7 +410,7 @@ def raw(*pieces, pause_s=0.0):
     return write
 
 
-def head(n, kind=b"application/json"): return b"HTTP/1.0 200 OK\r\ncontent-type: " + kind + b"\r\ncontent-length: " + str(n).encode() + b"\r\n\r\n"
+def head(n): return b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % n
 
 
 @pytest.mark.parametrize("pieces", [
@@ -388,7 +434,8 @@ def test_the_wait_for_a_retry_is_what_the_server_says(odd):
     odd.free = (429,)
     for said, least, most in (("0.3", 0.3, 2), (soon, 0.9, 4), ("soon", 0, 1), ("-5", 0, 1), ("nan", 0, 1), ("", 0, 1)):
         odd.asked.clear()
-        odd.behave = lambda body, n: (429, dict(error=dict(message="slow")), "application/json", [("retry-after", said)]) if n == 1 else None
+        odd.behave = lambda body, n: (429, dict(error=dict(message="slow")), "application/json",
+                                      [("retry-after", said)]) if n == 1 else None
         began = time.monotonic()
         assert len(draw(model(odd), 1, Decoding())) == 1 and least <= time.monotonic() - began < most
     for said in ("86400", "1e9", email.utils.formatdate(time.time() + 1e6, usegmt=True)):
@@ -401,7 +448,8 @@ def test_the_wait_for_a_retry_is_what_the_server_says(odd):
     (False, dict(finish_reason="eos_token"), " yes", "stop"), (False, dict(finish_reason="stop_sequence"), " yes", "stop"),
     (False, dict(finish_reason="length"), " yes", "length"), (False, dict(finish_reason="max_tokens"), " yes", "length"),
     (False, dict(finish_reason=None), " yes", None), (False, dict(finish_reason="SAFETY"), " yes", "safety"),
-    (False, dict(finish_reason="content_filter"), " yes", "content_filter"), (False, dict(finish_reason="content_filter", text=None), "", "content_filter"),
+    (False, dict(finish_reason="content_filter"), " yes", "content_filter"),
+    (False, dict(finish_reason="content_filter", text=None), "", "content_filter"),
     (True, dict(finish_reason="content_filter", message=dict(content=None)), "", "content_filter"),
     (True, dict(finish_reason="stop", message=dict(content=None, refusal="I will not.")), "I will not.", "refusal"),
     (True, dict(finish_reason="stop", message=dict(content=None)), "", "stop"),
@@ -442,7 +490,8 @@ def test_a_question_that_is_turned_away_is_a_draw_and_the_run_goes_on(odd, tmp_p
 
 
 def test_a_limit_that_does_not_fit_is_not_the_questions_fault(odd):
-    odd.behave = lambda body, n: (400, dict(error=dict(message="This model's maximum context length is 100 tokens. However, you requested 1020 "
+    odd.behave = lambda body, n: (400,
+                                  dict(error=dict(message="This model's maximum context length is 100 tokens. However, you requested 1020 "
                                                                "tokens (20 in the messages, 1000 in the completion).")))
     with pytest.raises(ValueError, match="take max_tok=80 or less"): draw(model(odd), 1, Decoding(max_tok=1000))
     odd.behave = lambda body, n: (400, LONG)
@@ -466,19 +515,24 @@ def test_the_temperature_is_not_harmless_but_for_models_that_have_their_own(odd,
     odd.behave = lambda body, n: (400, dict(error=dict(message="temperature is not supported"))) if "temperature" in body else None
     with pytest.raises(ConnectionError, match="temperature is not supported"): draw(model(odd), 2)
 
+    def refused(word, message): return 400, dict(error=dict(param=word, message=message))
+
     def reasons(body, n):
-        if "max_tokens" in body: return 400, dict(error=dict(param="max_tokens", message="Unsupported parameter: 'max_tokens' is not supported with this "
-                                                                                         "model. Use 'max_completion_tokens' instead."))
+        if "max_tokens" in body:
+            return refused("max_tokens", "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                                         "Use 'max_completion_tokens' instead.")
         for word in ("temperature", "top_p"):
-            if body.get(word, 1) != 1: return 400, dict(error=dict(param=word, message=f"Unsupported value: '{word}' does not support 0.7. Only the default (1) "
-                                                                                       "value is supported."))
-        return 200, odd.good(body, usage=dict(prompt_tokens=10, completion_tokens=18, completion_tokens_details=dict(reasoning_tokens=13)))
+            if body.get(word, 1) != 1:
+                return refused(word, f"Unsupported value: '{word}' does not support 0.7. Only the default (1) value is supported.")
+        usage = dict(prompt_tokens=10, completion_tokens=18, completion_tokens_details=dict(reasoning_tokens=13))
+        return 200, odd.good(body, usage=usage)
     odd.behave = reasons
     view = Ledger(tmp_path).draw(model(odd, concurrency=1), [("a", "Why?")], 3, HOT)
     assert len(view) == 3 and odd.asked[-1]["max_completion_tokens"] == 20 and view.n_tok.tolist() == [18] * 3
     assert all("not-sent:temperature" in v for v in view.versions)
     odd.asked.clear()
-    assert len(draw(model(odd, reasoning=True), 2)) == 2 and all("temperature" not in b and b["max_completion_tokens"] == 20 for b in odd.asked)
+    assert len(draw(model(odd, reasoning=True), 2)) == 2 and all("temperature" not in b and b["max_completion_tokens"] == 20
+                                                                 for b in odd.asked)
 
 
 def test_what_cannot_be_said_is_refused(odd):
@@ -488,8 +542,10 @@ def test_what_cannot_be_said_is_refused(odd):
 
 
 @pytest.mark.parametrize("answer, message", [
-    (b"<html>" * 9, "something else"), (b"", "something else"), (b"null", "something else"), (b"[1]", "something else"), (b"\xff\xfe\x00", "something else"),
-    (b'{"choices": [], "choices": [{"text": "x"}]}', "twice"), (b'{"error": {"message": "no such thing"}}', "no such thing"), (b"[" * 100_000, "something else")])
+    (b"<html>" * 9, "something else"), (b"", "something else"), (b"null", "something else"), (b"[1]", "something else"),
+    (b"\xff\xfe\x00", "something else"),
+    (b'{"choices": [], "choices": [{"text": "x"}]}', "twice"), (b'{"error": {"message": "no such thing"}}', "no such thing"),
+    (b"[" * 100_000, "something else")])
 def test_bodies_that_are_no_answer(odd, answer, message):
     odd.behave = lambda body, n: (200, raw(head(len(answer)), answer))
     with pytest.raises(ValueError, match=message): draw(model(odd, attempts=3), 1, Decoding())
@@ -497,9 +553,11 @@ def test_bodies_that_are_no_answer(odd, answer, message):
 
 
 @pytest.mark.parametrize("first", [
-    (200, dict(error=dict(message="later", code=503))), (200, dict(error=dict(message="busy", type="overloaded_error"))), (429, dict(error="busy")),
-    (500, "<html>"), (502, ""), (408, ""), (200, raw(head(500), b'{"choices": [')), (200, raw(head(14), b'{"choices": [{')), (200, raw())],
-    ids=["200 with 503", "200 with overloaded", "429", "500", "502", "408", "closed", "half", "nothing"])
+    (200, dict(error=dict(message="later", code=503))), (200, dict(error=dict(message="busy", type="overloaded_error"))),
+    (429, dict(error="busy")),
+    (500, "<html>"), (502, ""), (408, ""), (200, raw(head(500), b'{"choices": [')), (200, raw(head(14), b'{"choices": [{')), (200, raw()),
+    (200, dict(choices=[dict(text="ha", finish_reason="abort")]))],
+    ids=["200 with 503", "200 with overloaded", "429", "500", "502", "408", "closed", "half", "nothing", "abort"])
 def test_what_passes_is_tried_again(odd, first):
     odd.behave = lambda body, n: first if n == 1 else None
     assert len(draw(model(odd), 1, Decoding())) == 1 and len(odd.asked) == 2
@@ -533,7 +591,8 @@ def test_who_answers_is_recorded_and_a_change_of_it_ends_the_run(odd, tmp_path):
     versions = Ledger(tmp_path).read(["versions"]).versions
     assert [v.split("answered:")[1] for v in versions] == ["m-monday"] * 3 + ["m-tuesday"]  # three of the first six were the probe
     made = len(odd.asked)
-    with pytest.raises(ValueError, match="m-monday' until now"): Ledger(tmp_path).draw(model(odd), [("a", "Why?")], 10, HOT)  # on another day
+    with pytest.raises(ValueError, match="m-monday' until now"): Ledger(tmp_path).draw(model(odd), [("a", "Why?")], 10,
+            HOT)  # on another day
     assert len(odd.asked) == made + 1  # the stored draws say who answered then: one request was enough to see it
     assert len(Ledger(tmp_path).draw(model(odd, mixed=True), [("a", "Why?")], 10, HOT)) == 10
 
@@ -551,28 +610,33 @@ def test_two_servers_with_one_model_name_are_two_models(odd, tmp_path):
 
 # the bill
 
-USAGES = [None, {}, "none", dict(prompt_tokens=0, completion_tokens=0), dict(prompt_tokens=-9, completion_tokens=-9), dict(prompt_tokens="9", completion_tokens="9"),
+USAGES = [None, {}, "none", dict(prompt_tokens=0, completion_tokens=0), dict(prompt_tokens=-9, completion_tokens=-9),
+          dict(prompt_tokens="9", completion_tokens="9"),
           dict(prompt_tokens=None, completion_tokens=None), dict(prompt_tokens=1.5, completion_tokens=True)]
 
-@pytest.mark.parametrize("concurrency", [1, 8])
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
-@pytest.mark.parametrize("case", ["honest", "system prompt", "half fail", "all fail", "drip", *range(len(USAGES))])
+CASES = ["honest", "system prompt", "system prompt, three fail", "half fail", "all fail", "drip", *range(len(USAGES))]
+
+@pytest.mark.parametrize("case, temperature, concurrency", [*((c, 0.0, 8) for c in CASES), *((c, 0.7, 8) for c in CASES[:6]),
+                                                            ("honest", 0.0, 1)])
 def test_the_servers_bill_is_at_most_one_request_over_the_cap(odd, case, temperature, concurrency, tmp_path):
-    cost, cap = (4000 if case == "system prompt" else 20), 10_000
+    cost, cap = (4000 if "system prompt" in str(case) else 20), 10_000
     odd.charge = lambda body: (cost, body["max_tokens"])
     def behave(body, n):
-        if case == "all fail" or case == "half fail" and n % 2: return 500, "<html>"
+        if case == "all fail" or case == "half fail" and n % 2 or "three fail" in str(case) and n < 4: return 500, "<html>"
         if case == "drip" and n % 3 == 0: return 200, raw(head(500), b"{", pause_s=0.01)
-        return 200, odd.good(body, usage=USAGES[case] if isinstance(case, int) else dict(prompt_tokens=cost, completion_tokens=body["max_tokens"]))
+        return 200, odd.good(body, usage=USAGES[case] if isinstance(case, int) else dict(prompt_tokens=cost,
+                completion_tokens=body["max_tokens"]))
     odd.behave = behave
     server = model(odd, budget=Budget(tokens=cap), concurrency=concurrency, attempts=2 if case == "all fail" else 12)
     how, asked = Decoding(temperature=temperature, max_tok=100), [(f"i{k}", f"Why {k}?") for k in range(400)]
     with pytest.raises((OverBudget, ConnectionError)): Ledger(tmp_path).draw(server, asked, 1, how)
-    assert odd.total <= cap + cost + 100
+    # nobody says what a failure costs before the first answer: then as many as were tried
+    assert odd.total <= (cap + cost + 100 if "three" not in str(case) else 4 * (cost + 100))
     if case != "all fail": assert odd.total >= 0.5 * cap  # and the budget is used
     assert server.budget.held_in == server.budget.held_out == 0
     stored = Ledger(tmp_path).count()
-    assert stored >= sum(p != "Ten random digits:" for p, *_ in odd.bill) * (0.3 if case in ("half fail", "drip", "all fail") else 1) or case == "all fail"
+    assert stored >= sum(p != "Ten random digits:" for p, *_ in odd.bill) * (0.2 if "fail" in str(case)
+                                                                             or case == "drip" else 1) or case == "all fail"
 
 
 def test_a_cap_in_money_holds_against_the_bill(odd):
@@ -594,6 +658,9 @@ def test_what_a_killed_process_had_in_the_air_counts(tmp_path):
     mine = Budget(tokens=300, file=book)
     with pytest.raises(OverBudget): mine.reserve(50, 51)
     assert mine.reserve(50, 50) and (mine.n_in, mine.n_out) == (100, 100)
+    assert json.loads(book.read_text()) == [100, 100, 50, 50]
+    (old := tmp_path / "old.json").write_text("[10, 20, 30, 40]")  # as they were kept before; nobody knows who had set aside what
+    assert Budget(tokens=200, file=old).reserve(50, 50) and json.loads(old.read_text()) == [40, 60, 50, 50]
     book.write_text("[")
     with pytest.raises(ValueError, match="no book of a budget"): mine.reserve(1, 1)
 
@@ -672,7 +739,8 @@ def test_no_output_of_a_run_holds_the_key(odd, tmp_path, monkeypatch, caplog, ca
     secret = "sk-very-secret"
     odd_answers = [
         lambda b: (200, odd.good(b, choice=dict(text=f" {secret} and Bearer {secret}", finish_reason=secret), model=secret)),
-        lambda b: (401, dict(error=dict(message=f"bad key {secret}"))), (lambda b: (500, f"<html>{secret}")), lambda b: (200, f"<html>{secret}"),
+        lambda b: (401, dict(error=dict(message=f"bad key {secret}"))), (lambda b: (500, f"<html>{secret}")),
+        lambda b: (200, f"<html>{secret}"),
         lambda b: (307, "", "text/plain", [("location", f"http://x.invalid/{secret}")]), lambda b: (200, dict(error=dict(message=secret))),
         lambda b: (200, json.dumps(odd.good(b, choice=dict(text="QQ"))).replace("QQ", "\\u0073k-very-secret")),
         lambda b: (400, dict(error=dict(message=f"seed {secret} is not supported")))]
@@ -708,3 +776,38 @@ def test_a_key_that_cannot_be_one_is_not_shown(odd, monkeypatch):
 @pytest.mark.parametrize("name", ["api:m?timeout_s=0", "api:m?concurrency=0", "api:m?attempts=-1", "api:m?mixed=maybe", "api:m?api_key=x"])
 def test_names_that_cannot_be_read(name):
     with pytest.raises(ValueError, match="the name of 'm' has"): named_options(name)
+
+
+# answers that nobody has thought of
+
+LEAF = st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.sampled_from(["", "stop", "length", "x", "\ud800",
+        "seed is not supported", "too long", "429"])
+NAMES = ["choices", "usage", "error", "model", "message", "content", "text", "finish_reason", "logprobs", "token_logprobs", "prompt_tokens",
+         "completion_tokens",
+         "total_tokens", "code", "type", "param", "refusal", "tool_calls", "reasoning_content", "detail", "logprob"]
+ANY = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+                   max_leaves=12)
+
+
+@hyp(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(status=st.sampled_from([200, 200, 200, 201, 204, 301, 400, 401, 402, 404, 413, 418, 422, 429, 500, 599]), body=ANY,
+       chat=st.booleans(), data=st.data(),
+       retry=st.sampled_from(["", "0", "-1", "inf", "1e400", "Thu, 01 Jan 1970 00:00:00 GMT", "Mon, 99 Foo 2026", "9" * 400]))
+def test_any_answer_at_all_is_a_draw_or_one_clear_error(status, body, chat, data, retry):
+    if data.draw(st.booleans()):  # mostly of the right shape
+        choice = {k: data.draw(ANY) for k in data.draw(st.sets(st.sampled_from(["text", "message", "finish_reason", "logprobs", "index"])))}
+        body = dict(choices=[choice], usage=data.draw(ANY), model=data.draw(ANY), error=data.draw(st.none() | ANY))
+    raw = json.dumps(body).encode()
+    server = Server("m", "http://localhost:1/v1", chat=chat, attempts=2, pause_s=0, budget=Budget(tokens=10**12))
+    with pytest.MonkeyPatch.context() as mp, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mp.setattr(servers, "send", lambda *a: (status, {"retry-after": retry}, raw))
+        try: c, = [c for part in server.complete([Request("Why?", (0,), "q")], Decoding(max_tok=20, stop=("zz",))) for c in part]
+        except (ValueError, ConnectionError) as e:
+            assert type(e) in (ValueError,
+                               ConnectionError) and len(str(e)) < 900 and "'api:m'" in str(e) and e.__cause__ is e.__context__ is None
+        else:
+            assert isinstance(c.text, str) and c.text.encode() is not None and (c.finish is None or c.finish and len(c.finish) <= 40)
+            assert c.n_tok is None or 0 <= c.n_tok <= 20
+            assert to_table(server, [c], HOT).num_rows == 1
+    assert server.budget.held_in == server.budget.held_out == 0

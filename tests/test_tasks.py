@@ -4,7 +4,7 @@ import gzip, json
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cotstudy.instances import SPLITS, Instance, Task
+from cotstudy.instances import Instance, SPLITS, Task, leakage
 from cotstudy.quantities import number_of
 from cotstudy.tasks import FAMILIES, TASKS, exemplars_for, kind_and_why, load, outline, question_key, read_own, task_table, why_kind
 
@@ -175,14 +175,39 @@ def test_table_with_data(data_dir):
     assert table.n_test.tolist() == [180, 187, 278] and table.verified.all()
 
 
-def test_exemplars(tmp_path):
-    task = load("coin", n_train=6, n_selection=1, n_test=1)
-    shown = exemplars_for(task, 3)
-    assert len(shown) == 3 and {s.question for s in shown} <= {i.question for i in task.split("train")} and all(s.rationale for s in shown)
-    assert exemplars_for(task, 3) == shown and exemplars_for(task, 0) == ()
-    mine = load(many(tmp_path, (1, 2), rationale=lambda k: f"because {k}"))
-    assert {s.question.split()[1][:-1]: s.rationale.split()[1] for s in exemplars_for(mine, 5)} == {s.question.split()[1][:-1]: s.question.split()[1][:-1] for s in exemplars_for(mine, 5)}
-    with pytest.raises(ValueError, match="with a rationale"): exemplars_for(load(many(tmp_path, (1, 2))), 2)
+@pytest.mark.parametrize("name", ["coin", "arith", "arith:template", "sentiment:contrast"])
+def test_exemplars_are_neither_taught_nor_asked(name):
+    task = load(name, n_train=40, n_selection=10, n_test=40)
+    shown = exemplars_for(task, 5)
+    elsewhere = {i.question for s in SPLITS for i in task.split(s)}
+    assert len({s.question for s in shown}) == 5 and not {s.question for s in shown} & elsewhere and all(s.rationale for s in shown)
+    assert exemplars_for(task, 5) == shown and exemplars_for(task, 0) == () and exemplars_for(task, 3) == shown[:3]
+
+
+def test_exemplars_of_an_own_file_are_kept_out_of_its_splits(tmp_path):
+    mine = load(many(tmp_path, tuple(range(1, 61)), n=60, rationale=lambda k: f"because {k}"))
+    shown, elsewhere = exemplars_for(mine, 5), {i.question for s in SPLITS for i in mine.split(s)}
+    assert len(shown) == 5 and not {s.question for s in shown} & elsewhere
+    numbers = [(s.question.split()[1][:-1], s.rationale.split()[1]) for s in shown]
+    assert numbers and all(a == b for a, b in numbers)
+    with pytest.raises(ValueError, match="`rationale`"): exemplars_for(load(many(tmp_path, (1, 2))), 2)
+
+
+def test_no_test_question_has_a_template_that_was_taught():
+    for name in ("arith:template", "dates:template"):
+        task = load(name, n_train=100, n_selection=20, n_test=60)
+        assert leakage([*task.split("train"), *task.split("selection")], task.split("test"))["template"] == 0
+        assert leakage(load(name.split(":")[0], n_train=100, n_test=60).split("train"), task.split("test"))["scenario"] == 0
+
+
+def test_contrast_questions_flip_the_answers_of_the_plain_ones():
+    plain, edited = (load(n, n_train=9, n_selection=2, n_test=30) for n in ("sentiment", "sentiment:contrast"))
+    pairs = list(zip(plain.split("test"), edited.split("test")))
+    assert len(pairs) == 30 and all(a.answer != b.answer for a, b in pairs)
+    assert [i.question for i in plain.split("train")] == [i.question for i in edited.split("train")]
+    for a, b in pairs:
+        words = [(x, y) for x, y in zip(a.question.split(), b.question.split()) if x != y]
+        assert len(a.question.split()) == len(b.question.split()) and len(words) == 1
 
 
 def test_instances_are_instances(tmp_path):
