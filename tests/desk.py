@@ -60,12 +60,12 @@ def sampled(store, path="corpus.jsonl", **changes):
 
 def hold(store, model, name="scripted"):
     "Have a store know a model by its name."
-    store.models.held[name, None, 0] = (), model
+    store.models.held[name, None, 0] = (), {}, model
     return model
 
 
 def scripted(store):
-    return store.models.held["scripted", None, 0][1]
+    return store.models.held["scripted", None, 0][-1]
 
 
 SMALL = dict(steps=4, batch=4, seed=1)
