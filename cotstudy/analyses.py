@@ -394,7 +394,9 @@ def _sentence(x: str, whose: str, low: object, high: object, g: pd.DataFrame, e:
     at = {v: 100 * g[g[x] == v].accuracy.mean() for v in (low, high)}
     lo, hi = (100 * bound for bound in e.interval())
     word = "a gain" if lo > 0 else "a loss" if hi < 0 else "not told apart from nothing"
-    verdict = f"{word} ({e.n_seeds} seeds, {e.n} questions)" if e.n_seeds > 1 else f"one seed, which decides nothing ({e.n} questions)"
+    seeds = f"{e.n_seeds} seeds, " if e.n_seeds > 1 else ""
+    lone = not seeds and g.method.isin(named(trained=True)).any()  # a prompted model has no seeds
+    verdict = f"one seed, which decides nothing ({e.n} questions)" if lone else f"{word} ({seeds}{e.n} questions)"
     named = [f"{v:g}" if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
     return (f"{whose}: {at[low]:.1f} at {words_of(x)} {named[0]}, {at[high]:.1f} at {named[1]}; "
             f"difference {100 * e.value:+.1f} points [{lo:+.1f}, {hi:+.1f}], {verdict}.")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['template_key', 'record_path', 'read_record', 'write_record', 'surroundings', 'start_and_execute', 'execute',
-           'is_done', 'run_cells', 'read_progress', 'conditions_done', 'run_study', 'summarise_study', 'cores',
-           'status', 'times']
+           'is_done', 'run_cells', 'read_progress', 'conditions_done', 'run_study', 'summarise_study', 'template_title',
+           'cores', 'status', 'times']
 
 # %% ../nbs/82_batch.ipynb #2c7f2b95
 """The batch that executes a study's cells with papermill: every cell leaves a record of its own, failures do not stop the others, and
@@ -28,7 +28,7 @@ import papermill
 from .files import write_json
 from .pages import to_html
 from .results import collect, study_folder
-from .studies import Cell, Study, check_parameters, expand, studies_folder
+from .studies import Cell, Study, check_parameters, expand, parameters_of, studies_folder
 
 # %% ../nbs/82_batch.ipynb #2735b443
 def template_key(template: Path, parameters: dict) -> str:
@@ -181,13 +181,18 @@ def summarise_study(study: Study, folder: Path, anew: bool, say: Callable[[str],
     "Execute the summaries of a study that are not done, and make their pages."
     records, home = [], study_folder(study.study)
     for template in study.summaries:
-        summary = Cell(template, template, {})
+        titled = template_title(folder / f"{template}.ipynb", study)
+        summary = Cell(template, template, titled)
         if not anew and is_done(study.study, summary, folder, summary=True): continue
         say(f"summary {template} ...")
         records.append(execute(study.study, summary, folder, study.timeout_s, summary=True))
         if records[-1]["status"] == "done": to_html(home / records[-1]["notebook"], home / f"{template}.html", study.title)
         else: say(f"FAILED {template}  {records[-1]['error'][:300]}")
     return records
+
+def template_title(template: Path, study: Study) -> dict:
+    "The study's title, for a summary that asks for one."
+    return dict(title=study.title) if template.exists() and "title" in parameters_of(template) else {}
 
 def cores() -> int:
     "Cores that this process may use."

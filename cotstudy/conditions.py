@@ -222,7 +222,7 @@ FIELDS: dict[str, F] = {
     "n_exemplars": F("eval", "examples in the prompt", "max"),
     "decoding": F("eval", "decoding"),
     "n_paths": F("eval", "paths of a vote", "max"),
-    "temperature": F("eval", "temperature of a vote"),
+    "temperature": F("eval", "temperature of sampled answers"),
     "max_student_tok": F("eval", "student limit, tokens", "max"),
 }
 COLUMNS: dict[str, str] = {leaf: f.column or leaf.rpartition(".")[2] for leaf, f in FIELDS.items()}
