@@ -60,6 +60,7 @@ def complete_row(
         raise ValueError(f"{where}: `split` is {row['split']!r}, expected one of {', '.join(SPLITS)} or null")
     return row
 
+# %% ../nbs/84_corpora.ipynb #416cbe84
 def _id_of(question: str) -> str: return "q-" + hashlib.blake2b(question.encode(), digest_size=6).hexdigest()
 
 def _check_text(raw: Mapping, where: str) -> None:
