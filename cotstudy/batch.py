@@ -168,6 +168,7 @@ def run_study(
         raise FileNotFoundError(f"study {study.study!r} reads recorded completions: set COTSTUDY_DATA to the folder that holds "
                                 "raw/, tasks/ and recorded/")
     folder, cells, workers = studies_folder(), expand(study), workers or cores()
+    for template in study.summaries: check_parameters(folder / f"{template}.ipynb", dict(study=study.study))
     for c in cells: check_parameters(folder / f"{c.template}.ipynb", c.parameters | dict(study=study.study, cell=c.name))
     todo = [c for c in cells if force or not is_done(study.study, c, folder)]
     say(f"{study.title}: {len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run on {workers} workers")

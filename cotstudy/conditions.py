@@ -30,7 +30,7 @@ from .students import POCKET, Recipe
 # %% ../nbs/50_conditions.ipynb #e8e73f37
 class Spec(BaseModel):
     "A frozen record that refuses unknown fields."
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 class Teacher(Spec):
     "Who writes the rationales, and how they are drawn."

@@ -85,7 +85,9 @@ def n_params_of(name: str | Path) -> int | None:
         if (size := str(name).removeprefix(scheme)) not in SIZES: raise KeyError(f"no size {size!r}; there are: {', '.join(SIZES)}")
         width, layers, _ = SIZES[size]
         return 16 * layers * width**2
-    folder = pocket_models().get(str(name)) if scheme == "pocket/" else Path(name).expanduser()
+    shipped = pocket_models()
+    if scheme == "pocket/" and str(name) not in shipped: raise KeyError(f"no pocket model {str(name)!r}; there are: {', '.join(shipped)}")
+    folder = shipped.get(str(name)) if scheme == "pocket/" else Path(name).expanduser()
     if scheme in ("api:", "vllm:") or folder is None or not folder.is_dir(): return None
     return sum(_stored(path) for path in folder.glob("*.safetensors"))
 

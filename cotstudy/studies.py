@@ -22,7 +22,7 @@ from functools import cache
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Annotated, Any, Iterator, Mapping
 
 import nbformat
 import torch
@@ -53,7 +53,7 @@ class Study(BaseModel):
     title: str
     base: dict = Field(default_factory=dict)  # dotted fields of Condition, for all cells
     grids: list[Grid] = Field(alias="cells", min_length=1)
-    summaries: list[str] = ["report"]  # summary templates, in order
+    summaries: list[Annotated[str, Field(pattern=r"^\w[\w-]*$")]] = ["report"]  # summary templates, in order
     timeout_s: int = Field(4 * 3600, ge=1)  # of one cell
     needs_data: bool = False  # reads the folder named by COTSTUDY_DATA
 
@@ -198,6 +198,7 @@ def _split_size(cond: Condition, task: str, split: str) -> int:
     if name not in FAMILIES: return len(_loaded(task, json.dumps(cond.task_args)).split(split))
     usual = inspect.signature(procedural_task).parameters[f"n_{split}"].default
     n = cond.task_args.get(f"n_{split}", usual)
+    _loaded(task, json.dumps(cond.task_args | dict(n_train=1, n_selection=1, n_test=1)))  # says what is wrong with its other arguments
     if not isinstance(n, int) or not 0 <= n <= LARGEST_SPLIT:
         raise ValueError(f"task_args.n_{split} is {n!r}, expected a whole number up to {LARGEST_SPLIT:,}")
     return n
@@ -215,6 +216,7 @@ def matmul_rate(n: int = 768) -> float:
 def dry_run(study: Study, workers: int = 0, past: Mapping[str, float] = {}) -> dict:  # past: seconds of cells that ran before
     "What a study would take: cells, teacher tokens, student steps, seconds and money; shared parts counted once, nothing run."
     folder, cells, n = studies_folder(), expand(study), workers or os.cpu_count() or 1
+    for template in study.summaries: parameters_of(folder / f"{template}.ipynb")
     conditions = [x for c in cells for x in cell_conditions(c, folder)]
     work = cost(conditions, _split_size, cache(n_params_of))
     known = work["train_flop"] is not None and work["sample_flop"] is not None

@@ -102,22 +102,18 @@ def test_every_requirement_is_used():
 
 
 LONGEST = 40
-LONG_CELLS = {  # notebook -> exported cells that are still longer; the rooms are being rewritten, and this empties
-    "20_decoding": 1, "22_sampling": 4, "24_models": 1, "40_students": 2, "86_workbench": 8, "95_cli": 2}
-
 
 @pytest.mark.parametrize("path", BOOK, ids=lambda p: p.stem)
 def test_exported_cells_are_lessons(path):
     long = [s.split("\n")[1] for s in code(path) if re.match(r"#\|\s*export\b", s) and len(s.split("\n")) > LONGEST]
-    assert len(long) <= LONG_CELLS.get(path.stem, 0), f"{path.name}: cells of more than {LONGEST} lines: {long}"
+    assert not long, f"{path.name}: cells of more than {LONGEST} lines: {long}"
 
 
 def test_lint_is_strict():
     lint = tomllib.loads((ROOT / "ruff.toml").read_text())
     assert lint["line-length"] <= 140 and {"E501", "E702", "F", "B"} <= set(lint["lint"]["select"])
     assert not {"E501", "E702"} & set(lint["lint"]["ignore"])
-    for name, codes in lint["lint"]["per-file-ignores"].items():
-        assert (ROOT / name).is_file() and set(codes) <= {"E501", "E702"}, f"{name}: {codes}"
+    assert "per-file-ignores" not in lint["lint"]
 
 
 def test_environment_yml_makes_the_same_environment():
