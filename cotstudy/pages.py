@@ -46,7 +46,8 @@ h1 { font-size: 2rem; line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom
 nav ul { columns: 2 16rem; padding-left: 1.2rem; } a { color: #0072b2; } a:focus-visible { outline: 3px solid #e69f00; }
 img, svg { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption, pre { font-size: .9rem; color: #444; }
 .jp-OutputArea-output, .output_html, .rendered_html { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; } th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #e6e6e6; }
+table { border-collapse: collapse; font-size: .85rem; }
+th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #e6e6e6; }
 th { background: #f6f6f6; } pre { white-space: pre-wrap; }
 @media print { nav { display: none; } h2, h3 { break-after: avoid; } img, svg, figure { break-inside: avoid; } body { font-size: 11pt; } }
 """
