@@ -37,6 +37,7 @@ def cell_name(template: str, *values: object) -> str:
     "The name of a cell: its template and what varies."
     return "-".join([template, *(re.sub(r"[^A-Za-z0-9.]+", "_", str(v)).strip("_") for v in values)])
 
+# %% ../nbs/58_results.ipynb #1b30ca1e
 def run_cell(
     study: str,  # rows go to outputs/<study>
     cell: str,  # a name that is unique in the study

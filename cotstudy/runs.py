@@ -186,6 +186,7 @@ def questions(task: Task, n: int | None) -> list[Instance]:
     found = list(task.split("train"))
     return found if n is None else [found[i] for i in few_samples(range(len(found)), n)]
 
+# %% ../nbs/55_runs.ipynb #7aaf0275
 def teacher_voice(store: Store, cond: Condition, task: Task, greedy: bool) -> Voice:
     "The condition's teacher, ready to be asked."
     t, fmt = cond.teacher, format_named(cond.teacher.format)
@@ -239,6 +240,7 @@ def _soundness(kept: pd.DataFrame, asked: Sequence[Instance], task: Task, rule: 
     found = scores(judged, of, task, ["sound", "lucky"])
     return {f"n_{name}": int(found[name].sum()) for name in found}
 
+# %% ../nbs/55_runs.ipynb #097e7811
 def make_corpus(store: Store, cond: Condition, task: Task, progress: Callable | None = None) -> Corpus:
     "The training examples of a condition (Ho et al. 2023, sec. 3; Li et al. 2023, sec. 2)."
     method, fmt = method_named(cond.method), format_named(cond.format)

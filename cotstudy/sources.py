@@ -20,7 +20,6 @@ from typing import Any, Callable, Iterable, Sequence
 import gzip, hashlib, http.client, json, os, random, re, tempfile, urllib.error, urllib.request, zlib
 
 import numpy as np
-import pandas as pd
 
 from .files import write_bytes
 from .instances import Instance, Task, carve_selection, few_samples, group_split, ho_split

@@ -24,10 +24,12 @@ import pandas as pd
 from .instances import Instance, Task, carve_selection, few_samples
 from .procedural import FAMILIES, VARIANTS, exemplar_instances, family_named, procedural_task
 from .quantities import number_of, written
-from .sources import LETTERS, PINS, SOURCES, YESNO, at_hand, chance_of, checksums, load_source, origin_of, read_text, source_named, split_rule
+from .sources import (LETTERS, PINS, SOURCES, YESNO, at_hand, chance_of, checksums, load_source, origin_of, read_text,
+                              source_named, split_rule)
 
 # %% ../nbs/12_tasks.ipynb #93df3e38
-FIELDS: dict[str, Any] = {"question": str, "answer": (str, int, float), "options": list, "id": (str, int), "template": str, "rationale": str}
+FIELDS: dict[str, Any] = {"question": str, "answer": (str, int, float), "options": list, "id": (str, int), "template": str,
+                          "rationale": str}
 
 def _complain(where: str, why: str) -> ValueError: return ValueError(" ".join(f"{where}: {why}".split()))
 
@@ -37,20 +39,26 @@ def _record(line: str, where: str) -> dict:
     "One line as a checked record."
     try: r = json.loads(line, object_pairs_hook=_once)
     except _Twice as e: raise _complain(where, f"field {_short(e.args[0])} occurs twice; remove one") from None
-    except (ValueError, RecursionError) as e: raise _complain(where, f"not a JSON object ({str(e)[:80]}); write one object a line") from None
+    except (ValueError, RecursionError) as e:
+        raise _complain(where, f"not a JSON object ({str(e)[:80]}); write one object a line") from None
     if not isinstance(r, dict): raise _complain(where, f"a {type(r).__name__}, expected an object with `question` and `answer`")
-    if unknown := sorted(set(r) - set(FIELDS)): raise _complain(where, f"unknown field {_short(unknown[0])}; the fields are {', '.join(FIELDS)}")
+    if unknown := sorted(set(r) - set(FIELDS)):
+        raise _complain(where, f"unknown field {_short(unknown[0])}; the fields are {', '.join(FIELDS)}")
     r = {k: v for k, v in r.items() if v is not None}
     for k in ("question", "answer"):
         if k not in r: raise _complain(where, f"no `{k}`; add it")
     for k, v in r.items():
-        if isinstance(v, bool) or not isinstance(v, FIELDS[k]): raise _complain(where, f"`{k}` is a {type(v).__name__}, expected {_types(FIELDS[k])}")
+        if isinstance(v, bool) or not isinstance(v, FIELDS[k]):
+            raise _complain(where, f"`{k}` is a {type(v).__name__}, expected {_types(FIELDS[k])}")
         if isinstance(v, float) and not math.isfinite(v): raise _complain(where, f"`{k}` is {v}, expected a finite number")
-        if any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for text in (v if isinstance(v, list) else [v]) if isinstance(text, str) and not text.isprintable() for c in text):
+        texts = [x for x in (v if isinstance(v, list) else [v]) if isinstance(x, str) and not x.isprintable()]
+        if any(0xD800 <= ord(c) <= 0xDFFF or c == "\0" for text in texts for c in text):
             raise _complain(where, f"`{k}` holds a character that is not text; save the file as UTF-8")
-        if k in ("question", "answer", "id") and not any(c.isprintable() and not c.isspace() for c in str(v)): raise _complain(where, f"`{k}` is empty; fill it in or drop the line")
+        if k in ("question", "answer", "id") and not any(c.isprintable() and not c.isspace() for c in str(v)):
+            raise _complain(where, f"`{k}` is empty; fill it in or drop the line")
     return r
 
+# %% ../nbs/12_tasks.ipynb #537f9bbf
 class _Twice(Exception): pass
 
 def _once(pairs: list[tuple[str, object]]) -> dict:
@@ -90,7 +98,8 @@ def _options(r: dict, where: str) -> tuple[tuple[str, ...], str]:
     bare = answer.strip("().").upper()
     if answer in options: return options, letters[options.index(answer)]
     if len(bare) == 1 and bare in letters: return options, bare
-    raise _complain(where, f"answer {_short(answer)} is not among the options {_short(options)} and not a letter {letters[0]}-{letters[-1]}")
+    raise _complain(where,
+                    f"answer {_short(answer)} is not among the options {_short(options)} and not a letter {letters[0]}-{letters[-1]}")
 
 # %% ../nbs/12_tasks.ipynb #815f403a
 def question_key(question: str) -> str:
@@ -122,7 +131,8 @@ def kind_and_why(answers: Sequence[str], options: Sequence[tuple]) -> tuple[str,
     if all(map(yesno, answers)): return "yesno", f"all {n} answers are yes or no"
     if all(map(_is_number, answers)): return "number", f"all {n} answers are numbers, such as {_short(answers[0])}"
     others = f"{_odd(answers, _is_number, 'numbers')}; {_odd(answers, yesno, 'yes or no')}"
-    if different <= min(5, n / 2): return "label", f"{n} answers, {different} different ones: {', '.join(map(_short, sorted(set(answers))))}; {others}"
+    if different <= min(5, n / 2):
+        return "label", f"{n} answers, {different} different ones: {', '.join(map(_short, sorted(set(answers))))}; {others}"
     return "text", f"{different} different answers among {n}; {others}"
 
 def kind_of(answers: Sequence[str], options: Sequence[tuple]) -> str:
@@ -134,6 +144,7 @@ def why_kind(path: str | Path) -> tuple[str, str]:  # the kind, and a clause tha
     _, items, _ = read_own(path)
     return kind_and_why([i.answer for i in items], [i.options for i in items])
 
+# %% ../nbs/12_tasks.ipynb #210813ab
 def read_own(path: str | Path) -> tuple[str, list[Instance], list[str]]:
     "Kind, instances and rationales of a user's file, or a ValueError with the line number."
     path = Path(path)
@@ -150,11 +161,14 @@ def read_own(path: str | Path) -> tuple[str, list[Instance], list[str]]:
         name = str(r.get("id", f"{path.name.split('.')[0]}-{question_key(question)}")).strip()
         i = Instance(name, question, gold, options, r.get("template", "").strip())
         for what, key, shown in (("question", question_key(i.question), i.question), ("id", i.id, i.id)):
-            if (what, key) in lines: raise _complain(where, f"{what} {_short(shown)} is also on line {lines[what, key]}; remove one of them")
+            if (what, key) in lines:
+                raise _complain(where, f"{what} {_short(shown)} is also on line {lines[what, key]}; remove one of them")
             lines[what, key] = n
         if items and bool(options) != bool(items[0].options):
-            raise _complain(where, f"{'has' if options else 'has no'} options, unlike the lines before; give options on every line or on none")
-        items.append(i); rationales.append(r.get("rationale", "").strip())
+            raise _complain(where,
+                            f"{'has' if options else 'has no'} options, unlike the lines before; give options on every line or on none")
+        items.append(i)
+        rationales.append(r.get("rationale", "").strip())
     if len(items) < 3: raise _complain(path.name, f"{len(items)} questions, expected at least 3; a task needs train, selection and test")
     kind = kind_of([i.answer for i in items], [i.options for i in items])
     if kind == "yesno": items = [replace(i, answer=i.answer.lower()) for i in items]
@@ -178,9 +192,11 @@ def load_own(
     solved = {i.id for i, r in zip(items, rationales) if r}
     train, exemplars = _reserved(train, solved, seed)
     n_selection = max(1, min(200, round(0.1 * len(train)))) if n_selection is None else n_selection
-    for what, n, have in (("selection", n_selection, len(train) - 1), ("train", n_train, len(train) - n_selection), ("test", n_test, len(test))):
+    for what, n, have in (("selection", n_selection, len(train) - 1), ("train", n_train, len(train) - n_selection),
+                          ("test", n_test, len(test))):
         if have < 1: raise ValueError(f"{file}: nothing is left for {what}; give more questions, or finer templates")
-        if n is not None and not 0 <= n <= have: raise ValueError(f"{file}: asked for {n} {what} questions, {have} are there; ask for fewer")
+        if n is not None and not 0 <= n <= have:
+            raise ValueError(f"{file}: asked for {n} {what} questions, {have} are there; ask for fewer")
     train, selection = carve_selection(train, 1.0, n_selection, seed)
     if n_train is not None: train = [train[k] for k in few_samples(range(len(train)), n_train, seed)]
     if n_test is not None: test = [test[k] for k in few_samples(range(len(test)), n_test, seed)]
@@ -188,12 +204,13 @@ def load_own(
     return Task(str(path), kind, dict(train=train, selection=selection, test=test, exemplars=exemplars), labels, chance, source=file,
                 revision="sha256 " + hashlib.sha256(Path(path).read_bytes()).hexdigest(), licence="the user's own")
 
+# %% ../nbs/12_tasks.ipynb #54c10ebe
 def _falls_to_test(
     groups: Sequence[str],  # the template or question_key of each question
     seed: int,
     share: float = 0.3,  # of the groups, on average (Ho et al. 2023, sec. 4.1); never less than two thirds or more than four thirds of it
 ) -> list[bool]:
-    "Which questions are test questions: each group by its own hash. Only where far too few or too many would be, the nearest to the border move."
+    "Which questions are test questions: each group by its own hash; where far too few or too many are, those nearest to the border move."
     place = {g: int(hashlib.sha256(f"{seed}:{g}".encode()).hexdigest()[:12], 16) / 16**12 for g in groups}
     n = len(place)
     low, high = max(1, math.ceil(n * share * 2 / 3)), max(1, math.floor(n * share * 4 / 3))
@@ -218,7 +235,8 @@ def _labels(kind: str, items: Sequence[Instance], test: Sequence[Instance]) -> t
 # %% ../nbs/12_tasks.ipynb #b125c977
 TASKS: dict[str, Callable[..., Task]] = {
     **{name: partial(procedural_task, name) for name in (*FAMILIES, *(f"{f}:{v}" for f, vs in VARIANTS.items() for v in vs))},
-    **{f"{name}:{v}" if v else name: partial(load_source, f"{name}:{v}" if v else name) for name, s in SOURCES.items() for v in ("", *s.variants)},
+    **{f"{name}:{v}" if v else name: partial(load_source, f"{name}:{v}" if v else name) for name, s in SOURCES.items()
+       for v in ("", *s.variants)},
 }
 
 LARGEST_SPLIT = 1_000_000
@@ -296,6 +314,9 @@ def task_table(names: Sequence[str] | None = None) -> pd.DataFrame:  # one row p
         here = origin is None or all(p.local in PINS and at_hand(PINS[p.local]) for p in origin.parts)
         task = load(name) if here else outline(name)
         n = {f"n_{s}": len(task.split(s)) if here else None for s in ("train", "selection", "test")}
-        rows.append(dict(name=name, kind=task.kind, **n, chance=task.chance, split_rule="fresh questions for each split" if name.split(":")[0] in FAMILIES else split_rule(name) if origin else "about 70:30, by template or question text; selection carved from train",
-                         source=task.source, revision=task.revision, sha256=checksums(name) if origin else "", licence=task.licence, verified=origin is None or origin.verified))
+        if name.split(":")[0] in FAMILIES: rule = "fresh questions for each split"
+        else: rule = split_rule(name) if origin else "about 70:30, by template or question text; selection carved from train"
+        rows.append(dict(name=name, kind=task.kind, **n, chance=task.chance, split_rule=rule,
+                         source=task.source, revision=task.revision, sha256=checksums(name) if origin else "", licence=task.licence,
+                         verified=origin is None or origin.verified))
     return pd.DataFrame(rows).astype({f"n_{s}": "Int64" for s in ("train", "selection", "test")})

@@ -1,4 +1,4 @@
-"""Analyses are records: their conditions, prices, figures and sentences follow from them, and every claim finds results that one of them makes."""
+"""Analyses are records: their conditions, prices, figures and sentences follow; every claim finds results that one of them makes."""
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -31,6 +31,7 @@ def test_every_block_runs(tmp_path, monkeypatch):
 
 
 def test_it_names_a_section_for_each_kind_of_thing():
-    assert {"A task", "A filter", "A measure", "A method", "A figure", "An analysis", "A claim"} <= set(re.findall(r"^## (.*)$", PAGE, re.M))
+    sections = set(re.findall(r"^## (.*)$", PAGE, re.M))
+    assert {"A task", "A filter", "A measure", "A method", "A figure", "An analysis", "A claim"} <= sections
     for name in re.findall(r"`(nbs/[\w/]+\.ipynb)`", PAGE):
         assert (Path(__file__).parent.parent / name).exists(), name

@@ -103,8 +103,7 @@ def test_every_requirement_is_used():
 
 LONGEST = 40
 LONG_CELLS = {  # notebook -> exported cells that are still longer; the rooms are being rewritten, and this empties
-    "18_answers": 1, "20_decoding": 1, "22_sampling": 4, "24_models": 1, "28_servers": 3, "30_draws": 4, "40_students": 2,
-    "55_runs": 3, "70_figures": 3, "75_claims": 3, "80_batch": 1}
+    "20_decoding": 1, "22_sampling": 4, "24_models": 1, "40_students": 2}
 
 
 @pytest.mark.parametrize("path", BOOK, ids=lambda p: p.stem)
