@@ -178,6 +178,7 @@ def run_study(
             collect(study.study, [c.name for c in cells])
         return records + summarise_study(study, folder, bool(force or todo), say)
 
+# %% ../nbs/82_batch.ipynb #323aa6d7
 def summarise_study(study: Study, folder: Path, anew: bool, say: Callable[[str], None]) -> list[dict]:
     "Execute the summaries of a study that are not done, and make their pages."
     records, home = [], study_folder(study.study)

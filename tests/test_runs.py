@@ -5,7 +5,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -217,7 +216,6 @@ def test_a_recorded_teacher_answers_by_question_id(store, tmp_path, monkeypatch)
 @pytest.fixture
 def server(monkeypatch):
     "An OpenAI-compatible server that knows the chain of every arith question, and slips where its seed is odd."
-    if not find_spec("openai"): pytest.skip("the openai client is an extra: pip install 'cotstudy[api]'")
     knows, asked, lock = Scripted(), [], threading.Lock()
 
     class Answer(BaseHTTPRequestHandler):
