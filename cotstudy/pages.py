@@ -17,6 +17,27 @@ from nbconvert import HTMLExporter, MarkdownExporter
 
 from .files import write_text
 
+# %% ../nbs/78_pages.ipynb #1bc0e9e7
+STYLE = """
+body { font: 17px/1.55 system-ui, sans-serif; color: #222; margin: 0; }
+main { max-width: 68rem; margin: 0 auto; padding: 1rem 1.25rem 4rem; }
+h1 { font-size: 2rem; line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; } h3 { margin-top: 2rem; }
+nav ul { columns: 2 16rem; padding-left: 1.2rem; } a { color: #0072b2; } a:focus-visible { outline: 3px solid #e69f00; }
+img, svg { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption, pre { font-size: .9rem; color: #444; }
+.jp-OutputArea-output, .output_html, .rendered_html { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; }
+th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #e6e6e6; }
+th { background: #f6f6f6; } pre { white-space: pre-wrap; }
+@media print { nav { display: none; } h2, h3 { break-after: avoid; } img, svg, figure { break-inside: avoid; } body { font-size: 11pt; } }
+"""
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body><main>
+{body}
+</main></body></html>
+"""
+
 # %% ../nbs/78_pages.ipynb #9c5f52d1
 def to_html(
     notebook: str | Path,  # executed
@@ -38,26 +59,6 @@ def contents(body: str) -> str:
     "Links to the second-level headings of a page."
     found = re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', body, re.S)
     return "".join(f'<li><a href="#{name}">{re.sub("<.*?>", "", words).strip()}</a></li>' for name, words in found)
-
-STYLE = """
-body { font: 17px/1.55 system-ui, sans-serif; color: #222; margin: 0; }
-main { max-width: 68rem; margin: 0 auto; padding: 1rem 1.25rem 4rem; }
-h1 { font-size: 2rem; line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; } h3 { margin-top: 2rem; }
-nav ul { columns: 2 16rem; padding-left: 1.2rem; } a { color: #0072b2; } a:focus-visible { outline: 3px solid #e69f00; }
-img, svg { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption, pre { font-size: .9rem; color: #444; }
-.jp-OutputArea-output, .output_html, .rendered_html { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; }
-th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #e6e6e6; }
-th { background: #f6f6f6; } pre { white-space: pre-wrap; }
-@media print { nav { display: none; } h2, h3 { break-after: avoid; } img, svg, figure { break-inside: avoid; } body { font-size: 11pt; } }
-"""
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><main>
-{body}
-</main></body></html>
-"""
 
 # %% ../nbs/78_pages.ipynb #7fb5c086
 NOT_SHOWN = re.compile(r"^#\|\s*(hide|export|default_exp)\b", re.M)
