@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['template_key', 'read_record', 'write_record', 'surroundings', 'execute', 'is_done', 'run_cells', 'read_progress',
-           'conditions_done', 'run_study', 'summarise_study', 'template_title', 'cores', 'status', 'times']
+           'conditions_done', 'run_study', 'summarise_study', 'template_title', 'cores', 'alive', 'status', 'times']
 
 # %% ../nbs/82_batch.ipynb #2c7f2b95
 """The batch that executes a study's cells with papermill: every cell leaves a record of its own, failures do not stop the others, and
@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import re
 import threading
 import time
@@ -86,7 +87,7 @@ def execute(study: str, cell: Cell, folder: Path, timeout_s: int, summary: bool 
         given = cell.parameters | dict(study=study) | ({} if summary else dict(cell=cell.name))
         check_parameters(template, given)
         facts["key"] = template_key(template, cell.parameters)
-        write_record(study, cell.name, status="running", pid=os.getpid(), **facts)
+        write_record(study, cell.name, status="running", pid=os.getpid(), host=platform.node(), **facts)
         _start_and_execute(template, out, given, timeout_s)
     except BaseException as e:  # noqa: BLE001  every way to fail is recorded; Ctrl-C and exit go on up
         facts = write_record(study, cell.name, status="failed", error=_in_a_line(e), trace=_plain(traceback.format_exc())[-4000:],
@@ -201,12 +202,21 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 # %% ../nbs/82_batch.ipynb #38e97891
+def alive(record: dict) -> bool:
+    "Does the process that runs a cell still live? Of another machine nobody can say."
+    if record.get("host") != platform.node(): return True
+    try: os.kill(record["pid"], 0)
+    except ProcessLookupError: return False
+    except (PermissionError, KeyError): pass
+    return True
+
 def status(study: Study) -> dict:
     "How far a study is: counts, and each cell's status with its error."
     folder, cells = studies_folder(), []
     for c in expand(study):
         r = read_record(study.study, c.name)
         state = r["status"] if r["status"] != "done" or is_done(study.study, c, folder) else "stale"
+        if state == "running" and not alive(r): state, r = "failed", r | dict(error="its process is gone; run the study again")
         cells.append(dict(cell=c.name, status=state, wall_s=r.get("wall_s"), error=r.get("error")))
     counts = {s: sum(c["status"] == s for c in cells) for s in ("done", "failed", "running", "stale", "new")}
     return dict(study=study.study, title=study.title, counts=counts, cells=cells)

@@ -141,10 +141,14 @@ def texts_of(store: Store, cond: Condition, task: Task, model_id: str) -> dict[t
     "The stored texts behind a condition's items, by instance and path; those that are not stored here are missing."
     voice = answer_voice(cond, task)
     asked = list(task.split(cond.split))[: cond.n_items]
-    found = store.ledger.read(["prompt", "draw_index", "text", "temperature"], pc.field("model_id").cast("string") == model_id)
+    columns = ["prompt", "draw_index", "text", "temperature", "n_tok", "token_ids"]
+    found = store.ledger.read(columns, pc.field("model_id").cast("string") == model_id)
     found["prompt"] = found.prompt.astype(str)
     mine = found[found.temperature == voice.how.temperature]
-    first = dict(zip(zip(mine.prompt, mine.draw_index), mine.text))
+    cut = lambda d: d.text if d.token_ids is None or d.n_tok <= limit else store.model(cond.student,
+                                                                                       cond.revision).decode(d.token_ids[:limit])
+    limit = cond.max_student_tok  # a longer draw was read up to here only; a student has the tokenizer that it started with
+    first = {(d.prompt, d.draw_index): cut(d) for d in mine.itertuples()}
     texts = {(i, k): (p, first[p, k]) for i, p in voice.prompts(asked) for k in range(cond.n_paths) if (p, k) in first}
     if not voice.twice: return {at: text for at, (_, text) in texts.items()}
     cue, greedy = voice.fmt.sep.rstrip(), found[found.temperature == 0]

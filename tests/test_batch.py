@@ -116,7 +116,8 @@ def test_a_killed_driver_leaves_nothing_that_looks_done(house, tmp_path):
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert read_record("k", "slow-a")["status"] == "running"
-    assert status(load_study("k"))["counts"]["done"] == 0
+    counts = status(load_study("k"))
+    assert counts["counts"] == dict(done=0, failed=1, running=0, stale=0, new=0) and "process is gone" in counts["cells"][0]["error"]
 
 
 def test_a_template_without_rows_is_done_when_it_has_ended(house):

@@ -375,6 +375,7 @@ def test_the_text_shown_is_the_text_that_was_read(store):
                   Condition(method="few_shot_cot", n_exemplars=2, **base)]
     for cond in conditions:
         run(cond, store)
+    conditions.append(conditions[0].with_(max_student_tok=5))  # a view of the longer draws
     for cond in conditions:
         shown = show_answers(store, cond, n_each=6)
         task, voice = runs.load_task(cond.task, **cond.task_args), runs.answer_voice(cond, runs.load_task(cond.task, **cond.task_args))
