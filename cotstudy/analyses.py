@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from .claims import join_items
-from .conditions import COLUMNS, FIELDS, STAGES, Condition, base_of, describe, stage_key, vary, words_of
+from .conditions import COLUMNS, FIELDS, STAGES, Condition, base_of, content_id, describe, row_id, stage_key, vary, words_of
 from .evaluate import Estimate, two_level_bootstrap
 from .figures import fig_against, fig_length, fig_sample_count, fig_student_size, small_multiples, style
 from .methods import look_of, method_named, named
@@ -89,8 +89,9 @@ def references(base: Condition, seeds: Sequence[int], methods: Sequence[str]) ->
 def teacher_row(base: Condition) -> list[Condition]:
     "The teacher itself on the same questions, greedily; recorded teachers cannot be asked new ones."
     if scheme_of(base.teacher.model) == "recorded:": return []
-    return [base.with_(method="zero_shot_cot", supervision="full", filters=None, student=base.teacher.model, revision=base.teacher.revision,
-                       format=base.teacher.format)]
+    t = base.teacher
+    return [base.with_(method="zero_shot_cot", supervision="full", filters=None, student=t.model, revision=t.revision, format=t.format,
+                       n_exemplars=t.n_exemplars, max_student_tok=t.max_tok)]
 
 def voted(conditions: Sequence[Condition], n_paths: int) -> list[Condition]:
     "The same students, answering by self-consistency (Li et al. 2023: 30 paths at 0.7); n_paths 0: none."
@@ -349,7 +350,7 @@ def figures_of(
     out = {}
     for name, g in panels(a, a.view(rows)).items():
         if a.figure is fig_length: out[name] = fig_length(g)[0].figure
-        elif g.task.nunique() == 1: out[name] = a.figure(g).figure
+        elif g.task.nunique() == 1: out[name] = a.figure(g, published=published).figure
         else: out[name] = small_multiples(a.figure, g, published=published)
     return out
 
@@ -372,8 +373,8 @@ def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
     rows = a.view(rows)
     joined, score = join_items(rows, items), "score" if a.measure == "accuracy" else a.measure
     if score not in joined: return "Nothing of this kind was measured."
-    by = ["task", *(["student"] if a.x != "n_params" else []), "method", "decoding", "n_rationales"]
-    groups = rows.groupby([c for c in by if c != a.x], sort=False)
+    by = ["task", *(["student"] if a.x != "n_params" else []), "method", "supervision", "decoding", "n_rationales"]
+    groups = rows.groupby([c for c in by if c != a.x], sort=False, dropna=False)
     told = [_compared(a, x, g, joined, score) for _, g in groups for x in a.along or (a.x,)]
     return "\n\n".join(t for t in told if t) or "Too little was measured to compare anything."
 
@@ -420,6 +421,7 @@ class Found:
     def table(self) -> pd.DataFrame:
         "The rows, with what was varied and what came out."
         rows = by_measure(self.rows, self.items, self.analysis.measure)
+        if rows.empty: rows = self.rows  # the measure does not apply to this task
         return rows[[c for c in (*self.analysis.columns, *NUMBERS) if c in rows]].round(3)
 
     def corpora(self) -> pd.DataFrame:
@@ -427,9 +429,10 @@ class Found:
         made = self.rows[self.rows.student_id.notna()]
         return made[[c for c in (*self.analysis.columns, *CORPUS) if c in made]].round(3)
 
-    def figure(self) -> Figure:
-        "Its figure, with a panel for everything that has one of its own."
+    def figure(self) -> Figure | None:
+        "Its figure, with a panel for everything that has one of its own; None where its measure does not apply to the task."
         rows = by_measure(self.rows, self.items, self.analysis.measure)
+        if rows.empty: return None
         rows = self.analysis.view(rows)
         parts = list(panels(self.analysis, rows).values()) or [rows]
         if self.analysis.figure is fig_length: return fig_length(parts[0])[0].figure
@@ -445,6 +448,8 @@ class Found:
     def chains(self, n_questions: int = 2, n_chains: int = 4) -> pd.DataFrame:
         "What the teacher said to a few training questions."
         taught = [c for c in self.conditions if method_named(c.method).chains]
+        if not taught:
+            raise ValueError(f"the analysis {self.analysis.name!r} has taught no chains; look at its answers with `cotstudy show`")
         return show_chains(self.store, taught[-1], n_questions, n_chains)
 
 # %% ../nbs/77_analyses.ipynb #be93b2b4
@@ -458,6 +463,7 @@ def study_cell(
 ) -> Found:
     "Run one analysis on one task and student, or find what was run before."
     store, conditions = store or Store(), conditions_of(name, base_of(task, student, base), knobs)
-    rows = run_cell(study, cell or cell_name(name, task, student), conditions, store, analysis=name)
+    own = content_id("eval", [row_id(c) for c in conditions])[:6]  # another base or other knobs are another cell
+    rows = run_cell(study, cell or cell_name(name, task, student, own), conditions, store, analysis=name)
     items = pd.concat([pd.read_parquet(study_folder(study) / "items" / f"{i}.parquet") for i in rows.eval_id.unique()])
     return Found(analysis_named(name), good_rows(rows), items, conditions, store)

@@ -15,8 +15,10 @@ import hashlib
 import json
 from difflib import get_close_matches
 from itertools import product
+from pathlib import Path
 from typing import Any, Iterator, Literal, Mapping, NamedTuple, Sequence
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .answers import RULES
@@ -102,6 +104,9 @@ class Condition(Chosen):
             raise ValueError(f"greedy decoding has one path, got n_paths={self.n_paths}; set decoding to 'vote'")
         if self.labels is not None and method.chains:
             raise ValueError(f"labels={self.labels!r} are of methods that teach labels, method is {self.method!r}; leave labels out")
+        if self.sources and self.recipe.checkpoint != "last":
+            raise ValueError(f"checkpoint={self.recipe.checkpoint!r} would look at selection questions of the task that is not to be seen; "
+                             "use 'last'")
         if self.recipe.seed: raise ValueError(f"recipe.seed is {self.recipe.seed}; a condition has one seed, set `seed`")
         return self
 
@@ -171,6 +176,7 @@ def _plain(x: Any) -> Any:
     "Records as dicts, tuples as lists: what JSON knows."
     if isinstance(x, BaseModel): return _plain(x.model_dump())
     if isinstance(x, Mapping): return {k: _plain(v) for k, v in x.items()}
+    if isinstance(x, (np.generic, Path)): return x.item() if isinstance(x, np.generic) else str(x)
     return [_plain(v) for v in x] if isinstance(x, (list, tuple)) else x
 
 # %% ../nbs/50_conditions.ipynb #6815dc59
@@ -275,10 +281,11 @@ def _cell(cond: Condition, method: Method, leaf: str) -> object:
     known = value(cond, leaf)
     if leaf == "n_rationales": return known if method.teach == "sampled" else int(method.teach == "greedy")
     if FIELDS[leaf].stage != "eval" and leaf not in ALWAYS and not method.trained: return "" if leaf == "filters" else None
-    if leaf.startswith("teacher.") and cond.teaching == "gold": return None
-    if leaf == "teacher.pool" and cond.teaching != "sampled": return None
+    judges = cond.recipe.checkpoint == "vote"  # the teacher is asked for its vote on the selection split
+    if leaf.startswith("teacher.") and cond.teaching == "gold" and not judges: return None
+    if leaf == "teacher.pool" and cond.teaching != "sampled" and not judges: return None
     if leaf == "labels": return None if method.chains else {"sampled": "vote"}.get(cond.teaching, cond.teaching)
-    if leaf == "max_rationale_tok": return (known or cond.teacher.max_tok) if method.chains else None
+    if leaf == "max_rationale_tok": return (known or cond.teacher.max_tok) if cond.teaching in ("greedy", "sampled") else None
     if leaf == "n_exemplars": return known or method.shots
     if leaf == "task_args": return json.dumps(known, sort_keys=True)
     if leaf == "sources": return " ".join(known)

@@ -164,6 +164,7 @@ def tests_of(rows: Sequence[Mapping], task: str | None) -> tuple[list[bool], lis
     of = [(r["task"], json.dumps(r.get("task_args") or {}, sort_keys=True)) for r in rows]
     known = {key: test_questions(*key) for key in set(of) if key[0] is not None}
     unseen = sorted(name for (name, _), tests in known.items() if tests is None)
+    if task is None and any(key[0] is None for key in of): unseen.append("(rows that name no task)")
     named = None if task is None else test_questions(task)
     if task is not None and named is None:
         load_task(task)  # says what is wrong with it
@@ -215,13 +216,14 @@ def questions_of(chains: pd.DataFrame, task: Task | None) -> list[Instance]:
 def select(rows: Sequence[Mapping], filters: Sequence[str] | None, seed: int = 0) -> pd.DataFrame:
     "The chains that pass the filters; None: the correct ones where gold is known, else those with an answer."
     chains = chains_of(rows)
-    if filters is None: filters = ("correct",) if chains.correct.notna().all() else ("parsed",)
+    if filters is None:  # row by row: correct where gold is known, else with an answer
+        chains, filters = chains[[a is not None if c is None else bool(c) for a, c in zip(chains.answer, chains.correct)]], ()
     parts = []
     for name, g in chains.groupby("task", sort=False, dropna=False):
         task = None if pd.isna(name) else _at_hand(name)
         parts.append(choose(g, questions_of(g, task), task or NO_TASK, filters, seed))
     kept = pd.concat(parts).sort_index()
-    return kept.assign(told=[t or None for t in kept.told])
+    return kept
 
 NO_TASK = Task("", "text", dict.fromkeys(SPLITS, ()))
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ITEM_COLUMNS', 'vote', 'vote_items', 'wilson', 'summarise', 'chance_row', 'majority_row', 'Estimate',
            'detectable_difference', 'bootstrap_mean', 'paired_bootstrap', 'mcnemar', 'tango_z', 'tost',
-           'two_level_bootstrap', 'simulate_pairs', 'pool_seeds', 'mean_over_tasks', 'holm']
+           'two_level_bootstrap', 'simulate_pairs', 'pool_seeds', 'pool_measured', 'mean_over_tasks', 'holm']
 
 # %% ../nbs/45_evaluate.ipynb #1f8d70c0
 """Votes, scores, intervals and tests, as pure functions over item rows: self-consistency (Wang et al. 2022, as used by Li et al. 2023,
@@ -286,6 +286,22 @@ def pool_seeds(
         normal_level = 2 * stats.norm.cdf(stats.t.ppf((1 + level) / 2, df)) - 1  # t's width, spoken in normal terms
         lo, hi = wilson(accuracy * n_equal, n_equal, min(normal_level, 1 - 1e-12))
         return dict(n=n, n_seeds=s, accuracy=accuracy, lo=lo, hi=hi)
+    return pd.DataFrame([dict(zip(by, key), **pool(g)) for key, g in rows.groupby(list(by), sort=False, dropna=False)])
+
+# %% ../nbs/45_evaluate.ipynb #cd74f551
+def pool_measured(
+    rows: pd.DataFrame,  # rows whose accuracy, lo and hi are those of a measure (95 % intervals over items)
+    by: Sequence[str],
+) -> pd.DataFrame:  # as pool_seeds
+    "Mean of a measure over seeds; its interval adds the spread of seeds to that of items (Student's t over seeds)."
+    def pool(g):
+        value, s = float(g.accuracy.mean()), len(g)
+        item_part = float((((g.hi - g.lo) / 2 / stats.norm.ppf(0.975)) ** 2).mean())
+        seed_part = float(g.accuracy.var(ddof=1)) / s if s > 1 else 0.0
+        total = seed_part + item_part
+        df = (s - 1) * (total / seed_part) ** 2 if seed_part else np.inf
+        half = float(stats.t.ppf(0.975, df)) * total**0.5
+        return dict(n=int(g.n.min()), n_seeds=s, accuracy=value, lo=value - half, hi=value + half)
     return pd.DataFrame([dict(zip(by, key), **pool(g)) for key, g in rows.groupby(list(by), sort=False, dropna=False)])
 
 # %% ../nbs/45_evaluate.ipynb #a70fc260

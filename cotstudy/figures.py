@@ -27,10 +27,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import NullLocator, PercentFormatter, ScalarFormatter
 
 from .conditions import COLUMNS, words_of
-from .evaluate import pool_seeds
+from .evaluate import pool_measured, pool_seeds
 from .measures import MEASURES
 from .methods import METHODS, look_of, named
 from .procedural import titled
@@ -103,11 +103,11 @@ def _points(df: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     if good.empty: raise ValueError(f"nothing to draw: {len(df)} rows, none with an accuracy; look at their 'error'")
     known = [c for c in (*COLUMNS.values(), "eval_id", "n_params") if c in good]
     good = good.drop_duplicates([*known, "seed", "accuracy", "n"])  # the same condition from two cells
-    clash = good[good.duplicated([*by, "seed"], keep=False)]
-    if len(clash):
-        varies = [c for c in known if c != "eval_id" and clash.groupby([*by, "seed"], dropna=False)[c].nunique(dropna=False).max() > 1]
-        raise ValueError(f"several rows per point and seed; they differ in {varies or 'nothing but accuracy'}: select one value first")
-    points = pool_seeds(good, by)
+    groups = good.groupby(list(by), dropna=False)
+    varies = [c for c in known if c not in ("eval_id", "seed", *by) and groups[c].nunique(dropna=False).max() > 1]
+    if varies or good.duplicated([*by, "seed"]).any():
+        raise ValueError(f"several rows per point; they differ in {varies or 'nothing but accuracy'}: select one value first")
+    points = pool_seeds(good, by) if not {"measure", "lo", "hi"} <= set(good) else pool_measured(good, by)
     points.attrs["n_failed"] = int(df.accuracy.isna().sum())
     return points
 
@@ -228,7 +228,8 @@ def fig_against(
     with style():
         ax, scale = _canvas(ax), _Scale(df[df.method.isin(curves)][x], text)
         points = _points(df, ["method", "decoding", x])
-        if "n_rationales" not in points: points = points.merge(df.groupby(["method", "decoding", x], as_index=False).n_rationales.first())
+        if "n_rationales" not in points:
+            points = points.merge(df.groupby(["method", "decoding", x], as_index=False, dropna=False).n_rationales.first())
         if scale.log: ax.set_xscale("log")
         names = _levels(ax, points[~points.method.isin([*curves, "chance"])])
         names += _curves(ax, df, points[points.method.isin(curves)], x, scale, suffix)
@@ -319,7 +320,10 @@ def _log_ticks(ax: Axes, values, label: str, text: Callable = "{:g}".format, rig
 
 def _finish(ax: Axes, points: pd.DataFrame, names: list | None, ylabel: str = "accuracy") -> None:
     "Limits, labels, and the points kept for the CSV."
-    ax.set_ylim(0, min(1.0, max(points.hi.max(), *ax.get_ylim()) + 0.02))
+    top = max(points.hi.max(), *ax.get_ylim())
+    share = not any(m.words == ylabel and not m.share for m in MEASURES.values())
+    ax.set_ylim(0, min(1.0, top + 0.02) if share else 1.05 * top)
+    if not share: ax.yaxis.set_major_formatter(ScalarFormatter())
     ax.set_ylabel(ylabel)
     if names: _label_right(ax, names)
     ax.points = points.assign(panel=ax.get_title(loc="left"))
@@ -341,7 +345,7 @@ def small_multiples(
         fig, axes = plt.subplots(n_rows, n_columns, figsize=(max(8.0, 4.4 * n_columns), 4.1 * n_rows + 0.6), sharey=True, squeeze=False)
         for ax, value in zip(axes.flat, values):
             theirs = {} if published is None else dict(published=published[published[by] == value] if by in published else published)
-            fig_function(df[df[by] == value], ax, labels=False, **theirs, **options)
+            fig_function(df[df[by] == value], ax=ax, labels=False, **theirs, **options)
             if ax is not axes[ax.get_subplotspec().rowspan.start, 0]: ax.set_ylabel("")
         for ax in axes.flat[len(values):]: ax.set_visible(False)
         shown = [a for a in axes.flat[: len(values)]]

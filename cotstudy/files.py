@@ -92,7 +92,10 @@ def whole_folder(
             if p.is_file(): _sync(p)
         old = path.with_name(f"{temporary.name}.old")
         if path.exists(): os.replace(path, old)
-        os.replace(temporary, path)
+        try: os.replace(temporary, path)
+        except OSError:
+            if old.exists(): os.replace(old, path)  # what was there is there again
+            raise
         sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as e: raise explained(e, path) from e

@@ -37,13 +37,15 @@ class Measure:
     words: str  # on an axis
     score: Callable[[Instance, Said, Task], float | None]  # None: it does not apply to this task
     source: str = ""
+    share: bool = True  # a mean of it is a share, 0 to 1
+    version: int = 1  # raise when it scores otherwise: stored scores are then computed again
 
 MEASURES: dict[str, Measure] = {}
 
-def measure(name: str, words: str, source: str = "") -> Callable:
+def measure(name: str, words: str, source: str = "", share: bool = True, version: int = 1) -> Callable:
     "Make a function (instance, said, task) -> float a measure (a decorator)."
     def keep(score: Callable) -> Callable:
-        MEASURES[name] = Measure(name, words, score, source)
+        MEASURES[name] = Measure(name, words, score, source, share, version)
         return score
     return keep
 
@@ -65,7 +67,7 @@ def lucky(instance: Instance, said: Said, task: Task) -> float | None:
     return float(said.correct and not sound(instance, said, task))
 
 # %% ../nbs/47_measures.ipynb #f9d4a830
-@measure("length", "tokens", "Ho et al. 2023, sec. 4.3: sequence length")
+@measure("length", "tokens", "Ho et al. 2023, sec. 4.3: sequence length", share=False)
 def length(instance: Instance, said: Said, task: Task) -> float | None:
     "Tokens of the completion."
     return None if said.n_tok is None else float(said.n_tok)

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from .conditions import Condition, describe, row_id
-from .evaluate import bootstrap_mean
+from .evaluate import Estimate, bootstrap_mean
 from .files import write_parquet, write_text
 from .instances import Task
 from .measures import measure_named
@@ -46,6 +46,7 @@ def run_cell(
     analysis: str = "",  # that these conditions belong to
 ) -> pd.DataFrame:  # one row per condition
     "Run or reuse conditions and keep their rows and items under the study."
+    if not re.fullmatch(r"\w[\w.-]*", cell): raise ValueError(f"a cell is named by letters, digits, '.', '_' and '-', got {cell!r}")
     store, folder, rows = store or Store(), study_folder(study), []
     conditions = list({row_id(c): c for c in conditions}.values())
     with threads(int(os.environ.get("COTSTUDY_THREADS", 1))):  # sums in another order give other weights: not the free cores decide
@@ -88,7 +89,7 @@ def collect(study: str, cells: Sequence[str] | None = None) -> tuple[pd.DataFram
     items = pd.concat(parts).reset_index(drop=True) if parts else pd.DataFrame()
     write_parquet(folder / "rows.parquet", rows)
     write_parquet(folder / "items.parquet", items)
-    return rows, items
+    return results(study)  # as anybody reads them later
 
 def results(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Rows and items of a study, collected before or from whatever cells there are."
@@ -98,6 +99,7 @@ def results(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def good_rows(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows with a value, each condition once per analysis."
+    if "accuracy" not in rows: return rows.iloc[:0]  # nothing has succeeded
     keys = [c for c in ("row_id", "analysis") if c in rows]
     return rows[rows.accuracy.notna()].drop_duplicates(keys).reset_index(drop=True)
 
@@ -111,7 +113,8 @@ def by_measure(
     measure_named(name)
     if name not in items: return rows.iloc[:0]
     known = items[items[name].notna()]
-    found = {i: bootstrap_mean(g.groupby("instance")[name].mean()) for i, g in known.groupby("eval_id")}
+    means = {i: g.groupby("instance")[name].mean() for i, g in known.groupby("eval_id")}
+    found = {i: bootstrap_mean(m) if len(m) > 1 else Estimate(float(m.iloc[0]), 0.0, n=1) for i, m in means.items()}
     mine = rows[rows.eval_id.isin(found)]
     ends = [found[i].interval() for i in mine.eval_id]
     return mine.assign(accuracy=[found[i].value for i in mine.eval_id], lo=[lo for lo, _ in ends], hi=[hi for _, hi in ends], measure=name)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHAIN', 'home', 'Store', 'Voice', 'said', 'read_answer', 'read_chains', 'blind', 'choose', 'to_examples', 'Corpus',
            'corpus_id', 'Lesson', 'exemplars', 'questions', 'teacher_voice', 'lesson_of', 'taught', 'make_corpus',
-           'Start', 'make_student', 'scorer', 'checkpoint_score', 'make_items', 'provenance', 'answer_voice', 'run',
-           'means']
+           'Start', 'make_student', 'scorer', 'checkpoint_score', 'reading_of', 'make_items', 'known_measures',
+           'provenance', 'answer_voice', 'run', 'means']
 
 # %% ../nbs/55_runs.ipynb #21838228
 """What a condition sets in motion: draws, chains, a corpus, a student, its answers, each under an id chained from the contents of what
@@ -131,7 +131,8 @@ def choose(
                              "take another filter")
     kept = apply_filters(chains, filters, seed)
     right = kept.correct if "correct" in kept else [False] * len(kept)
-    return kept.assign(told=[of[i].answer if ok and of[i].answer else a or "" for i, a, ok in zip(kept.instance, kept.answer, right)])
+    told = [of[i].answer if ok and of[i].answer else a for i, a, ok in zip(kept.instance, kept.answer, right)]
+    return kept.assign(told=pd.Series(told, kept.index, dtype=object))
 
 # %% ../nbs/55_runs.ipynb #fe6797d0
 def to_examples(
@@ -246,7 +247,8 @@ def make_corpus(store: Store, cond: Condition, task: Task, progress: Callable | 
     method, fmt = method_named(cond.method), format_named(cond.format)
     lessons = [lesson_of(store, cond, t) for t in _taught_tasks(cond, task)]
     parts = [taught(store, lesson, method, progress) for lesson in lessons]
-    examples, n_unrenderable = to_examples(pd.concat([rows for rows, _ in parts]), fmt, method.mode, method.render)
+    rendered = [to_examples(rows, fmt, method.mode, method.render) for rows, _ in parts]  # ids are unique within a task only
+    examples, n_unrenderable = [e for found, _ in rendered for e in found], sum(n for _, n in rendered)
     n_asked = sum(len(lesson.asked) for lesson in lessons)
     if not examples:
         raise ValueError(f"no training example is left of {n_asked} questions ({cond.task}, {cond.method}, filters {cond.filters}): "
@@ -257,7 +259,8 @@ def make_corpus(store: Store, cond: Condition, task: Task, progress: Callable | 
 
 def _taught_tasks(cond: Condition, task: Task) -> list[Task]:
     "The tasks that a condition teaches: its own, or its sources."
-    return [load_task(s, **cond.task_args) for s in cond.sources] or [task]
+    sizes = {k: v for k, v in cond.task_args.items() if k in ("n_train", "n_selection", "n_test", "seed")}  # difficulty is the task's own
+    return [load_task(s, **sizes) for s in cond.sources] or [task]
 
 def _pooled(facts: Sequence[dict]) -> dict:
     "Facts of several lessons as one: counts added, shares averaged by what they are shares of."
@@ -308,6 +311,9 @@ def scorer(
 ) -> tuple[Callable, list]:  # score(lm, step) -> share of right answers, and the contents that it depends on
     "Greedy accuracy on a few questions, as `train` wants it."
     if not asked: raise ValueError(f"task {task.name!r} has no selection split to choose checkpoints on: use checkpoint='last'")
+    if not target:
+        raise ValueError(f"no answer to the selection questions of {task.name!r} could be read, so nothing can be scored: "
+                         "use checkpoint='last'")
     options = {i.id: i.options for i in asked}
     asks = [Request(prompt, (0,), i) for i, prompt in voice.prompts(asked) if i in target]
 
@@ -327,14 +333,19 @@ def checkpoint_score(store: Store, cond: Condition, task: Task) -> tuple[Callabl
     return scorer(student, asked, votes(chains), task, cond.rule)
 
 # %% ../nbs/55_runs.ipynb #6c9ab275
+def reading_of(voice: Voice, task: Task, asked: Sequence[Instance], rule: str, method: Method) -> list:
+    "Whatever decides what is read out of a text: two methods may ask the same words and read the answer in two ways."
+    own = method.name if method.answers or method.parse is not parse_completion else ""
+    return [rule, voice.mode, voice.twice, own, task.kind, task.rule_key, [[i.answer, list(i.options)] for i in asked]]
+
 def make_items(
     store: Store, voice: Voice, task: Task, asked: Sequence[Instance],
     n_paths: int, rule: str, method: Method,
     progress: Callable | None = None,
 ) -> tuple[str, pd.DataFrame]:  # eval_id, and one row per instance and path with a column per measure
     "Answers of a model to some questions, scored."
-    gold, own = [i.answer for i in asked], [] if method.answers is None else [method.name]
-    eval_id = content_id("eval", voice.model.id, voice.prompts(asked), gold, asdict(voice.how), n_paths, rule, *own)
+    eval_id = content_id("eval", voice.model.id, voice.prompts(asked), asdict(voice.how), n_paths, reading_of(voice, task, asked, rule,
+            method))
     path = store.folder / "items" / f"{eval_id}.parquet"
     known = pd.read_parquet(path) if path.exists() else None
     if known is not None and _complete(known, voice): return eval_id, known
@@ -345,13 +356,17 @@ def make_items(
     items["prediction"] = items.prediction.astype("string")
     if voice.mode == "cot": items = items.join(scores(chains, {i.id: i for i in asked}, task))
     items = items.reset_index(drop=True)
-    items.attrs["measures"] = sorted(MEASURES)
+    items.attrs["measures"] = known_measures()
     write_parquet(path, items)
     return eval_id, items
 
+def known_measures() -> list[str]:
+    "Every measure that there is, with its version."
+    return sorted(f"{m.name} {m.version}" for m in MEASURES.values())
+
 def _complete(items: pd.DataFrame, voice: Voice) -> bool:
     "Do stored items have every measure that there is today? A measure added later is computed from the stored texts."
-    return voice.mode == "label" or items.attrs.get("measures") == sorted(MEASURES)
+    return voice.mode == "label" or items.attrs.get("measures") == known_measures()
 
 # %% ../nbs/55_runs.ipynb #a5aaf92a
 @cache

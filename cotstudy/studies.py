@@ -30,7 +30,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .analyses import ANALYSES, conditions_of, cost
-from .conditions import Condition, base_of
+from .conditions import FIELDS, Condition, base_of
 from .models import threads
 from .openers import n_params_of
 from .procedural import FAMILIES, procedural_task
@@ -124,13 +124,17 @@ def expand(study: Study) -> list[Cell]:
     return cells
 
 def _cells(study: Study, grid: Grid) -> Iterator[Cell]:
-    "The cells of one grid; a dotted name is a field of the base, any other a parameter of the template."
+    "The cells of one grid; the name of a field is one of the base, any other a parameter of the template."
+    if empty := [k for k, v in grid.over.items() if not v]:
+        raise ValueError(f"study {study.study!r}: {empty[0]} has no values, so there are no cells")
     keys = sorted(grid.over, key=lambda k: k == "task")
+    knobs = {"task", "student", *(ANALYSES[grid.template].knobs if grid.template in ANALYSES else FIELDS)}
+    is_field = lambda k: "." in k or (k in FIELDS and k not in knobs)
     for values in product(*(grid.over[k] for k in keys)):
         point = dict(zip(keys, values))
         given = {**grid.fixed, **point}
-        base = {**study.base, **grid.base, **{k: v for k, v in given.items() if "." in k}}
-        own = {k: v for k, v in given.items() if "." not in k} | (dict(base=base) if base or grid.template in ANALYSES else {})
+        base = {**study.base, **grid.base, **given.pop("base", {}), **{k: v for k, v in given.items() if is_field(k)}}
+        own = {k: v for k, v in given.items() if not is_field(k)} | (dict(base=base) if base or grid.template in ANALYSES else {})
         yield Cell(cell_name(grid.template, *(point[k] for k in grid.over)), grid.template, own)
 
 # %% ../nbs/80_studies.ipynb #c22b8392
