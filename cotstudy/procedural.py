@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'COUNTED', 'SPELLINGS', 'LISTED', 'Form', 'TURNS',
            'PLAN', 'LEAD', 'ANSWER', 'VALUE', 'LONGEST', 'PREMISE', 'CLOSING', 'OPS', 'GAIN', 'LOSS', 'SIGN', 'OWNED',
-           'UNIT', 'OP', 'RUN', 'FOLK', 'WHO', 'EVENTS', 'IS', 'STILL', 'AFTER', 'ARITH_WORDS', 'ARITH_FORMS',
-           'THINGS_WORD', 'OPTION', 'SHUFFLE_WORDS', 'SHUFFLE_FORMS', 'MONTH_NAMES', 'ANCHORS', 'SHIFTS', 'MONTH',
-           'DAY', 'DATES_WORDS', 'DATES_FORMS', 'WORD', 'ROW', 'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT', 'GLUE',
-           'FLIP', 'COIN_WORDS', 'COIN_FORMS', 'SCALES', 'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES',
+           'FOLLOWS', 'UNIT', 'OP', 'RUN', 'FOLK', 'WHO', 'EVENTS', 'IS', 'STILL', 'AFTER', 'ARITH_WORDS',
+           'ARITH_FORMS', 'THINGS_WORD', 'OPTION', 'SHUFFLE_WORDS', 'SHUFFLE_FORMS', 'MONTH_NAMES', 'ANCHORS', 'SHIFTS',
+           'MONTH', 'DAY', 'DATES_WORDS', 'DATES_FORMS', 'WORD', 'ROW', 'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT',
+           'GLUE', 'FLIP', 'COIN_WORDS', 'COIN_FORMS', 'SCALES', 'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES',
            'RELATIONS_WORDS', 'RELATIONS_FORMS', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'CREATURE', 'LINK', 'TRAIT',
            'VALUES', 'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS', 'FACTS_FORMS', 'SHARED', 'SAME',
            'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS', 'PART', 'ADJECTIVE', 'TONE', 'JOIN',
@@ -18,19 +18,20 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'COUN
            'either', 'take', 'bare', 'restates', 'Heard', 'parts_of', 'hear', 'ancestors', 'in_a_row', 'compare',
            'check_steps', 'draw_arith', 'who_what', 'step_arith', 'write_arith', 'steps_arith', 'sums_of', 'turned',
            'split_chains', 'owner', 'reached', 'settle_arith', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held',
-           'held_at_start', 'write_shuffle', 'steps_shuffle', 'grouped', 'settle_held', 'read_shuffle', 'fact_shuffle',
-           'move', 'say_date', 'date_steps', 'draw_dates', 'say_dates', 'write_dates', 'shift_of', 'steps_dates',
-           'order_dates', 'one_date', 'read_dates', 'fact_dates', 'draw_letters', 'say_letter', 'write_letters',
-           'steps_letters', 'read_letters', 'fact_letters', 'flipped', 'draw_coin', 'say_coin', 'asked_side',
-           'write_coin', 'steps_coin', 'settle_coin', 'read_coin', 'fact_coin', 'draw_relations', 'say_relation',
-           'write_relations', 'opposite', 'all_relations', 'steps_relations', 'read_relations', 'fact_relations',
-           'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'known_facts', 'steps_facts', 'told',
-           'read_facts', 'fact_facts', 'draw_strategy', 'write_strategy', 'steps_strategy', 'order_strategy',
-           'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment', 'contrast_sentiment',
-           'write_sentiment', 'steps_sentiment', 'known_counts', 'order_sentiment', 'read_sentiment', 'fact_sentiment',
-           'rule', 'draw_entail', 'write_entail', 'rules_of', 'steps_entail', 'read_entail', 'fact_entail', 'draw_sst',
-           'write_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances',
-           'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
+           'held_at_start', 'write_shuffle', 'steps_shuffle', 'by_person', 'grouped', 'settle_held', 'read_shuffle',
+           'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'say_dates', 'write_dates', 'shift_of',
+           'steps_dates', 'order_dates', 'one_date', 'read_dates', 'fact_dates', 'draw_letters', 'say_letter',
+           'write_letters', 'steps_letters', 'read_letters', 'fact_letters', 'flipped', 'draw_coin', 'say_coin',
+           'asked_side', 'write_coin', 'steps_coin', 'settle_coin', 'read_coin', 'fact_coin', 'draw_relations',
+           'say_relation', 'write_relations', 'opposite', 'all_relations', 'steps_relations', 'read_relations',
+           'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'known_facts',
+           'steps_facts', 'told', 'read_facts', 'fact_facts', 'draw_strategy', 'write_strategy', 'steps_strategy',
+           'order_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment',
+           'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'known_counts', 'order_sentiment',
+           'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'rules_of', 'steps_entail',
+           'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst',
+           'titled', 'bucket', 'instances', 'family_named', 'of_templates', 'edited', 'exemplar_instances',
+           'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -132,12 +133,12 @@ def stated_answer(text: str) -> str | None:
     parts = TAIL.findall(text)
     return re.sub(r"[()\"'.]", " ", re.split(r"answer is:?", parts[-1], flags=re.I)[-1].split("\n")[0]).strip() if parts else None
 
-# %% ../nbs/05_procedural.ipynb #e37dde1e
+# %% ../nbs/05_procedural.ipynb #cc2aaaf3
 COUNTED = {w: str(n) for n, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 SPELLINGS = tuple((re.compile(a), b) for a, b in (
     (r"[“”\"`$_]", ""), (r"[’‘]", "'"), (r"(?<=\w)n't\b", " not"), (r"\b(?:did|do|has|have) not(?= \w+)", "does not"), (r"[×·⋅∙✕]", "*"), (r"[−–]", "-"),
     (r"—", ", "), (r"→|=>|⇒|⟶", "->"), (r"\(([a-h])\)", r" option \1 "), (r"\\[()\[\]]|[()\[\]{}]", " "),
-    (r"(?<=\d) ?x ?(?=\d)", " * "), (r"\bone(?= (?:more|plus|minus|times|less|positive|negative|[-+*=]))|(?<=[-+*=] )one\b", "1"),
+    (r"(?<=\d) ?x ?(?=\d)", " * "), (r"\bone(?= (?:more|plus|minus|times|less|positive|negative|[-+*=]))|(?<=[-+*=] )one\b|(?<=plus )one\b|(?<=minus )one\b|(?<=times )one\b|(?<=less )one\b", "1"),
     (r"\b(?:" + "|".join(COUNTED) + r")\b", lambda m: COUNTED[m[0]]), (r"(?<=\d)\.0+\b", ""), (r"(?<=\d) ?([-+*]) ?(?=\d)", r" \1 "),
     (r" ?-> ?", " -> "), (r" ?= ?", " = "), (r"(?<! )\*+|\*+(?! )", ""), (r"[^\S\n]+", " "), (r" ([,:;.])", r"\1"), (r":(?=\S)", ": ")))
 LISTED = re.compile(r"(^|[\n.!?] *)(?:(?:[Ss]tep )?\d{1,2} ?[.):]|[Ss]tep \d{1,2}|[-*•]) +(?=\S)")  # 1. 2) Step 3: -
@@ -153,7 +154,7 @@ def sentences(text: str) -> list[str]:
     parts = re.findall(r"(?:[^.!?\n]|\.(?=\d))+\??", tidy(LISTED.sub(r"\1", text)))
     return [s for p in parts if (s := p.strip(" ,;:"))]
 
-# %% ../nbs/05_procedural.ipynb #e52e0c8e
+# %% ../nbs/05_procedural.ipynb #e708f0e7
 Form = tuple  # (pattern, match -> list of claims)
 
 def low(x):
@@ -173,13 +174,13 @@ def take(sentence: str, forms: tuple[Form, ...]) -> tuple[list[Claim], str]:
         sentence = pattern.sub(lambda m: "|" * len(m[0]), sentence)
     return [c for _, claims in sorted(found, key=lambda f: f[0]) for c in claims], sentence
 
-# %% ../nbs/05_procedural.ipynb #040af5e3
+# %% ../nbs/05_procedural.ipynb #45d003fa
 TURNS = re.compile(r"\b(?:not|never|no|nor|neither|false|wrong|incorrect|untrue|unless|if|whether|may|maybe|perhaps|might|could|should|or|instead|"
                    r"except|twice|thrice|double|half|both|nobody|everybody|everyone|contradicts)\b")
 PLAN = re.compile(r"(?:so |first |now |then |,)*(?:let us|let's|let me|we (?:need|want|have) to|we (?:will|can|must)|i (?:will|need to|must)) (?:now |first )?"
                   r"(?:find|think|look|see|work|go|start|begin|count|follow|track|solve|check|take|join|do|compute|calculate|figure|write|list|"
-                  r"answer|keep|move|read|judge|add|compare)\b(?!.*(?:\d|[=:]| is | are | has | have ))")
-LEAD = re.compile(r"^(?:(?:so|then|first|next|now|and|but|we|know|that|given|the|question|says|it|is|since|because|as|here|also|again) )*")
+                  r"answer|keep|move|read|judge|add|compare)\b(?:.*\b(?:how many|what|which|who|where|when|whether)\b(?!.*(?:\d|[=:]))|(?!.*(?:\d|[=:]| is | are | has | have )))")
+LEAD = re.compile(r"^(?:(?:so|then|first|next|now|and|but|we|know|that|given|the|question|says|it|is|since|because|as|here|also|again|words|are) )*")
 
 def bare(text: str) -> str:
     "The words and signs of a tidy text alone."
@@ -190,10 +191,10 @@ def restates(sentence: str, question: str) -> bool:  # question: bare
     said = bare(sentence)
     return f" {said} " in f" {question} " or f" {LEAD.sub('', said)} " in f" {question} "
 
-# %% ../nbs/05_procedural.ipynb #94c2c459
+# %% ../nbs/05_procedural.ipynb #54d9adc3
 ANSWER = re.compile(r"\b(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final )?answer(?: is| =|:):?")
 VALUE = re.compile(r"^\W*(?:option [a-h]\b|-?\d+\b|(?:[a-z]\b ?)+|\w+)\W*")
-LONGEST = 2000, 50_000  # characters of a sentence and of a text that are read
+LONGEST = 2000, 20_000  # characters of a sentence and of a text that are read
 
 @dataclass(frozen=True)
 class Heard:
@@ -201,9 +202,11 @@ class Heard:
     claims: tuple[tuple[Claim, ...], ...]
     n_unread: int
 
-def parts_of(text: str) -> tuple[list[str], int]:
+def parts_of(instance: Instance, text: str) -> tuple[list[str], int]:
     "The sentences to be read, those around a stated answer included, and how many answers were taken back."
-    body = re.split(r"\n\s*(?:Q|Question):", text)[0][:LONGEST[1]]
+    body = re.split(r"\n *(?:Q|Question):", text[:LONGEST[1]])[0]
+    for again in (instance.question, with_options("", instance.options).strip()):
+        if again: body = re.sub(re.escape(again), ".\n", body, flags=re.I)
     out, answers = [], []
     for s in sentences(body):
         front, *behind = ANSWER.split(s) if "answer" in s else [s]
@@ -214,7 +217,7 @@ def parts_of(text: str) -> tuple[list[str], int]:
 
 def hear(family: Family, instance: Instance, text: str) -> Heard:
     "Read a text sentence by sentence; any text is accepted."
-    parts, n_back = parts_of(text)
+    parts, n_back = parts_of(instance, text)
     question, said, heard = bare(tidy(instance.question)), {}, [(PREMISE[False],)] * n_back
     n_unread = int(len(text) > LONGEST[1])
     for s in parts:
@@ -227,7 +230,7 @@ def hear(family: Family, instance: Instance, text: str) -> Heard:
         heard.append(() if turned and unread else tuple(claims))
     return Heard(tuple(heard), n_unread)
 
-# %% ../nbs/05_procedural.ipynb #ac8f2e5a
+# %% ../nbs/05_procedural.ipynb #01c5e398
 def ancestors(direct: list[set[int]]) -> list[set[int]]:  # direct: for each step, the earlier ones it uses
     "All steps that each step builds on, directly or through others."
     out: list[set[int]] = []
@@ -259,7 +262,7 @@ def compare(stated: list[Claim], true: list[Claim], free: set = frozenset(),
             if about: tried.add(next((a for a in about if not late(a)), about[0]))
     return n_wrong, tuple(i for i in range(len(true)) if i not in done | tried), ordered
 
-# %% ../nbs/05_procedural.ipynb #146bc870
+# %% ../nbs/05_procedural.ipynb #fdc17eb4
 PREMISE = {True: ("premise", True), False: ("premise", False)}
 CLOSING = ("end", "total", "verdict", "option")  # claims that may stand for an answer that is not stated
 
@@ -342,9 +345,11 @@ def steps_arith(instance: Instance) -> tuple[list[Claim], set]:
 # %% ../nbs/05_procedural.ipynb #5204c749
 SIGN = dict(plus="+", minus="-", times="*", less="-") | {"and": "+", "added to": "+", "multiplied by": "*", "take away": "-"}
 OWNED = either((*ITEMS, *(i[:-1] for i in ITEMS)))
-UNIT = rf"(?: (?:more|days?|{OWNED})\b)*"
+FOLLOWS = (r"(?=$|[^ a-z0-9.]|\.(?!\d)| (?:left|now|remain|remaining|in|and|so|after|at|then|next|but|because|since|as|to|altogether|total|of them|which|when|is|are|he|she|it|"
+           r"still)\b| (?:[-+*=|]|->))")  # not an unknown thing: 5 dogs
+UNIT = rf"(?: (?:more|days?|bags?|{OWNED})\b)*"
 OP = rf"(?:[-+*]|{either(SIGN)})"
-RUN = re.compile(rf"(?<![\d.])(-?\d{{1,9}}){UNIT}((?: {OP} \d{{1,9}}{UNIT})+),? (?:=|is|are|makes?|leaves?|gives?|equals?|is equal to) (-?\d{{1,9}})(?!\.?\d){UNIT}")
+RUN = re.compile(rf"(?<![\d.])(-?\d{{1,9}}){UNIT}((?: {OP} \d{{1,9}}{UNIT})+),? (?:=|is|are|makes?|leaves?|gives?|equals?|is equal to) (-?\d{{1,9}}){UNIT}{FOLLOWS}")
 
 def sums_of(m: re.Match) -> list[Claim]:
     "A run of operations as steps, one after the other; the stated value belongs to the last."
@@ -356,10 +361,11 @@ def sums_of(m: re.Match) -> list[Claim]:
         x = c
     return out
 
-def turned(claim: Claim, true: list[Claim]) -> Claim:
+def turned(claim: Claim, true: list[Claim], now: int | None = None) -> Claim:  # now: the total before it
     "The same sum with its operands the other way round, where that is the step meant."
     (op, b), (a, c) = claim
     other, keys = ((op, a), (b, c)), {k for k, _ in true}
+    if op != "-" and a != now and b == now and (op, a) in keys: return other
     if op == "-" or claim in true: return claim
     return other if other in true or ((op, b) not in keys and (op, a) in keys) else claim
 
@@ -367,7 +373,7 @@ def split_chains(sentence: str) -> str:
     "3 + 2 = 5 - 1 = 4 as two sums: 3 + 2 = 5, 5 - 1 = 4."
     return re.sub(r"= (-?\d{1,9})(?= [-+*] \d{1,9} =)", r"= \1, \1", sentence)
 
-# %% ../nbs/05_procedural.ipynb #56014f8f
+# %% ../nbs/05_procedural.ipynb #18f11de5
 FOLK = either(NAMES)
 WHO = rf"(?:\b({FOLK})(?:'s (?:total|number))?|\b(?:she|he|they|it|we|there|that|this|which|now|total|result|number of (?:{OWNED})))"
 EVENTS = dict(buys="+", finds="+", gets="+", bought="+", found="+", got="+", loses="-", gives="-", sells="-", lost="-", gave="-", sold="-")
@@ -385,12 +391,12 @@ ARITH_FORMS = tuple((re.compile(p), make) for p, make in (
      lambda m: [*owner(m), ("event", (EVENTS[m[2]], int(m[3])))]),
     (rf"(?:{WHO} )(?:{IS} (\d{{1,9}}){UNIT} (?:at first|at the start|to start(?: with)?|to begin with|initially)"
      rf"|(?:starts?|started|begins?|began)(?: out)? with (\d{{1,9}}){UNIT})", lambda m: [*owner(m), ("first", int(m[2] or m[3]))]),
-    (rf"{WHO}{STILL} {IS}{STILL} (-?\d{{1,9}})(?!\.?\d){UNIT}{AFTER}", lambda m: [*owner(m), ("has", int(m[2]))]),
+    (rf"{WHO}{STILL} {IS}{STILL} (-?\d{{1,9}}){UNIT}{AFTER}{FOLLOWS}", lambda m: [*owner(m), ("has", int(m[2]))]),
     (rf"(?<![\d.]|\|)\b(\d{{1,9}}){UNIT} (?:(?:are|is|remain|remains)\b ?)?(?:left|remaining|now|in total|remain)\b|^(?:so|then|now|thus|makes|leaves|,| )*(-?\d{{1,9}}){UNIT}$",
      lambda m: [("has", int(m[1] or m[2]))]),
     (rf"{WHO}{STILL} {IS}{STILL}(?=,? ?\|)", owner)))
 
-# %% ../nbs/05_procedural.ipynb #78b981d5
+# %% ../nbs/05_procedural.ipynb #1b0f7183
 def reached(instance: Instance, n: int, said: dict) -> list[Claim]:
     "What a stated total claims: the result of an open event, or a premise."
     a, op, _, _ = instance.trace[0]
@@ -409,8 +415,9 @@ def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     (kind, value), (a, op, b, _) = claim, instance.trace[0]
     if isinstance(kind, tuple):
         said.pop("open", None)
+        now = said.get("total", None if op == "*" else a)
         said["total"], said["n"] = value[1], said.get("n", 0) + 1
-        return [turned(claim, [((o, y), (x, z)) for x, o, y, z in instance.trace])]
+        return [turned(claim, [((o, y), (x, z)) for x, o, y, z in instance.trace], now)]
     if kind == "has": return reached(instance, value, said)
     if kind == "first": return [PREMISE[op != "*" and value == a]]
     if kind == "bags":
@@ -422,7 +429,7 @@ def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
         said["open"] = (value,) if again else (*before, value)
     return [claim]
 
-# %% ../nbs/05_procedural.ipynb #9deb2bd7
+# %% ../nbs/05_procedural.ipynb #c8e2536a
 def read_arith(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Sums, totals, events, owners and things of one sentence."
     claims, rest = take(split_chains(sentence), ARITH_FORMS)
@@ -492,20 +499,37 @@ SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({FOLK})(?: now| then| still| ends up| is left)?(?::| =| has| holds| gets| with| receives)(?: now)?(?: the| a)? ({THINGS_WORD})\b"
      rf"|\b({FOLK}) (?:the )?({THINGS_WORD})\b", lambda m: [("holds", (m[1] or m[3], m[2] or m[4]))]),
     (rf"\b({FOLK}) and ({FOLK}) (?:then |now |next )?(?:swap|trade|exchange)(?: places| things| items| what they have)?\b",
-     lambda m: [("swap", frozenset((m[1], m[2])))]), OPTION))
+     lambda m: [("swap", frozenset((m[1], m[2])))] + [("then", "")]), (r"->|\b(?:so|and) now\b|\b(?:swap|trade|exchange):", lambda m: [("then", "")]), OPTION))
 
-def grouped(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
-    "Statements about who holds what, cut where somebody is named again: before, after, ..."
+def by_person(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
+    "Statements about who holds what, cut where somebody is named again."
     out: list[dict[str, str]] = []
     for person, thing in pairs:
         if not out or person in out[-1]: out.append({})
         out[-1][person] = thing
     return out
 
-def settle_held(group: dict[str, str], first: bool, said: dict) -> list[Claim]:  # first: more groups follow, this one is a premise
-    "Premises where things are as they were; otherwise the result of a swap."
-    held = said["held"]
-    if first or all(held.get(p) == t for p, t in group.items()): return [PREMISE[held.get(p) == t] for p, t in group.items()]
+def grouped(claims: list[Claim]) -> list[dict[str, str]]:
+    "Who holds what before, after, before, after, ...: cut at signs of a swap, and where somebody is named again."
+    runs: list[list[tuple[str, str]]] = [[]]
+    for kind, value in claims:
+        if kind == "then": runs.append([])
+        elif kind == "holds": runs[-1].append(value)
+    out = by_person(runs[0])
+    for k, run in enumerate(runs[1:], 1):
+        n = len(out[-1]) if out else len(run)
+        if k < len(runs) - 1: n = len(run) // 2
+        out += by_person(run[:n]) + by_person(run[n:])
+    return out
+
+def settle_held(instance: Instance, group: dict[str, str], first: bool, said: dict) -> list[Claim]:  # first: more follow, a premise
+    "Premises where things are as they were; the end, when one person is named; otherwise the result of a swap."
+    held, ((people, who), *rest) = said["held"], low(instance.trace)
+    fits = [PREMISE[held.get(p) == t] for p, t in group.items()]
+    if len(group) == 1:
+        ends = who in group and (said.get("n", 0) >= len(rest) or fits != [PREMISE[True]])
+        return fits + [("end", pair) for pair in group.items() if ends]
+    if first or all(holds for _, holds in fits): return fits
     new = held | group
     pair = frozenset(group) if len(group) == 2 else frozenset(p for p in new if held.get(p) != new[p])
     said["held"], said["n"] = new, said.get("n", 0) + 1
@@ -513,16 +537,10 @@ def settle_held(group: dict[str, str], first: bool, said: dict) -> list[Claim]: 
 
 def read_shuffle(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Swaps, and who holds what before and after them."
-    (_, who), *rest = low(instance.trace)
     said.setdefault("held", {p.lower(): t.lower() for p, t in held_at_start(instance).items()})
     claims, left = take(sentence, SHUFFLE_FORMS)
-    groups, out = grouped([v for k, v in claims if k == "holds"]), [c for c in claims if c[0] != "holds"]
-    if len(groups) == 1 and len(groups[0]) == 1:
-        (pair,) = groups[0].items()
-        holds = said["held"].get(pair[0]) == pair[1]
-        ends = pair[0] == who and (said.get("n", 0) >= len(rest) or not holds)
-        return [*out, PREMISE[holds], *([("end", pair)] if ends else [])], left
-    for k, group in enumerate(groups): out += settle_held(group, k == 0 and len(groups) > 1, said)
+    groups, out = grouped(claims), [c for c in claims if c[0] not in ("holds", "then")]
+    for k, group in enumerate(groups): out += settle_held(instance, group, k == 0 and len(groups) > 1, said)
     return out, left
 
 def fact_shuffle(rng: Random) -> str:
@@ -681,7 +699,7 @@ def steps_letters(instance: Instance) -> tuple[list[Claim], set]:
 
 WORD = either(WORDS)
 ROW = r"((?:[a-z]\b(?:,? and |, | - |-| )?){2,}(?![a-z])|[a-z]$)"
-LETTERS_WORDS = re.compile(rf"\d|\b(?:{WORD}|letters? of)\b")
+LETTERS_WORDS = re.compile(rf"\d|\b(?:(?:{WORD})s?|letters? of)\b")
 LETTERS_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"(?:\bthe )?\b(?:last|final) letter (?:of|in) (?:the word )?({WORD}) ?(?:is|=|->|:) (?:the letter |an? )?([a-z])\b", lambda m: [(m[1], m[2])]),
     (rf"\b({WORD})(?:'s last letter)?(?: ends| finishes)?(?: in| with| is| =| gives| ->|:) (?:the letter |an? )?([a-z])\b", lambda m: [(m[1], m[2])]),
@@ -751,7 +769,7 @@ COIN_FORMS = tuple((re.compile(p), make) for p, make in (
      rf"|^(?:so|now|then|still|,| )*(not )?{SIDE}(?: up)?(?: now)?$", lambda m: [("side", flipped(m[2] or m[4]) if m[1] or m[3] else m[2] or m[4])]),
     (r"(?:^|\bso |, |: )(yes|no)(?=$|,)", lambda m: [("verdict", m[1])])))
 
-# %% ../nbs/05_procedural.ipynb #5016fc06
+# %% ../nbs/05_procedural.ipynb #e5da1f33
 def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     "One thing read in a coin chain, compared with the side that was up before."
     (kind, value), start, open_ = claim, re.search("heads|tails", instance.question)[0], said.get("open")
@@ -1205,7 +1223,7 @@ SST_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b((?:hardly|never|not) )?({ADJECTIVE})(?: is| means| sounds|:| =| ->|, so|, which is)(?: also)? {TONE}\b", lambda m: [((m[1] or "") + m[2], m[3])]),
     (rf"\b(?:both|all)(?: of them)?(?: are| is)? {TONE}|\b(?:the )?(?:whole|phrase|movie|drama|show|review|tale|story|it|overall)(?: is| sounds|:|,)+ ?{TONE}"
      rf"|^(?:so|then|,| )*{TONE}$", lambda m: [("end", m[1] or m[2] or m[3])]),
-    (rf"\b((?:hardly|never|not) )?({ADJECTIVE})\b", lambda m: [("said", (m[1] or "") + m[2])])))
+    (rf"\b((?:hardly|never|not) )?({ADJECTIVE})\b(?! (?:is|means|sounds)\b)", lambda m: [("said", (m[1] or "") + m[2])])))
 
 def read_sst(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Judged words and their tone."
