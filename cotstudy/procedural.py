@@ -27,11 +27,10 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'COUN
            'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'known_facts',
            'steps_facts', 'told', 'read_facts', 'fact_facts', 'draw_strategy', 'write_strategy', 'steps_strategy',
            'order_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment',
-           'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'known_counts', 'order_sentiment',
-           'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'rules_of', 'steps_entail',
-           'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst',
-           'titled', 'bucket', 'instances', 'family_named', 'of_templates', 'edited', 'exemplar_instances',
-           'procedural_task']
+           'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'order_sentiment', 'read_sentiment',
+           'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'rules_of', 'steps_entail', 'read_entail',
+           'fact_entail', 'draw_sst', 'write_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket',
+           'instances', 'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -133,12 +132,14 @@ def stated_answer(text: str) -> str | None:
     parts = TAIL.findall(text)
     return re.sub(r"[()\"'.]", " ", re.split(r"answer is:?", parts[-1], flags=re.I)[-1].split("\n")[0]).strip() if parts else None
 
-# %% ../nbs/05_procedural.ipynb #cc2aaaf3
+# %% ../nbs/05_procedural.ipynb #4d109586
 COUNTED = {w: str(n) for n, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 SPELLINGS = tuple((re.compile(a), b) for a, b in (
-    (r"[“”\"`$_]", ""), (r"[’‘]", "'"), (r"(?<=\w)n't\b", " not"), (r"\b(?:did|do|has|have) not(?= \w+)", "does not"), (r"[×·⋅∙✕]", "*"), (r"[−–]", "-"),
-    (r"—", ", "), (r"→|=>|⇒|⟶", "->"), (r"\(([a-h])\)", r" option \1 "), (r"\\[()\[\]]|[()\[\]{}]", " "),
-    (r"(?<=\d) ?x ?(?=\d)", " * "), (r"\bone(?= (?:more|plus|minus|times|less|positive|negative|[-+*=]))|(?<=[-+*=] )one\b|(?<=plus )one\b|(?<=minus )one\b|(?<=times )one\b|(?<=less )one\b", "1"),
+    (r"[“”\"`$_]", ""), (r"[’‘]", "'"), (r"(?<=\w)n't\b", " not"), (r"\b(?:did|do|has|have) not(?= \w+)", "does not"),
+    (r"[×·⋅∙✕]", "*"), (r"[−–]", "-"), (r"—", ", "), (r"→|=>|⇒|⟶", "->"),
+    (r"\(([a-h])\)", r" option \1 "), (r"\\[()\[\]]|[()\[\]{}]", " "),
+    (r"(?<=\d) ?x ?(?=\d)", " * "), (r"\bone(?= (?:more|plus|minus|times|less|positive|negative|[-+*=]))|(?<=[-+*=] )one\b"
+                                     r"|(?<=plus )one\b|(?<=minus )one\b|(?<=times )one\b|(?<=less )one\b", "1"),
     (r"\b(?:" + "|".join(COUNTED) + r")\b", lambda m: COUNTED[m[0]]), (r"(?<=\d)\.0+\b", ""), (r"(?<=\d) ?([-+*]) ?(?=\d)", r" \1 "),
     (r" ?-> ?", " -> "), (r" ?= ?", " = "), (r"(?<! )\*+|\*+(?! )", ""), (r"[^\S\n]+", " "), (r" ([,:;.])", r"\1"), (r":(?=\S)", ": ")))
 LISTED = re.compile(r"(^|[\n.!?] *)(?:(?:[Ss]tep )?\d{1,2} ?[.):]|[Ss]tep \d{1,2}|[-*•]) +(?=\S)")  # 1. 2) Step 3: -
@@ -154,7 +155,7 @@ def sentences(text: str) -> list[str]:
     parts = re.findall(r"(?:[^.!?\n]|\.(?=\d))+\??", tidy(LISTED.sub(r"\1", text)))
     return [s for p in parts if (s := p.strip(" ,;:"))]
 
-# %% ../nbs/05_procedural.ipynb #e708f0e7
+# %% ../nbs/05_procedural.ipynb #03004af9
 Form = tuple  # (pattern, match -> list of claims)
 
 def low(x):
@@ -174,13 +175,18 @@ def take(sentence: str, forms: tuple[Form, ...]) -> tuple[list[Claim], str]:
         sentence = pattern.sub(lambda m: "|" * len(m[0]), sentence)
     return [c for _, claims in sorted(found, key=lambda f: f[0]) for c in claims], sentence
 
-# %% ../nbs/05_procedural.ipynb #45d003fa
-TURNS = re.compile(r"\b(?:not|never|no|nor|neither|false|wrong|incorrect|untrue|unless|if|whether|may|maybe|perhaps|might|could|should|or|instead|"
+# %% ../nbs/05_procedural.ipynb #301a1e91
+TURNS = re.compile(r"\b(?:not|never|no|nor|neither|false|wrong|incorrect|untrue|unless|if|whether|may|maybe|perhaps|might|could|should|or"
+                   r"|instead|"
                    r"except|twice|thrice|double|half|both|nobody|everybody|everyone|contradicts)\b")
-PLAN = re.compile(r"(?:so |first |now |then |,)*(?:let us|let's|let me|we (?:need|want|have) to|we (?:will|can|must)|i (?:will|need to|must)) (?:now |first )?"
-                  r"(?:find|think|look|see|work|go|start|begin|count|follow|track|solve|check|take|join|do|compute|calculate|figure|write|list|"
-                  r"answer|keep|move|read|judge|add|compare)\b(?:.*\b(?:how many|what|which|who|where|when|whether)\b(?!.*(?:\d|[=:]))|(?!.*(?:\d|[=:]| is | are | has | have )))")
-LEAD = re.compile(r"^(?:(?:so|then|first|next|now|and|but|we|know|that|given|the|question|says|it|is|since|because|as|here|also|again|words|are) )*")
+PLAN = re.compile(r"(?:so |first |now |then |,)*(?:let us|let's|let me|we (?:need|want|have) to|we (?:will|can|must)|i (?:will|need to"
+                  r"|must)) (?:now |first )?"
+                  r"(?:find|think|look|see|work|go|start|begin|count|follow|track|solve|check|take|join|do|compute|calculate|figure|write"
+                  r"|list|"
+                  r"answer|keep|move|read|judge|add|compare)\b(?:.*\b(?:how many|what|which|who|where|when|whether)\b(?!.*(?:\d|[=:]))"
+                  r"|(?!.*(?:\d|[=:]| is | are | has | have )))")
+LEAD = re.compile(r"^(?:(?:so|then|first|next|now|and|but|we|know|that|given|the|question|says|it|is|since|because|as|here|also|again"
+                  r"|words|are) )*")
 
 def bare(text: str) -> str:
     "The words and signs of a tidy text alone."
@@ -191,7 +197,7 @@ def restates(sentence: str, question: str) -> bool:  # question: bare
     said = bare(sentence)
     return f" {said} " in f" {question} " or f" {LEAD.sub('', said)} " in f" {question} "
 
-# %% ../nbs/05_procedural.ipynb #54d9adc3
+# %% ../nbs/05_procedural.ipynb #dfc1f01b
 ANSWER = re.compile(r"\b(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final )?answer(?: is| =|:):?")
 VALUE = re.compile(r"^\W*(?:option [a-h]\b|-?\d+\b|(?:[a-z]\b ?)+|\w+)\W*")
 LONGEST = 2000, 20_000  # characters of a sentence and of a text that are read
@@ -230,7 +236,7 @@ def hear(family: Family, instance: Instance, text: str) -> Heard:
         heard.append(() if turned and unread else tuple(claims))
     return Heard(tuple(heard), n_unread)
 
-# %% ../nbs/05_procedural.ipynb #01c5e398
+# %% ../nbs/05_procedural.ipynb #10fa8937
 def ancestors(direct: list[set[int]]) -> list[set[int]]:  # direct: for each step, the earlier ones it uses
     "All steps that each step builds on, directly or through others."
     out: list[set[int]] = []
@@ -262,7 +268,7 @@ def compare(stated: list[Claim], true: list[Claim], free: set = frozenset(),
             if about: tried.add(next((a for a in about if not late(a)), about[0]))
     return n_wrong, tuple(i for i in range(len(true)) if i not in done | tried), ordered
 
-# %% ../nbs/05_procedural.ipynb #fdc17eb4
+# %% ../nbs/05_procedural.ipynb #beb8d3e5
 PREMISE = {True: ("premise", True), False: ("premise", False)}
 CLOSING = ("end", "total", "verdict", "option")  # claims that may stand for an answer that is not stated
 
@@ -345,11 +351,13 @@ def steps_arith(instance: Instance) -> tuple[list[Claim], set]:
 # %% ../nbs/05_procedural.ipynb #5204c749
 SIGN = dict(plus="+", minus="-", times="*", less="-") | {"and": "+", "added to": "+", "multiplied by": "*", "take away": "-"}
 OWNED = either((*ITEMS, *(i[:-1] for i in ITEMS)))
-FOLLOWS = (r"(?=$|[^ a-z0-9.]|\.(?!\d)| (?:left|now|remain|remaining|in|and|so|after|at|then|next|but|because|since|as|to|altogether|total|of them|which|when|is|are|he|she|it|"
+FOLLOWS = (r"(?=$|[^ a-z0-9.]|\.(?!\d)| (?:left|now|remain|remaining|in|and|so|after|at|then|next|but|because|since|as|to|altogether"
+           r"|total|of them|which|when|is|are|he|she|it|"
            r"still)\b| (?:[-+*=|]|->))")  # not an unknown thing: 5 dogs
 UNIT = rf"(?: (?:more|days?|bags?|{OWNED})\b)*"
 OP = rf"(?:[-+*]|{either(SIGN)})"
-RUN = re.compile(rf"(?<![\d.])(-?\d{{1,9}}){UNIT}((?: {OP} \d{{1,9}}{UNIT})+),? (?:=|is|are|makes?|leaves?|gives?|equals?|is equal to) (-?\d{{1,9}}){UNIT}{FOLLOWS}")
+RUN = re.compile(rf"(?<![\d.])(-?\d{{1,9}}){UNIT}((?: {OP} \d{{1,9}}{UNIT})+),? (?:=|is|are|makes?|leaves?|gives?|equals?"
+                 rf"|is equal to) (-?\d{{1,9}}){UNIT}{FOLLOWS}")
 
 def sums_of(m: re.Match) -> list[Claim]:
     "A run of operations as steps, one after the other; the stated value belongs to the last."
@@ -373,7 +381,7 @@ def split_chains(sentence: str) -> str:
     "3 + 2 = 5 - 1 = 4 as two sums: 3 + 2 = 5, 5 - 1 = 4."
     return re.sub(r"= (-?\d{1,9})(?= [-+*] \d{1,9} =)", r"= \1, \1", sentence)
 
-# %% ../nbs/05_procedural.ipynb #18f11de5
+# %% ../nbs/05_procedural.ipynb #c3c52d31
 FOLK = either(NAMES)
 WHO = rf"(?:\b({FOLK})(?:'s (?:total|number))?|\b(?:she|he|they|it|we|there|that|this|which|now|total|result|number of (?:{OWNED})))"
 EVENTS = dict(buys="+", finds="+", gets="+", bought="+", found="+", got="+", loses="-", gives="-", sells="-", lost="-", gave="-", sold="-")
@@ -392,11 +400,12 @@ ARITH_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"(?:{WHO} )(?:{IS} (\d{{1,9}}){UNIT} (?:at first|at the start|to start(?: with)?|to begin with|initially)"
      rf"|(?:starts?|started|begins?|began)(?: out)? with (\d{{1,9}}){UNIT})", lambda m: [*owner(m), ("first", int(m[2] or m[3]))]),
     (rf"{WHO}{STILL} {IS}{STILL} (-?\d{{1,9}}){UNIT}{AFTER}{FOLLOWS}", lambda m: [*owner(m), ("has", int(m[2]))]),
-    (rf"(?<![\d.]|\|)\b(\d{{1,9}}){UNIT} (?:(?:are|is|remain|remains)\b ?)?(?:left|remaining|now|in total|remain)\b|^(?:so|then|now|thus|makes|leaves|,| )*(-?\d{{1,9}}){UNIT}$",
+    (rf"(?<![\d.]|\|)\b(\d{{1,9}}){UNIT} (?:(?:are|is|remain|remains)\b ?)?(?:left|remaining|now|in total|remain)\b|^(?:so|then|now|thus"
+     rf"|makes|leaves|,| )*(-?\d{{1,9}}){UNIT}$",
      lambda m: [("has", int(m[1] or m[2]))]),
     (rf"{WHO}{STILL} {IS}{STILL}(?=,? ?\|)", owner)))
 
-# %% ../nbs/05_procedural.ipynb #1b0f7183
+# %% ../nbs/05_procedural.ipynb #614dddd5
 def reached(instance: Instance, n: int, said: dict) -> list[Claim]:
     "What a stated total claims: the result of an open event, or a premise."
     a, op, _, _ = instance.trace[0]
@@ -429,7 +438,7 @@ def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
         said["open"] = (value,) if again else (*before, value)
     return [claim]
 
-# %% ../nbs/05_procedural.ipynb #c8e2536a
+# %% ../nbs/05_procedural.ipynb #76c473b1
 def read_arith(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Sums, totals, events, owners and things of one sentence."
     claims, rest = take(split_chains(sentence), ARITH_FORMS)
@@ -499,8 +508,10 @@ SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({FOLK})(?: now| then| still| ends up| is left)?(?::| =| has| holds| gets| with| receives)(?: now)?(?: the| a)? ({THINGS_WORD})\b"
      rf"|\b({FOLK}) (?:the )?({THINGS_WORD})\b", lambda m: [("holds", (m[1] or m[3], m[2] or m[4]))]),
     (rf"\b({FOLK}) and ({FOLK}) (?:then |now |next )?(?:swap|trade|exchange)(?: places| things| items| what they have)?\b",
-     lambda m: [("swap", frozenset((m[1], m[2])))] + [("then", "")]), (r"->|\b(?:so|and) now\b|\b(?:swap|trade|exchange):", lambda m: [("then", "")]), OPTION))
+     lambda m: [("swap", frozenset((m[1], m[2])))] + [("then", "")]), (r"->|\b(?:so|and) now\b|\b(?:swap|trade|exchange):",
+      lambda m: [("then", "")]), OPTION))
 
+# %% ../nbs/05_procedural.ipynb #98b05668
 def by_person(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
     "Statements about who holds what, cut where somebody is named again."
     out: list[dict[str, str]] = []
@@ -522,6 +533,7 @@ def grouped(claims: list[Claim]) -> list[dict[str, str]]:
         out += by_person(run[:n]) + by_person(run[n:])
     return out
 
+# %% ../nbs/05_procedural.ipynb #475930a1
 def settle_held(instance: Instance, group: dict[str, str], first: bool, said: dict) -> list[Claim]:  # first: more follow, a premise
     "Premises where things are as they were; the end, when one person is named; otherwise the result of a swap."
     held, ((people, who), *rest) = said["held"], low(instance.trace)
@@ -613,6 +625,7 @@ def write_dates(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 3)
     return " ".join(say_dates(next(style), k, v) for k, v in instance.trace)
 
+# %% ../nbs/05_procedural.ipynb #27a60c61
 def shift_of(text: str) -> int | None:
     "The days of '5 days later', 'a week ago'."
     m = re.search(r"\b(a|\d{1,3}) (day|week)s? (later|ago|after|before|earlier|from)", text)
@@ -636,20 +649,24 @@ def order_dates(instance: Instance) -> list[set[int]]:
         out.append(set() if true[i][0] == "month" else {*before, *([i - 1] if i and true[i - 1][0] == "month" else [])})
     return out
 
+# %% ../nbs/05_procedural.ipynb #cb5568b4
 MONTH = either(MONTH_NAMES)
 DAY = rf"(\d{{1,2}} (?:{MONTH}))\b"
 DATES_WORDS = re.compile(rf"\d|\b(?:{MONTH.replace('may|', '').replace('|may', '')}|today|yesterday|tomorrow|weeks?|option [a-h])\b")
 DATES_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({MONTH}) (?:has|had|is|=)(?: only)? (\d{{1,4}}) days(?: long)?\b", lambda m: [("month", (m[1], int(m[2])))]),
     (rf"(?:\bthere are )?\b(\d{{1,4}}) days in ({MONTH})\b", lambda m: [("month", (m[2], int(m[1])))]),
-    (r"\b(a|\d{1,3}) weeks? (?:is|are|=|means?|has|have) (\d{1,4}) days\b", lambda m: [PREMISE[7 * (1 if m[1] == "a" else int(m[1])) == int(m[2])]]),
+    (r"\b(a|\d{1,3}) weeks? (?:is|are|=|means?|has|have) (\d{1,4}) days\b",
+     lambda m: [PREMISE[7 * (1 if m[1] == "a" else int(m[1])) == int(m[2])]]),
     (r"\b(?:a|\d{1,3}) (?:day|week)s? (?:later|ago|after|before|earlier|from (?:now|today))\b", lambda m: [("shift", shift_of(m[0]))]),
     (RUN.pattern, sums_of),
     (rf"\b(today|yesterday|tomorrow)(?:'s date)? (?:is|was|will be|=) (?:the )?{DAY}", lambda m: [(m[1], m[2])]),
     (rf"\bit is {DAY} today\b", lambda m: [("today", m[1])]),
-    (rf"(?:\b(?:date|that|this|it|which|we)(?: asked for)? (?:is|gives|get|was|=)|\b(?:gives|get|so|then|on|thus|date:)|->|^),? ?(?:the )?{DAY}",
+    (rf"(?:\b(?:date|that|this|it|which|we)(?: asked for)? (?:is|gives|get|was|=)|\b(?:gives|get|so|then|on|thus|date:)|->"
+     rf"|^),? ?(?:the )?{DAY}",
      lambda m: [("date", m[1])]), OPTION))
 
+# %% ../nbs/05_procedural.ipynb #0fd120a3
 def one_date(sentence: str) -> str:
     "March 19th and the 19th of March as 19 march."
     out = re.sub(rf"\b(?:the )?(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({MONTH})\b", r"\1 \2", sentence)
@@ -701,8 +718,10 @@ WORD = either(WORDS)
 ROW = r"((?:[a-z]\b(?:,? and |, | - |-| )?){2,}(?![a-z])|[a-z]$)"
 LETTERS_WORDS = re.compile(rf"\d|\b(?:(?:{WORD})s?|letters? of)\b")
 LETTERS_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"(?:\bthe )?\b(?:last|final) letter (?:of|in) (?:the word )?({WORD}) ?(?:is|=|->|:) (?:the letter |an? )?([a-z])\b", lambda m: [(m[1], m[2])]),
-    (rf"\b({WORD})(?:'s last letter)?(?: ends| finishes)?(?: in| with| is| =| gives| ->|:) (?:the letter |an? )?([a-z])\b", lambda m: [(m[1], m[2])]),
+    (rf"(?:\bthe )?\b(?:last|final) letter (?:of|in) (?:the word )?({WORD}) ?(?:is|=|->|:) (?:the letter |an? )?([a-z])\b",
+     lambda m: [(m[1], m[2])]),
+    (rf"\b({WORD})(?:'s last letter)?(?: ends| finishes)?(?: in| with| is| =| gives| ->|:) (?:the letter |an? )?([a-z])\b",
+     lambda m: [(m[1], m[2])]),
     (rf"\b(?:joined|together|gives?|get|makes?|result)(?: (?:them|it|the letters|is|gives|makes|we get|together|=))*:? {ROW}",
      lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))]),
     (r"\b(?:joined|together|gives|get|makes)(?: them)?(?: gives| makes)?:? ([a-z]{2,12})$", lambda m: [("join", " ".join(m[1]))]),
@@ -751,25 +770,31 @@ def steps_coin(instance: Instance) -> tuple[list[Claim], set]:
     return low([(p, s) for p, _, s in instance.trace] + [("end", end)]), low(free)
 
 SIDE, IT = r"(heads|tails)", r"(?:it|the coin|that|this|which|the side)"
-GLUE = r"(?:[,:;=]|->|\b(?:so|and|then|now|it|the|coin|is|was|becomes|turns|lands|shows|which|makes|means|that|to|on|stays|remains|still|up)\b| )*"
-FLIP = rf"\b({FOLK}) (does not (?:flip|turn)|flips|flipped|turns|turned|leaves|keeps)(?: (?:it|the coin|over|alone|as it is))*(?: from {SIDE})?"
+GLUE = (r"(?:[,:;=]|->|\b(?:so|and|then|now|it|the|coin|is|was|becomes|turns|lands|shows|which|makes|means|that|to|on|stays|remains|still"
+        r"|up)\b| )*")
+FLIP = (rf"\b({FOLK}) (does not (?:flip|turn)|flips|flipped|turns|turned|leaves|keeps)(?: (?:it|the coin|over|alone"
+        rf"|as it is))*(?: from {SIDE})?")
 COIN_WORDS = re.compile(rf"\d|\b(?:{FOLK}|heads|tails|coin|flip(?:s|ped)?)\b")
 COIN_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"\b(?:asked(?: for)?|question) (?:is|was|asks)?(?: about| for| if| whether)*(?: {IT})?(?: is| was)? ?{SIDE}(?: up)?", lambda m: [("asked", m[1])]),
+    (rf"\b(?:asked(?: for)?|question) (?:is|was|asks)?(?: about| for| if| whether)*(?: {IT})?(?: is| was)? ?{SIDE}(?: up)?",
+     lambda m: [("asked", m[1])]),
     (r"\b(is not|does not match|is|matches) (?:the same as )?(?:what (?:was|is) asked(?: for)?|the side asked(?: for)?)",
      lambda m: [("match", "not" not in m[1])]),
     (rf"{FLIP}{GLUE}(?:{SIDE} (?:becomes|turns (?:in)?to|->|to) (?:the )?)?(\bnot )?{SIDE}\b(?: up)?",
      lambda m: [("flip", (m[1], "not" not in m[2] and m[2] not in ("leaves", "keeps"), m[3] or m[4], flipped(m[6]) if m[5] else m[6]))]),
     (FLIP, lambda m: [("flip", (m[1], "not" not in m[2] and m[2] not in ("leaves", "keeps"), m[3], None))]),
-    (rf"(?:{IT} )?\b(?:starts?|started|begins|began|was|is)(?: at| as| with| on)? {SIDE}(?: up)?,? (?:at first|at the start|initially|first|in the beginning)\b"
+    (rf"(?:{IT} )?\b(?:starts?|started|begins|began|was|is)(?: at| as| with| on)? {SIDE}(?: up)?,? (?:at first|at the start|initially"
+     rf"|first|in the beginning)\b"
      rf"|\b(?:{IT} )?(?:starts|started|begins|began)(?: out| at| as| with| on)? {SIDE}(?: up)?", lambda m: [("start", m[1] or m[2])]),
     (rf"(?:\b(?:at|in) the end|\bfinally),? (?:{IT} )?(?:is|ends|lands|shows)(?: up)? {SIDE}(?: up)?|\b(?:{IT} )ends(?: up)? {SIDE}(?: up)?"
      rf"|\b{IT} is {SIDE}(?: up)? (?:at the end|in the end|finally)", lambda m: [("finish", m[1] or m[2] or m[3])]),
-    (rf"\b{IT}(?: now| then| still)? (?:is|was|shows|becomes|stays|lands|remains)(?: now| still| on| at)?( not)? {SIDE}(?: up)?(?: now| still)?"
-     rf"|^(?:so|now|then|still|,| )*(not )?{SIDE}(?: up)?(?: now)?$", lambda m: [("side", flipped(m[2] or m[4]) if m[1] or m[3] else m[2] or m[4])]),
+    (rf"\b{IT}(?: now| then| still)? (?:is|was|shows|becomes|stays|lands|remains)(?: now| still| on| at)?( not)? {SIDE}(?: up)?(?: now"
+     rf"| still)?"
+     rf"|^(?:so|now|then|still|,| )*(not )?{SIDE}(?: up)?(?: now)?$",
+      lambda m: [("side", flipped(m[2] or m[4]) if m[1] or m[3] else m[2] or m[4])]),
     (r"(?:^|\bso |, |: )(yes|no)(?=$|,)", lambda m: [("verdict", m[1])])))
 
-# %% ../nbs/05_procedural.ipynb #e5da1f33
+# %% ../nbs/05_procedural.ipynb #777ae6f4
 def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     "One thing read in a coin chain, compared with the side that was up before."
     (kind, value), start, open_ = claim, re.search("heads|tails", instance.question)[0], said.get("open")
@@ -835,6 +860,7 @@ def write_relations(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
     return " ".join(say_relation(next(style), k, v) for k, v in instance.trace)
 
+# %% ../nbs/05_procedural.ipynb #dc1ae4c9
 def opposite(quantity: str) -> str: return quantity.replace("more", "-").replace("less", "more").replace("-", "less")
 
 def all_relations() -> set[Claim]:
@@ -853,6 +879,7 @@ def steps_relations(instance: Instance) -> tuple[list[Claim], set]:
     free = {("met", (met[1].lower(), frozenset((high, other)))), ("asked", asked), ("option", instance.answer.lower())} if met else set()
     return list(instance.trace), all_relations() | ends | free
 
+# %% ../nbs/05_procedural.ipynb #e06862f2
 KIND = either(t for _, things, _ in SCALES for t in things)
 AMOUNTS = either({q.split()[1] for *_, chain in SCALES for q in chain})
 AMOUNT = rf"((?:more|less) (?:{AMOUNTS}))"
@@ -961,8 +988,10 @@ WORLD_FORMS = tuple((re.compile(p), make) for p, make in (
      lambda m: [((dict(zip(("lives in", "eats"), ("home", "food"))).get(m[2], "colour"), m[1]), m[3])]),
     (rf"\b({CREATURE}) (?:is|=) ({COLOURS})\b", lambda m: [(("colour", m[1]), m[2])])))
 
-FACTS_FORMS = (*WORLD_FORMS, (re.compile(rf"\b(?:so|thus|hence|then|therefore)? ?,?(?:it (?:is|eats|lives in)|this is|that is)(?: the)? ({VALUES})\b"
-                                          rf"|^(?:so|thus|then|therefore|,| )*(?:the )?({VALUES})$"), lambda m: [("end", m[1] or m[2])]), OPTION)
+FACTS_FORMS = (*WORLD_FORMS, (re.compile(rf"\b(?:so|thus|hence|then|therefore)? ?,?(?:it (?:is|eats|lives in)|this is"
+                                         rf"|that is)(?: the)? ({VALUES})\b"
+                                          rf"|^(?:so|thus|then|therefore|,"
+                                          rf"| )*(?:the )?({VALUES})$"), lambda m: [("end", m[1] or m[2])]), OPTION)
 
 def read_facts(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Facts of the invented world and a closing value."
@@ -992,6 +1021,7 @@ def write_strategy(instance: Instance, rng: Random) -> str:
     told = " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace[:-1])
     return told + rng.choice((" That is", " These are")) + f" {same}."
 
+# %% ../nbs/05_procedural.ipynb #4fba18e9
 def steps_strategy(instance: Instance) -> tuple[list[Claim], set]:
     return low(list(dict.fromkeys(instance.trace))), known_facts() | {("verdict", instance.answer)}
 
@@ -1003,6 +1033,7 @@ def order_strategy(instance: Instance) -> list[set[int]]:
         out.setdefault(step, {list(out).index(trace[k - 1])} if goes_on else set())
     return [*out.values(), set(range(len(out)))]
 
+# %% ../nbs/05_procedural.ipynb #ac3ddcff
 SAME = rf"(?:live in the same place|eat the same food|have the same colour|share a (?:{TRAIT}))"
 STRATEGY_FORMS = (*WORLD_FORMS, *((re.compile(p), make) for p, make in (
     (r"\b(?:that|this|these|those|they|both|which|it) (?:is|are)( not)?(?: both)?(?: the)? (same|different)\b",
@@ -1074,27 +1105,30 @@ def write_sentiment(instance: Instance, rng: Random) -> str:
 def steps_sentiment(instance: Instance) -> tuple[list[Claim], set]:
     tones = [t for _, t in instance.trace]
     true = [(p, t) for (p, *_), t in instance.trace] + [("count", (tones.count("positive"), tones.count("negative")))]
-    return true, {("said", s) for s, _ in instance.trace} | {("end", instance.answer)} | {("n", n) for n in known_counts(tones)}
-
-def known_counts(tones: list[str]) -> set[tuple[int, str]]: return {(tones.count(t), t) for t in ("positive", "negative")}
+    return true, {("said", s) for s, _ in instance.trace} | {("verdict", instance.answer)}
 
 def order_sentiment(instance: Instance) -> list[set[int]]:
     "The parts of a review in any order, the count after all of them."
     n = len(instance.trace)
     return [set()] * n + [set(range(n))]
 
+# %% ../nbs/05_procedural.ipynb #cddb0f41
 PART, ADJECTIVE, TONE = either(PARTS), either(GOOD + BAD), r"(positive|negative)"
 JOIN = r"(?:[,:;=]|->|\b(?:so|and|that|which|this|it|is|means|sounds|counts|as|makes|are|a|point)\b| )*"
 SENTIMENT_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|plot|cast|song|pace|joke|the (?:end|start|look) (?:is|was|has))\b")
 SENTIMENT_FORMS = tuple((re.compile(p), make) for p, make in (
-    (r"\b(\d{1,2}) positive(?: parts?| points?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) negative(?: parts?| points?)?", lambda m: [("count", (int(m[1]), int(m[2])))]),
-    (r"\b(\d{1,2}) negative(?: parts?| points?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) positive(?: parts?| points?)?", lambda m: [("count", (int(m[2]), int(m[1])))]),
+    (r"\b(\d{1,2}) positive(?: parts?| points?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) negative(?: parts?| points?)?",
+     lambda m: [("count", (int(m[1]), int(m[2])))]),
+    (r"\b(\d{1,2}) negative(?: parts?| points?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) positive(?: parts?| points?)?",
+     lambda m: [("count", (int(m[2]), int(m[1])))]),
     (r"\bpositive: (\d{1,2}),? (?:and )?negative: (\d{1,2})", lambda m: [("count", (int(m[1]), int(m[2])))]),
-    (r"\bmore (positive|negative) than (?:positive|negative)", lambda m: [("end", m[1])]),
-    (rf"\b(?:the )?({PART})(?: is| was|:| =)? (not )?({ADJECTIVE})\b(?:{JOIN}{TONE}\b)?", lambda m: [("part", (m[1], m[3], bool(m[2]), m[4]))]),
+    (r"\bmore (positive|negative) than (?:positive|negative)", lambda m: [("verdict", m[1])]),
+    (rf"\b(?:the )?({PART})(?: is| was|:| =)? (not )?({ADJECTIVE})\b(?:{JOIN}{TONE}\b)?",
+     lambda m: [("part", (m[1], m[3], bool(m[2]), m[4]))]),
     (rf"(?:\bthe )?\b({PART})(?: is| was|:| =| ->) {TONE}\b", lambda m: [(m[1], m[2])]),
     (rf"\b(not )?({ADJECTIVE})(?: is| means|:| =| ->| counts as) {TONE}\b", lambda m: [PREMISE[tone(m[2], bool(m[1])) == m[3]]]),
-    (rf"\b(?:the )?(?:review|majority|whole|rest|overall|more|most)(?: of them| parts)?,?(?: it)?(?: is| are| sounds)? {TONE}", lambda m: [("end", m[1])]),
+    (rf"\b(?:the )?(?:review|majority|whole|rest|overall|more|most)(?: of them| parts)?,?(?: it)?(?: is| are| sounds)? {TONE}",
+     lambda m: [("verdict", m[1])]),
     (rf"\b(?:that|this|it)(?: is| means| makes| sounds| counts as) {TONE}\b|^(?:so|then|,| )*{TONE}$", lambda m: [("bare", m[1] or m[2])])))
 
 def read_sentiment(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
@@ -1106,7 +1140,7 @@ def read_sentiment(instance: Instance, sentence: str, said: dict) -> tuple[list[
             out += [("said", (part, adjective, negated))] + [(part, t)] * bool(t)
             said["open"] = None if t or said.get("open") else part
         elif kind == "bare":
-            out.append((said.get("open") or "end", value))
+            out.append((said.get("open") or "verdict", value))
             said["open"] = None
         else: out.append((kind, value))
     return out, rest
@@ -1150,6 +1184,7 @@ def write_entail(instance: Instance, rng: Random) -> str:
     last = rule(chain[-1], quality, not end.startswith("not"))
     return " ".join(out) + (f" {last[:-1]}, so {name} is {end}.", f" So {name} is {end}.")[next(style)]
 
+# %% ../nbs/05_procedural.ipynb #146f93d4
 def rules_of(question: str) -> set[Claim]:
     "The rules that a question states."
     body = tidy(question.split(" Claim:")[0])
@@ -1162,16 +1197,20 @@ def steps_entail(instance: Instance) -> tuple[list[Claim], set]:
     about = {("about", (k, quality)) for k in (*chain, name)} if end == "unknown" else set()
     return low([("is", (name, k)) for k in chain[1:]] + [("end", end)]), low(free | about) | rules_of(instance.question)
 
+# %% ../nbs/05_procedural.ipynb #9448e0de
 SORT, QUALITY = either(KINDS_OF_THING), either(QUALITIES)
-ENTAIL_WORDS = re.compile(rf"\d|\b(?:{FOLK}|(?:{SORT})s?|{QUALITY.replace('|kind', '').replace('kind|', '')}|nothing says|kind(?! of)|true|false|unknown)\b")
+ENTAIL_WORDS = re.compile(rf"\d|\b(?:{FOLK}|(?:{SORT})s?|{QUALITY.replace('|kind', '').replace('kind|', '')}|nothing says|kind(?! of)"
+                          rf"|true|false|unknown)\b")
 RULES = tuple((re.compile(p), make) for p, make in (
     (rf"\b(?:every|each|all|any) ({SORT})s? (?:is|are) (?:an? )?({SORT})s?\b", lambda m: [("rule", (m[1], m[2], True))]),
     (rf"\b(every|each|all|any|no) ({SORT})s? (?:is|are) ({QUALITY})\b", lambda m: [("rule", (m[2], m[3], m[1] != "no"))])))
 ENTAIL_FORMS = (*RULES, *((re.compile(p), make) for p, make in (
     (rf"\bclaim(?: is)?:? (?:that )?(?:{FOLK}) is ((?:not )?(?:{QUALITY}))\b", lambda m: [("claim", m[1])]),
-    (rf"\bnothing says (?:if|whether|that) (?:an? )?({SORT}|{FOLK}) is (?:not )?({QUALITY})(?: or not)?", lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
+    (rf"\bnothing says (?:if|whether|that) (?:an? )?({SORT}|{FOLK}) is (?:not )?({QUALITY})(?: or not)?",
+     lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
     (r"\bnothing says(?: so)?$", lambda m: [("end", "unknown")]),
-    (rf"\b(?:the )?(?:claim|answer|statement|it|this|that) is (?:therefore )?(true|false|unknown)\b|^(?:so|thus|,| )*(true|false|unknown)$", lambda m: [("verdict", m[1] or m[2])]),
+    (rf"\b(?:the )?(?:claim|answer|statement|it|this|that) is (?:therefore )?(true|false|unknown)\b|^(?:so|thus|,| )*(true|false"
+     rf"|unknown)$", lambda m: [("verdict", m[1] or m[2])]),
     (rf"\b({FOLK}) (?:is|=) an? ({SORT})\b", lambda m: [("is", (m[1], m[2]))]),
     (rf"\b({FOLK}) (?:is|=) (not )?({QUALITY})\b", lambda m: [("quality", (m[1], (m[2] or "") + m[3]))]))))
 
@@ -1218,10 +1257,13 @@ def order_sst(instance: Instance) -> list[set[int]]:
     "The two judgements in any order."
     return [set() for _ in instance.trace]
 
+# %% ../nbs/05_procedural.ipynb #3fc45f2f
 SST_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|movie|drama|tale|story)\b")
 SST_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"\b((?:hardly|never|not) )?({ADJECTIVE})(?: is| means| sounds|:| =| ->|, so|, which is)(?: also)? {TONE}\b", lambda m: [((m[1] or "") + m[2], m[3])]),
-    (rf"\b(?:both|all)(?: of them)?(?: are| is)? {TONE}|\b(?:the )?(?:whole|phrase|movie|drama|show|review|tale|story|it|overall)(?: is| sounds|:|,)+ ?{TONE}"
+    (rf"\b((?:hardly|never|not) )?({ADJECTIVE})(?: is| means| sounds|:| =| ->|, so|, which is)(?: also)? {TONE}\b",
+     lambda m: [((m[1] or "") + m[2], m[3])]),
+    (rf"\b(?:both|all)(?: of them)?(?: are| is)? {TONE}|\b(?:the )?(?:whole|phrase|movie|drama|show|review|tale|story|it|overall)(?: is"
+     rf"| sounds|:|,)+ ?{TONE}"
      rf"|^(?:so|then|,| )*{TONE}$", lambda m: [("end", m[1] or m[2] or m[3])]),
     (rf"\b((?:hardly|never|not) )?({ADJECTIVE})\b(?! (?:is|means|sounds)\b)", lambda m: [("said", (m[1] or "") + m[2])])))
 
