@@ -4,33 +4,34 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'COUNTED', 'SPELLINGS', 'LISTED', 'Form', 'TURNS',
-           'PLAN', 'LEAD', 'ANSWER', 'VALUE', 'LONGEST', 'PREMISE', 'CLOSING', 'OPS', 'GAIN', 'LOSS', 'SIGN', 'OWNED',
-           'FOLLOWS', 'UNIT', 'OP', 'RUN', 'FOLK', 'WHO', 'EVENTS', 'IS', 'STILL', 'AFTER', 'ARITH_WORDS',
-           'ARITH_FORMS', 'THINGS_WORD', 'OPTION', 'SHUFFLE_WORDS', 'SHUFFLE_FORMS', 'MONTH_NAMES', 'ANCHORS', 'SHIFTS',
-           'MONTH', 'DAY', 'DATES_WORDS', 'DATES_FORMS', 'WORD', 'ROW', 'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT',
-           'GLUE', 'FLIP', 'COIN_WORDS', 'COIN_FORMS', 'SCALES', 'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES',
-           'RELATIONS_WORDS', 'RELATIONS_FORMS', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'CREATURE', 'LINK', 'TRAIT',
-           'VALUES', 'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS', 'FACTS_FORMS', 'SHARED', 'SAME',
-           'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS', 'PART', 'ADJECTIVE', 'TONE', 'JOIN',
-           'SENTIMENT_WORDS', 'SENTIMENT_FORMS', 'KINDS_OF_THING', 'QUALITIES', 'SORT', 'QUALITY', 'ENTAIL_WORDS',
-           'RULES', 'ENTAIL_FORMS', 'FRAMES', 'SST_WORDS', 'SST_FORMS', 'FAMILIES', 'PLACES', 'VARIANTS', 'Family',
-           'with_options', 'pick_options', 'phrasings', 'StepCheck', 'stated_answer', 'tidy', 'sentences', 'low',
-           'either', 'take', 'bare', 'restates', 'Heard', 'parts_of', 'hear', 'ancestors', 'in_a_row', 'compare',
-           'check_steps', 'draw_arith', 'who_what', 'step_arith', 'write_arith', 'steps_arith', 'sums_of', 'turned',
-           'split_chains', 'owner', 'reached', 'settle_arith', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held',
-           'held_at_start', 'write_shuffle', 'steps_shuffle', 'by_person', 'grouped', 'settle_held', 'read_shuffle',
-           'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'say_dates', 'write_dates', 'shift_of',
-           'steps_dates', 'order_dates', 'one_date', 'read_dates', 'fact_dates', 'draw_letters', 'say_letter',
-           'write_letters', 'steps_letters', 'read_letters', 'fact_letters', 'flipped', 'draw_coin', 'say_coin',
-           'asked_side', 'write_coin', 'steps_coin', 'settle_coin', 'read_coin', 'fact_coin', 'draw_relations',
-           'say_relation', 'write_relations', 'opposite', 'all_relations', 'steps_relations', 'read_relations',
-           'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'known_facts',
-           'steps_facts', 'told', 'read_facts', 'fact_facts', 'draw_strategy', 'write_strategy', 'steps_strategy',
-           'order_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment',
-           'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'order_sentiment', 'read_sentiment',
-           'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'rules_of', 'steps_entail', 'read_entail',
-           'fact_entail', 'draw_sst', 'write_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket',
-           'instances', 'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
+           'ADDED', 'PLAN', 'LEAD', 'ANSWER', 'VALUE', 'LONGEST', 'PREMISE', 'CLOSING', 'OPS', 'GAIN', 'LOSS', 'SIGN',
+           'OWNED', 'FOLLOWS', 'UNIT', 'OP', 'RUN', 'TURNED_ROUND', 'ADDING', 'SUMS', 'FOLK', 'WHO', 'EVENTS', 'IS',
+           'STILL', 'AFTER', 'ARITH_WORDS', 'ARITH_FORMS', 'THINGS_WORD', 'OPTION', 'SHUFFLE_WORDS', 'SHUFFLE_FORMS',
+           'MONTH_NAMES', 'ANCHORS', 'SHIFTS', 'MONTH', 'DAY', 'DATES_WORDS', 'DATES_FORMS', 'WORD', 'ROW',
+           'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT', 'GLUE', 'FLIP', 'COIN_WORDS', 'COIN_FORMS', 'SCALES', 'KIND',
+           'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES', 'RELATIONS_WORDS', 'RELATIONS_FORMS', 'CREATURES', 'LINKS', 'TRAITS',
+           'WORLD', 'CREATURE', 'LINK', 'TRAIT', 'VALUES', 'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS',
+           'FACTS_FORMS', 'SHARED', 'SAME', 'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS', 'PART',
+           'ADJECTIVE', 'TONE', 'JOIN', 'SENTIMENT_WORDS', 'SENTIMENT_FORMS', 'KINDS_OF_THING', 'QUALITIES', 'SORT',
+           'QUALITY', 'ENTAIL_WORDS', 'RULES', 'ENTAIL_FORMS', 'FRAMES', 'SST_WORDS', 'SST_FORMS', 'FAMILIES', 'PLACES',
+           'VARIANTS', 'Family', 'with_options', 'pick_options', 'phrasings', 'StepCheck', 'stated_answer', 'tidy',
+           'sentences', 'low', 'either', 'take', 'bare', 'restates', 'Heard', 'parts_of', 'hear', 'ancestors',
+           'in_a_row', 'compare', 'check_steps', 'draw_arith', 'who_what', 'step_arith', 'write_arith', 'steps_arith',
+           'as_steps', 'turned', 'split_chains', 'owner', 'reached', 'settle_arith', 'read_arith', 'fact_arith',
+           'draw_shuffle', 'say_held', 'held_at_start', 'write_shuffle', 'steps_shuffle', 'by_person', 'grouped',
+           'settle_held', 'read_shuffle', 'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'say_dates',
+           'write_dates', 'shift_of', 'steps_dates', 'order_dates', 'one_date', 'read_dates', 'fact_dates',
+           'draw_letters', 'say_letter', 'write_letters', 'steps_letters', 'read_letters', 'fact_letters', 'flipped',
+           'draw_coin', 'say_coin', 'asked_side', 'write_coin', 'steps_coin', 'settle_coin', 'read_coin', 'fact_coin',
+           'draw_relations', 'say_relation', 'write_relations', 'opposite', 'all_relations', 'steps_relations',
+           'read_relations', 'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts',
+           'known_facts', 'steps_facts', 'told', 'read_facts', 'fact_facts', 'draw_strategy', 'write_strategy',
+           'steps_strategy', 'order_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review',
+           'draw_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'order_sentiment',
+           'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'rules_of', 'steps_entail',
+           'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst',
+           'titled', 'bucket', 'instances', 'family_named', 'of_templates', 'edited', 'exemplar_instances',
+           'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -132,7 +133,7 @@ def stated_answer(text: str) -> str | None:
     parts = TAIL.findall(text)
     return re.sub(r"[()\"'.]", " ", re.split(r"answer is:?", parts[-1], flags=re.I)[-1].split("\n")[0]).strip() if parts else None
 
-# %% ../nbs/05_procedural.ipynb #4d109586
+# %% ../nbs/05_procedural.ipynb #aa47d889
 COUNTED = {w: str(n) for n, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 SPELLINGS = tuple((re.compile(a), b) for a, b in (
     (r"[“”\"`$_]", ""), (r"[’‘]", "'"), (r"(?<=\w)n't\b", " not"), (r"\b(?:did|do|has|have) not(?= \w+)", "does not"),
@@ -155,7 +156,7 @@ def sentences(text: str) -> list[str]:
     parts = re.findall(r"(?:[^.!?\n]|\.(?=\d))+\??", tidy(LISTED.sub(r"\1", text)))
     return [s for p in parts if (s := p.strip(" ,;:"))]
 
-# %% ../nbs/05_procedural.ipynb #03004af9
+# %% ../nbs/05_procedural.ipynb #ed6b9e07
 Form = tuple  # (pattern, match -> list of claims)
 
 def low(x):
@@ -175,10 +176,11 @@ def take(sentence: str, forms: tuple[Form, ...]) -> tuple[list[Claim], str]:
         sentence = pattern.sub(lambda m: "|" * len(m[0]), sentence)
     return [c for _, claims in sorted(found, key=lambda f: f[0]) for c in claims], sentence
 
-# %% ../nbs/05_procedural.ipynb #301a1e91
+# %% ../nbs/05_procedural.ipynb #36ac9e1e
 TURNS = re.compile(r"\b(?:not|never|no|nor|neither|false|wrong|incorrect|untrue|unless|if|whether|may|maybe|perhaps|might|could|should|or"
                    r"|instead|"
                    r"except|twice|thrice|double|half|both|nobody|everybody|everyone|contradicts)\b")
+ADDED = re.compile(r"\|,? (?:and|but|who|which|yet|while)\b(?! (?:we|i|that|so|then|this|thus|done)\b)[^|]*[a-z][^|]*$")  # ... and tall
 PLAN = re.compile(r"(?:so |first |now |then |,)*(?:let us|let's|let me|we (?:need|want|have) to|we (?:will|can|must)|i (?:will|need to"
                   r"|must)) (?:now |first )?"
                   r"(?:find|think|look|see|work|go|start|begin|count|follow|track|solve|check|take|join|do|compute|calculate|figure|write"
@@ -197,7 +199,7 @@ def restates(sentence: str, question: str) -> bool:  # question: bare
     said = bare(sentence)
     return f" {said} " in f" {question} " or f" {LEAD.sub('', said)} " in f" {question} "
 
-# %% ../nbs/05_procedural.ipynb #dfc1f01b
+# %% ../nbs/05_procedural.ipynb #2c6d311a
 ANSWER = re.compile(r"\b(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final )?answer(?: is| =|:):?")
 VALUE = re.compile(r"^\W*(?:option [a-h]\b|-?\d+\b|(?:[a-z]\b ?)+|\w+)\W*")
 LONGEST = 2000, 20_000  # characters of a sentence and of a text that are read
@@ -231,12 +233,13 @@ def hear(family: Family, instance: Instance, text: str) -> Heard:
         if s.endswith("?"): continue
         claims, rest = family.read(instance, s, said) if len(s) <= LONGEST[0] else ([], s)
         turned = bool(TURNS.search(rest))
-        unread = (bool(family.words.search(rest)) or turned and claims) and not restates(s, question)
-        n_unread += bool(unread) and not (PLAN.match(s) and not claims)
+        left = family.words.search(rest) or (claims and (turned or ADDED.search(rest)))
+        unread = bool(left) and not restates(s, question)
+        n_unread += unread and not (PLAN.match(s) and not claims)
         heard.append(() if turned and unread else tuple(claims))
     return Heard(tuple(heard), n_unread)
 
-# %% ../nbs/05_procedural.ipynb #10fa8937
+# %% ../nbs/05_procedural.ipynb #2e12a950
 def ancestors(direct: list[set[int]]) -> list[set[int]]:  # direct: for each step, the earlier ones it uses
     "All steps that each step builds on, directly or through others."
     out: list[set[int]] = []
@@ -268,7 +271,7 @@ def compare(stated: list[Claim], true: list[Claim], free: set = frozenset(),
             if about: tried.add(next((a for a in about if not late(a)), about[0]))
     return n_wrong, tuple(i for i in range(len(true)) if i not in done | tried), ordered
 
-# %% ../nbs/05_procedural.ipynb #beb8d3e5
+# %% ../nbs/05_procedural.ipynb #1ccf9850
 PREMISE = {True: ("premise", True), False: ("premise", False)}
 CLOSING = ("end", "total", "verdict", "option")  # claims that may stand for an answer that is not stated
 
@@ -356,18 +359,24 @@ FOLLOWS = (r"(?=$|[^ a-z0-9.]|\.(?!\d)| (?:left|now|remain|remaining|in|and|so|a
            r"still)\b| (?:[-+*=|]|->))")  # not an unknown thing: 5 dogs
 UNIT = rf"(?: (?:more|days?|bags?|{OWNED})\b)*"
 OP = rf"(?:[-+*]|{either(SIGN)})"
-RUN = re.compile(rf"(?<![\d.])(-?\d{{1,9}}){UNIT}((?: {OP} \d{{1,9}}{UNIT})+),? (?:=|is|are|makes?|leaves?|gives?|equals?"
+RUN = re.compile(rf"(?<![\d.])(-?\d{{1,9}}){UNIT}((?: {OP} \d{{1,9}}{UNIT})+),? (?:=|->|is|are|makes?|leaves?|gives?|equals?"
                  rf"|is equal to) (-?\d{{1,9}}){UNIT}{FOLLOWS}")
+TURNED_ROUND = re.compile(rf"(?<![\d.])(-?\d{{1,9}}){UNIT} (?:=|is) (-?\d{{1,9}}){UNIT}((?: {OP} \d{{1,9}}{UNIT})+){FOLLOWS}")  # 5 = 3 + 2
+ADDING = re.compile(rf"\b(add|subtract)(?:ing)? (\d{{1,9}}){UNIT} (to|from) (\d{{1,9}}){UNIT},? (?:=|is|makes|leaves|gives"
+                    rf"|equals) (-?\d{{1,9}}){UNIT}{FOLLOWS}")
 
-def sums_of(m: re.Match) -> list[Claim]:
+def as_steps(a: int, run: str, value: int) -> list[Claim]:
     "A run of operations as steps, one after the other; the stated value belongs to the last."
-    run, out, x = re.findall(rf"({OP}) (\d+)", m[2]), [], int(m[1])
-    for k, (word, b) in enumerate(run, 1):
+    signs, out, x = re.findall(rf"({OP}) (\d+)", run), [], a
+    for k, (word, b) in enumerate(signs, 1):
         op = SIGN.get(word, word)
-        c = int(m[3]) if k == len(run) else OPS[op](x, int(b))
+        c = value if k == len(signs) else OPS[op](x, int(b))
         out.append(((op, int(b)), (x, c)))
         x = c
     return out
+
+SUMS = ((RUN, lambda m: as_steps(int(m[1]), m[2], int(m[3]))), (TURNED_ROUND, lambda m: as_steps(int(m[2]), m[3], int(m[1]))),
+        (ADDING, lambda m: [(("+" if m[1] == "add" else "-", int(m[2])), (int(m[4]), int(m[5])))]))
 
 def turned(claim: Claim, true: list[Claim], now: int | None = None) -> Claim:  # now: the total before it
     "The same sum with its operands the other way round, where that is the step meant."
@@ -381,7 +390,7 @@ def split_chains(sentence: str) -> str:
     "3 + 2 = 5 - 1 = 4 as two sums: 3 + 2 = 5, 5 - 1 = 4."
     return re.sub(r"= (-?\d{1,9})(?= [-+*] \d{1,9} =)", r"= \1, \1", sentence)
 
-# %% ../nbs/05_procedural.ipynb #c3c52d31
+# %% ../nbs/05_procedural.ipynb #381adf5f
 FOLK = either(NAMES)
 WHO = rf"(?:\b({FOLK})(?:'s (?:total|number))?|\b(?:she|he|they|it|we|there|that|this|which|now|total|result|number of (?:{OWNED})))"
 EVENTS = dict(buys="+", finds="+", gets="+", bought="+", found="+", got="+", loses="-", gives="-", sells="-", lost="-", gave="-", sold="-")
@@ -392,8 +401,7 @@ ARITH_WORDS = re.compile(rf"\d|\b(?:{FOLK}|{OWNED}|bags?)\b")
 
 def owner(m: re.Match) -> list[Claim]: return [("owner", m[1])] if m[1] else []
 
-ARITH_FORMS = tuple((re.compile(p), make) for p, make in (
-    (RUN.pattern, sums_of),
+ARITH_FORMS = (*SUMS, *((re.compile(p), make) for p, make in (
     (rf"(?:{WHO} {IS} )?(\d{{1,9}}) bags? (?:of|with) (\d{{1,9}}){UNIT}", lambda m: [*owner(m), ("bags", (int(m[2]), int(m[3])))]),
     (rf"(?:{WHO} )?(?:then |also |now )*\b({either(EVENTS)})(?: away)? (\d{{1,9}}){UNIT}(?: away)?",
      lambda m: [*owner(m), ("event", (EVENTS[m[2]], int(m[3])))]),
@@ -401,11 +409,11 @@ ARITH_FORMS = tuple((re.compile(p), make) for p, make in (
      rf"|(?:starts?|started|begins?|began)(?: out)? with (\d{{1,9}}){UNIT})", lambda m: [*owner(m), ("first", int(m[2] or m[3]))]),
     (rf"{WHO}{STILL} {IS}{STILL} (-?\d{{1,9}}){UNIT}{AFTER}{FOLLOWS}", lambda m: [*owner(m), ("has", int(m[2]))]),
     (rf"(?<![\d.]|\|)\b(\d{{1,9}}){UNIT} (?:(?:are|is|remain|remains)\b ?)?(?:left|remaining|now|in total|remain)\b|^(?:so|then|now|thus"
-     rf"|makes|leaves|,| )*(-?\d{{1,9}}){UNIT}$",
+     rf"|makes|leaves|total|result|in|,|:| )*(-?\d{{1,9}}){UNIT}$",
      lambda m: [("has", int(m[1] or m[2]))]),
-    (rf"{WHO}{STILL} {IS}{STILL}(?=,? ?\|)", owner)))
+    (rf"{WHO}{STILL} {IS}{STILL}(?=,? ?\|)", owner))))
 
-# %% ../nbs/05_procedural.ipynb #614dddd5
+# %% ../nbs/05_procedural.ipynb #f338b27f
 def reached(instance: Instance, n: int, said: dict) -> list[Claim]:
     "What a stated total claims: the result of an open event, or a premise."
     a, op, _, _ = instance.trace[0]
@@ -438,7 +446,7 @@ def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
         said["open"] = (value,) if again else (*before, value)
     return [claim]
 
-# %% ../nbs/05_procedural.ipynb #76c473b1
+# %% ../nbs/05_procedural.ipynb #834d0146
 def read_arith(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Sums, totals, events, owners and things of one sentence."
     claims, rest = take(split_chains(sentence), ARITH_FORMS)
@@ -505,13 +513,14 @@ THINGS_WORD = either(THINGS)
 OPTION = (re.compile(r"\boption ([a-h])\b"), lambda m: [("option", m[1])])
 SHUFFLE_WORDS = re.compile(rf"\d|\b(?:{FOLK}|{THINGS_WORD}|option [a-h])\b")
 SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"\b({FOLK})(?: now| then| still| ends up| is left)?(?::| =| has| holds| gets| with| receives)(?: now)?(?: the| a)? ({THINGS_WORD})\b"
+    (rf"\b({FOLK})(?: now| then| still| ends up| is left)?(?::| =| ->| has| holds| gets| with| receives)(?: now)?(?: the"
+     rf"| a)? ({THINGS_WORD})\b"
      rf"|\b({FOLK}) (?:the )?({THINGS_WORD})\b", lambda m: [("holds", (m[1] or m[3], m[2] or m[4]))]),
     (rf"\b({FOLK}) and ({FOLK}) (?:then |now |next )?(?:swap|trade|exchange)(?: places| things| items| what they have)?\b",
      lambda m: [("swap", frozenset((m[1], m[2])))] + [("then", "")]), (r"->|\b(?:so|and) now\b|\b(?:swap|trade|exchange):",
       lambda m: [("then", "")]), OPTION))
 
-# %% ../nbs/05_procedural.ipynb #98b05668
+# %% ../nbs/05_procedural.ipynb #cfe3ebe6
 def by_person(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
     "Statements about who holds what, cut where somebody is named again."
     out: list[dict[str, str]] = []
@@ -533,7 +542,7 @@ def grouped(claims: list[Claim]) -> list[dict[str, str]]:
         out += by_person(run[:n]) + by_person(run[n:])
     return out
 
-# %% ../nbs/05_procedural.ipynb #475930a1
+# %% ../nbs/05_procedural.ipynb #6a4d0332
 def settle_held(instance: Instance, group: dict[str, str], first: bool, said: dict) -> list[Claim]:  # first: more follow, a premise
     "Premises where things are as they were; the end, when one person is named; otherwise the result of a swap."
     held, ((people, who), *rest) = said["held"], low(instance.trace)
@@ -625,7 +634,7 @@ def write_dates(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 3)
     return " ".join(say_dates(next(style), k, v) for k, v in instance.trace)
 
-# %% ../nbs/05_procedural.ipynb #27a60c61
+# %% ../nbs/05_procedural.ipynb #90a2ae39
 def shift_of(text: str) -> int | None:
     "The days of '5 days later', 'a week ago'."
     m = re.search(r"\b(a|\d{1,3}) (day|week)s? (later|ago|after|before|earlier|from)", text)
@@ -649,7 +658,7 @@ def order_dates(instance: Instance) -> list[set[int]]:
         out.append(set() if true[i][0] == "month" else {*before, *([i - 1] if i and true[i - 1][0] == "month" else [])})
     return out
 
-# %% ../nbs/05_procedural.ipynb #cb5568b4
+# %% ../nbs/05_procedural.ipynb #8fcbadc1
 MONTH = either(MONTH_NAMES)
 DAY = rf"(\d{{1,2}} (?:{MONTH}))\b"
 DATES_WORDS = re.compile(rf"\d|\b(?:{MONTH.replace('may|', '').replace('|may', '')}|today|yesterday|tomorrow|weeks?|option [a-h])\b")
@@ -659,14 +668,14 @@ DATES_FORMS = tuple((re.compile(p), make) for p, make in (
     (r"\b(a|\d{1,3}) weeks? (?:is|are|=|means?|has|have) (\d{1,4}) days\b",
      lambda m: [PREMISE[7 * (1 if m[1] == "a" else int(m[1])) == int(m[2])]]),
     (r"\b(?:a|\d{1,3}) (?:day|week)s? (?:later|ago|after|before|earlier|from (?:now|today))\b", lambda m: [("shift", shift_of(m[0]))]),
-    (RUN.pattern, sums_of),
+    *SUMS,
     (rf"\b(today|yesterday|tomorrow)(?:'s date)? (?:is|was|will be|=) (?:the )?{DAY}", lambda m: [(m[1], m[2])]),
     (rf"\bit is {DAY} today\b", lambda m: [("today", m[1])]),
     (rf"(?:\b(?:date|that|this|it|which|we)(?: asked for)? (?:is|gives|get|was|=)|\b(?:gives|get|so|then|on|thus|date:)|->"
      rf"|^),? ?(?:the )?{DAY}",
      lambda m: [("date", m[1])]), OPTION))
 
-# %% ../nbs/05_procedural.ipynb #0fd120a3
+# %% ../nbs/05_procedural.ipynb #6e46d6a3
 def one_date(sentence: str) -> str:
     "March 19th and the 19th of March as 19 march."
     out = re.sub(rf"\b(?:the )?(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({MONTH})\b", r"\1 \2", sentence)
@@ -794,7 +803,7 @@ COIN_FORMS = tuple((re.compile(p), make) for p, make in (
       lambda m: [("side", flipped(m[2] or m[4]) if m[1] or m[3] else m[2] or m[4])]),
     (r"(?:^|\bso |, |: )(yes|no)(?=$|,)", lambda m: [("verdict", m[1])])))
 
-# %% ../nbs/05_procedural.ipynb #777ae6f4
+# %% ../nbs/05_procedural.ipynb #c87b95fd
 def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     "One thing read in a coin chain, compared with the side that was up before."
     (kind, value), start, open_ = claim, re.search("heads|tails", instance.question)[0], said.get("open")
@@ -860,7 +869,7 @@ def write_relations(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
     return " ".join(say_relation(next(style), k, v) for k, v in instance.trace)
 
-# %% ../nbs/05_procedural.ipynb #dc1ae4c9
+# %% ../nbs/05_procedural.ipynb #730f5c95
 def opposite(quantity: str) -> str: return quantity.replace("more", "-").replace("less", "more").replace("-", "less")
 
 def all_relations() -> set[Claim]:
@@ -879,7 +888,7 @@ def steps_relations(instance: Instance) -> tuple[list[Claim], set]:
     free = {("met", (met[1].lower(), frozenset((high, other)))), ("asked", asked), ("option", instance.answer.lower())} if met else set()
     return list(instance.trace), all_relations() | ends | free
 
-# %% ../nbs/05_procedural.ipynb #e06862f2
+# %% ../nbs/05_procedural.ipynb #4439467f
 KIND = either(t for _, things, _ in SCALES for t in things)
 AMOUNTS = either({q.split()[1] for *_, chain in SCALES for q in chain})
 AMOUNT = rf"((?:more|less) (?:{AMOUNTS}))"
@@ -990,8 +999,9 @@ WORLD_FORMS = tuple((re.compile(p), make) for p, make in (
 
 FACTS_FORMS = (*WORLD_FORMS, (re.compile(rf"\b(?:so|thus|hence|then|therefore)? ?,?(?:it (?:is|eats|lives in)|this is"
                                          rf"|that is)(?: the)? ({VALUES})\b"
-                                          rf"|^(?:so|thus|then|therefore|,"
-                                          rf"| )*(?:the )?({VALUES})$"), lambda m: [("end", m[1] or m[2])]), OPTION)
+                                          rf"|^(?:so|thus|then|therefore|,| )*(?:it (?:is|eats|lives in) )?(?:the )?({VALUES})$|^(?:so"
+                                          rf"|thus|then|therefore|,| )+it (?:is|eats|lives in) (?:the )?{TOLD}$"),
+                            lambda m: [("end", m[1] or m[2] or m[3])]), OPTION)
 
 def read_facts(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Facts of the invented world and a closing value."
@@ -1021,7 +1031,7 @@ def write_strategy(instance: Instance, rng: Random) -> str:
     told = " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace[:-1])
     return told + rng.choice((" That is", " These are")) + f" {same}."
 
-# %% ../nbs/05_procedural.ipynb #4fba18e9
+# %% ../nbs/05_procedural.ipynb #4473de89
 def steps_strategy(instance: Instance) -> tuple[list[Claim], set]:
     return low(list(dict.fromkeys(instance.trace))), known_facts() | {("verdict", instance.answer)}
 
@@ -1033,7 +1043,7 @@ def order_strategy(instance: Instance) -> list[set[int]]:
         out.setdefault(step, {list(out).index(trace[k - 1])} if goes_on else set())
     return [*out.values(), set(range(len(out)))]
 
-# %% ../nbs/05_procedural.ipynb #ac3ddcff
+# %% ../nbs/05_procedural.ipynb #b30810e4
 SAME = rf"(?:live in the same place|eat the same food|have the same colour|share a (?:{TRAIT}))"
 STRATEGY_FORMS = (*WORLD_FORMS, *((re.compile(p), make) for p, make in (
     (r"\b(?:that|this|these|those|they|both|which|it) (?:is|are)( not)?(?: both)?(?: the)? (same|different)\b",
@@ -1112,7 +1122,7 @@ def order_sentiment(instance: Instance) -> list[set[int]]:
     n = len(instance.trace)
     return [set()] * n + [set(range(n))]
 
-# %% ../nbs/05_procedural.ipynb #cddb0f41
+# %% ../nbs/05_procedural.ipynb #c1ff13b3
 PART, ADJECTIVE, TONE = either(PARTS), either(GOOD + BAD), r"(positive|negative)"
 JOIN = r"(?:[,:;=]|->|\b(?:so|and|that|which|this|it|is|means|sounds|counts|as|makes|are|a|point)\b| )*"
 SENTIMENT_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|plot|cast|song|pace|joke|the (?:end|start|look) (?:is|was|has))\b")
@@ -1184,7 +1194,7 @@ def write_entail(instance: Instance, rng: Random) -> str:
     last = rule(chain[-1], quality, not end.startswith("not"))
     return " ".join(out) + (f" {last[:-1]}, so {name} is {end}.", f" So {name} is {end}.")[next(style)]
 
-# %% ../nbs/05_procedural.ipynb #146f93d4
+# %% ../nbs/05_procedural.ipynb #c014174f
 def rules_of(question: str) -> set[Claim]:
     "The rules that a question states."
     body = tidy(question.split(" Claim:")[0])
@@ -1197,7 +1207,7 @@ def steps_entail(instance: Instance) -> tuple[list[Claim], set]:
     about = {("about", (k, quality)) for k in (*chain, name)} if end == "unknown" else set()
     return low([("is", (name, k)) for k in chain[1:]] + [("end", end)]), low(free | about) | rules_of(instance.question)
 
-# %% ../nbs/05_procedural.ipynb #9448e0de
+# %% ../nbs/05_procedural.ipynb #59cccf0d
 SORT, QUALITY = either(KINDS_OF_THING), either(QUALITIES)
 ENTAIL_WORDS = re.compile(rf"\d|\b(?:{FOLK}|(?:{SORT})s?|{QUALITY.replace('|kind', '').replace('kind|', '')}|nothing says|kind(?! of)"
                           rf"|true|false|unknown)\b")
@@ -1257,8 +1267,9 @@ def order_sst(instance: Instance) -> list[set[int]]:
     "The two judgements in any order."
     return [set() for _ in instance.trace]
 
-# %% ../nbs/05_procedural.ipynb #3fc45f2f
-SST_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|movie|drama|tale|story)\b")
+# %% ../nbs/05_procedural.ipynb #d2993273
+SST_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|movie|drama|tale|story|plot|cast|song|pace|joke|letters?|"
+                       r"the (?:end|start|look) (?:is|was|has)|(?:end|start|look)(?= \|))\b")
 SST_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b((?:hardly|never|not) )?({ADJECTIVE})(?: is| means| sounds|:| =| ->|, so|, which is)(?: also)? {TONE}\b",
      lambda m: [((m[1] or "") + m[2], m[3])]),

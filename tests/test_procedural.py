@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 from cotstudy.instances import KINDS, Instance
-from cotstudy.procedural import (BAD, CREATURES, FAMILIES, GOOD, KINDS_OF_THING, LINKS, PLACES, TRAITS, WORDS, WORLD, bucket, move, procedural_task,
-                                 say_fact, stated_answer, who_what)
+from cotstudy.procedural import (BAD, CREATURES, FAMILIES, GOOD, KINDS_OF_THING, LINKS, PLACES, TRAITS, WORDS, WORLD, bucket, move,
+                                 procedural_task, say_fact, stated_answer, who_what)
 
 names = pytest.mark.parametrize("name", sorted(FAMILIES))
 seeds = st.integers(0, 10**9)
@@ -87,7 +87,8 @@ def test_wrong_order_is_found(name, seed):
     f = FAMILIES[name]
     true, _ = f.steps(i)
     s = sentences(r)
-    carry = [k for k, x in enumerate(s) if essential(name, i, x) and not (name == "dates" and " days" in x)]  # a month's length has no place
+    anywhere = [k for k, x in enumerate(s) if name == "dates" and " days" in x]  # the length of a month may be said earlier
+    carry = [k for k, x in enumerate(s) if essential(name, i, x) and k not in anywhere]
     assume(len(carry) >= 2)
     a, b = carry[0], carry[1]
     assume(f.claims(i, s[a]) != f.claims(i, s[b]))
@@ -251,7 +252,8 @@ def false_premise(name: str, i: Instance, text: str, rng: Random) -> str:
         a, op, b, c = i.trace[0]
         n, thing = who_what(i)
         started = f"{n} has {(c if op == '*' else a) + 3} {thing}. {text}"
-        return rng.choice((started, swapped_words(text, rng, r"\b\d+(?= (?:[-+*]|plus|minus|times|and|less) )", lambda m: str(int(m[0]) + 1))))
+        operand = swapped_words(text, rng, r"\b\d+(?= (?:[-+*]|plus|minus|times|and|less) )", lambda m: str(int(m[0]) + 1))
+        return rng.choice((started, operand))
     if name == "shuffle":
         (a, b), held = i.trace[1][0], held_first(i)
         return f"{a} has the {held[b]}. {text}"
@@ -263,16 +265,19 @@ def false_premise(name: str, i: Instance, text: str, rng: Random) -> str:
         return swapped_words(text, rng, rf"\b(?:{'|'.join(words)})\b", lambda m: other(rng, WORDS, *words))
     if name == "coin":
         first = re.search("heads|tails", i.question)
-        return rng.choice((f"The coin is {opposite_side(first)} up. {text}", swapped_words(text, rng, r"does not flip|flips", opposite_side)))
+        flips = swapped_words(text, rng, r"does not flip|flips", opposite_side)
+        return rng.choice((f"The coin is {opposite_side(first)} up. {text}", flips))
     if name == "relations":
         high, word, low = i.trace[0][1]
-        return rng.choice((f"{low} is {word} than {high}. {text}", f"{i.question.split()[0]} compares {high} with {other(rng, ('mud', 'ice'), high, low)}. {text}"))
+        met = f"{i.question.split()[0]} compares {high} with {other(rng, ('mud', 'ice', 'cave'), high, low)}. {text}"
+        return rng.choice((f"{low} is {word} than {high}. {text}", met))
     if name in ("facts", "strategy"):
         (r, w), v = rng.choice([s for s in i.trace if s[0] != "verdict"])
         return say_fact(rng.randrange(2), r, w, other(rng, CREATURES if r in LINKS else TRAITS[r], v)) + " " + text
     if name == "sentiment":
         (p, a, negated), _ = rng.choice(i.trace)
-        return rng.choice((f"The {p} is {'' if negated else 'not '}{a}. {text}", text.replace(a, other(rng, GOOD if a in GOOD else BAD, a), 1)))
+        judged = text.replace(a, other(rng, GOOD if a in GOOD else BAD, a), 1)
+        return rng.choice((f"The {p} is {'' if negated else 'not '}{a}. {text}", judged))
     if name == "entail":
         who, chain, *_ = i.trace[0]
         kind = next(k for k in KINDS_OF_THING if k not in i.question)
@@ -281,7 +286,7 @@ def false_premise(name: str, i: Instance, text: str, rng: Random) -> str:
     return re.sub(rf"\b{word}\b", other(rng, GOOD if word in GOOD else BAD, word), text, count=1)
 
 @names
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds)
 def test_a_premise_against_the_question_is_found(name, seed):
     i, text = fresh(name, seed)
@@ -289,7 +294,8 @@ def test_a_premise_against_the_question_is_found(name, seed):
     assert not c.sound and c.lucky and c.n_wrong and c.n_false
 
 FALSE = dict(  # free sentences about the question's world: {n} a name or thing of the question
-    arith=("{n} has 3 dogs.", "{n} likes Paul and Mia.", "1 + 1 = 3.", "{n} never had them.", "It is not true that 2 + 2 = 4.", "{n} loses 99."),
+    arith=("{n} has 3 dogs.", "{n} likes Paul and Mia.", "1 + 1 = 3.", "{n} never had them.", "It is not true that 2 + 2 = 4.",
+           "{n} loses 99."),
     shuffle=("{n} holds nothing.", "{n} is tall.", "The ball is red.", "{n} gives away the pen."),
     dates=("Today is a Monday.", "December has 12 days.", "7 + 7 = 15.", "2 weeks are 10 days.", "March comes after April."),
     letters=("{n} has 99 letters.", "{n} starts with q.", "{n} ends in q.", "{n} does not end in q.", "dragon: z."),
@@ -307,10 +313,11 @@ def a_word(name: str, i: Instance) -> str:
     if name == "arith": return who_what(i)[0]
     if name in ("shuffle", "sentiment", "facts", "strategy"): return first[0][0] if name in ("shuffle", "sentiment") else first[0][1]
     if name == "relations": return first[1][0].capitalize()
+    if name == "dates": return i.question.split()[3]
     return first[0].split()[-1]
 
 @names
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds, k=st.integers(0, 9), at=st.integers(0, 9))
 def test_a_false_free_sentence_is_found_and_counted(name, seed, k, at):
     i, text = fresh(name, seed)
@@ -321,7 +328,7 @@ def test_a_false_free_sentence_is_found_and_counted(name, seed, k, at):
     assert not c.sound and c.n_false + c.n_unread >= 1 and c.lucky
 
 @pytest.mark.parametrize("name", ["strategy", "sentiment", "entail"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds)
 def test_a_result_before_its_reasons_is_found(name, seed):
     i, text = fresh(name, seed)
@@ -337,7 +344,8 @@ def unspaced(text: str) -> str:
     return re.sub(r"(\d) ([-+*]) (\d+) = (\d)", r"\1\2\3=\4", text).replace(": ", ":").replace(" -> ", "->")
 
 def respelled(text: str) -> str:
-    for a, b in ((" * ", " × "), (" times ", " x "), (" - ", " − "), (" + ", " plus "), (" makes ", " = "), (" leaves ", " equals ")): text = text.replace(a, b)
+    signs = ((" * ", " × "), (" times ", " x "), (" - ", " − "), (" + ", " plus "), (" makes ", " = "), (" leaves ", " equals "))
+    for a, b in signs: text = text.replace(a, b)
     return re.sub(r": (?=positive|negative|heads|tails)", " = ", text)
 
 def reordered(name: str, text: str, i: Instance, rng: Random) -> str:
@@ -357,14 +365,15 @@ def in_other_words(name: str, i: Instance, text: str, rng: Random) -> dict[str, 
     first, parts = re.split(r"(?<=[.]) (?=[A-Z])", i.question)[0], sentences(text)
     return dict(
         commuted=commuted(text) if name in ("arith", "dates") else text, unspaced=unspaced(text), respelled=respelled(text),
-        reordered=reordered(name, text, i, rng), premises=f"{first} {text}", question=f"{i.question} {text}", lower=text.lower(), upper=text.upper(),
+        reordered=reordered(name, text, i, rng), premises=f"{first} {text}", question=f"{i.question} {text}",
+        lower=text.lower(), upper=text.upper(),
         no_stop=text.rstrip("."), lines="\n".join(p.rstrip(".") for p in parts), bullets="\n".join(f"- {p}" for p in parts),
         numbered="\n".join(f"{k}. {p}" for k, p in enumerate(parts, 1)), steps="\n".join(f"Step {k}: {p}" for k, p in enumerate(parts, 1)),
         linked=" ".join(f"{rng.choice(('Then', 'Next,', 'Now', 'Therefore,'))} {p}" for p in parts), bold=f"**{text}**", quoted=f'"{text}"',
         prose=f"Let us think step by step. {text} That is all.")
 
 @names
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds)
 def test_valid_variants_are_sound(name, seed):
     i, text = fresh(name, seed)
@@ -372,25 +381,32 @@ def test_valid_variants_are_sound(name, seed):
         c = FAMILIES[name].check(i, f"{said}\nSo the answer is: {i.answer}")
         assert c.sound and c.answer_ok, (how, said, c)
 
-ANN = Instance("", "Ann has 3 pens. Ann buys 2 more. Ann loses 1. How many pens does Ann have now?", "4", trace=((3, "+", 2, 5), (5, "-", 1, 4)))
+ANN = Instance("", "Ann has 3 pens. Ann buys 2 more. Ann loses 1. How many pens does Ann have now?", "4",
+               trace=((3, "+", 2, 5), (5, "-", 1, 4)))
 
 @pytest.mark.parametrize("text", [
     "3+2=5. 5-1=4.", "3 + 2 = 5 - 1 = 4.", "3 + 2 - 1 = 4.", "Three plus two is five; five minus one is four", "3 + 2 = 5.\n5 − 1 = 4",
-    "Ann starts with 3 pens. She buys 2 more, so she has 5. She loses 1, so she has 4 pens left.", "3 pens + 2 pens = 5 pens. 5 pens - 1 pen = 4 pens.",
+    "Ann starts with 3 pens. She buys 2 more, so she has 5. She loses 1, so she has 4 pens left.",
+    "3 pens + 2 pens = 5 pens. 5 pens - 1 pen = 4 pens.",
     "We need to find how many pens Ann has now. 2 + 3 = 5, 5 - 1 = 4.", "3 + 2 = 5. 5 - 1 = 4. The answer is 4 pens."])
 def test_sums_in_other_words(text): assert FAMILIES["arith"].check(ANN, text).sound
 
 @pytest.mark.parametrize("text", [
-    "4 + 1 = 5. 5 - 1 = 4.", "2 - 3 = 5. 5 - 1 = 4.", "3 + 2 = 5. 1 - 5 = 4.", "3 + 2 = 5 - 1 = 6.", "3 + 2 = 5. 5 - 1 = 4 dogs.", "3 + 2 = 5. 5 - 1 = 4 cups.",
-    "3 + 2 = 5. 5 - 1 = 4. So Bob has 4 pens.", "Ann buys 9 more. 3 + 2 = 5. 5 - 1 = 4.", "3 + 2 = 5. Then Ann has 6 pens. 5 - 1 = 4.", "13 + 2 = 5. 5 - 1 = 4.",
-    "3 + 2 = 5.5. 5 - 1 = 4.", "3 + 2 = 5. 5 - 1 = 4. The answer is 4 because 9 + 9 = 4.", "3 + 2 = 5. The answer is 9. 5 - 1 = 4. The answer is 4.",
-    "3 + 2 = 5 if it rains. 5 - 1 = 4.", "It is not true that 3 + 2 = 5. 5 - 1 = 4.", "3 + 2 = 5. 5 - 1 = 4. The answer is 4. Ann has 8 dogs."])
+    "4 + 1 = 5. 5 - 1 = 4.", "2 - 3 = 5. 5 - 1 = 4.", "3 + 2 = 5. 1 - 5 = 4.", "3 + 2 = 5 - 1 = 6.", "3 + 2 = 5. 5 - 1 = 4 dogs.",
+    "3 + 2 = 5. 5 - 1 = 4 cups.",
+    "3 + 2 = 5. 5 - 1 = 4. So Bob has 4 pens.", "Ann buys 9 more. 3 + 2 = 5. 5 - 1 = 4.", "3 + 2 = 5. Then Ann has 6 pens. 5 - 1 = 4.",
+    "13 + 2 = 5. 5 - 1 = 4.",
+    "3 + 2 = 5.5. 5 - 1 = 4.", "3 + 2 = 5. 5 - 1 = 4. The answer is 4 because 9 + 9 = 4.",
+    "3 + 2 = 5. The answer is 9. 5 - 1 = 4. The answer is 4.",
+    "3 + 2 = 5 if it rains. 5 - 1 = 4.", "It is not true that 3 + 2 = 5. 5 - 1 = 4.",
+    "3 + 2 = 5. 5 - 1 = 4. The answer is 4. Ann has 8 dogs."])
 def test_wrong_sums_in_other_words(text): assert not FAMILIES["arith"].check(ANN, text).sound
 
 @names
 def test_checker_is_quick_on_any_text(name):
     i, r = fresh(name, 1)
-    for text in (f"{r} " * 12000, "a" * 10**6, " " * 10**6, "\n" * 10**6, "so the " * 140000, "9" * 10**6, "1 + " * 250000, "answer is " * 100000, "(" * 10**6,
+    for text in (f"{r} " * 12000, "a" * 10**6, " " * 10**6, "\n" * 10**6, "so the " * 140000, "9" * 10**6, "1 + " * 250000,
+                 "answer is " * 100000, "(" * 10**6,
                  f"{'9' * 5000} + 1 = {'9' * 5000}.", "Carl flips, so " * 70000, "the friend of " * 70000, "\u0660\u0130\ud800" * 300000):
         start = perf_counter()
         assert not FAMILIES[name].check(i, text).sound
