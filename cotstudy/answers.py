@@ -24,13 +24,13 @@ from .tasks import load, outline
 HEAD, TAIL = 2_000, 4_000  # characters that are read of a longer text: an answer stands at its beginning or at its end
 
 _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(?:is|was|(?:would|must|should|will|has\s+to|could"
-    r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
+                  r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
                   r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?"
                   r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
                   r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+", re.I)
 _TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|solution|conclusion)\s*[:=]", re.I | re.M)
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human)\s*:|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
-    r"|correct\s+)?answer)(?=\s)", re.I)
+                            r"|correct\s+)?answer)(?=\s)", re.I)
 
 def _opened(text: str) -> str:
     "A text without its wrappers, at a length that can be read, up to the next question that a model asks itself."
@@ -48,7 +48,7 @@ def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
 
 # %% ../nbs/18_answers.ipynb #012bbfc4
 _TURN = re.compile(r"(?:^|(?<=[.!?,;:\n—-])|(?<=\())\s*(?:(?:(?:but|and|oh|hmm+|ah)[\s,.—-]+)*(?:no[\s,.—-]+)?(?:wait|edit|update"
-    r"|hold\s+on|actually|correction|sorry|oops|scratch\s+that|strike\s+that|on\s+second\s+thoughts?"
+                   r"|hold\s+on|actually|correction|sorry|oops|scratch\s+that|strike\s+that|on\s+second\s+thoughts?"
                    r"|on\s+reflection|i\s+meant?|let\s+me\s+(?:re|double)[\w-]*|i\s+(?:made|see)\s+(?:a|an|my)\s+(?:mistake|error)"
                    r"|or\s+rather|make\s+that|hmm+)\b[\s,.:;!—-]*)+", re.I)
 _NO = re.compile(r"(?<=[.,;?!—-])\s*no[,:;.!—]\s*(?=\S)|(?<=[.,;?!—-])\s*no\s+(?=it\b|the\b|[-\d(])", re.I)
@@ -68,17 +68,17 @@ def _settled(text: str, read: Callable[[str], str | None], no: bool = True) -> s
 
 # %% ../nbs/18_answers.ipynb #c8d3d8eb
 _REJECTED = re.compile(r"(?:\bnot|\bno\s+longer|\bthought|\bopposed\s+to|\bup\s+from|\bdown\s+from|n't|\bneither|\bnor|\brather\s+than"
-    r"|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make"
-    r"|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
+                       r"|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make"
+                       r"|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
 _BOUND = re.compile(r"(?:\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|over|under|above|below"
     r"|past|up\s+to|between|from|either|log|sin|cos|tan|sqrt)\s*\(?|[<>≤≥±√^_|]\s*=?\s*[({]*|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{"
-    r"|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
+                    r"|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
 _ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|with|during|since|until|to|all|both|other|another|step|number"
-    r"|part|question|option|chapter|page|day|case|these|those|the)\s+"
+                    r"|part|question|option|chapter|page|day|case|these|those|the)\s+"
                     r"(?:(?:the|an?|all|each|every|his|her|their|its|my|our|your|other|these|those|another)\s+)?(?:(?<=the\s)(?:first"
                     r"|last|next)\s+)?(?:only\s+|about\s+)?$", re.I)
 _UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|ml|[lL]|kWh|[kM]?W|V|A|Hz|k?Pa|J|N|C|F|K|st|nd|rd|th|am"
-    r"|pm|AM|PM|px|[kMGT]B|cc|dB|gal|ha|mol|k?cal)"
+         r"|pm|AM|PM|px|[kMGT]B|cc|dB|gal|ha|mol|k?cal)"
          r"(?:\^[23])?(?![A-Za-z\d^])")
 _PART = re.compile(  # what follows a number that is only a part of something
     rf"(?!{_UNIT})(?:[A-Za-z]{{1,2}}(?![A-Za-z])|sin|cos|tan|log|sqrt|_)|\s?\\(?!end|newline|hline|mu|deg)[A-Za-z]"
@@ -89,10 +89,11 @@ _PART = re.compile(  # what follows a number that is only a part of something
     r"|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|pi|root|point|or\s+(?:more|less|fewer"
     r"|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
 _JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\b|\band\b|\bto\b|\bby\b|\bx\b|\bvs\b|&)\s*)+(?:(?:also"
-    r"|maybe|perhaps|about)\s+)?(?:[A-Za-z]\s*=\s*)?"
+                     r"|maybe|perhaps|about)\s+)?(?:[A-Za-z]\s*=\s*)?"
                      r"|\s*(?:feet|foot|ft|'|hours?|hrs?|h|minutes?|mins?|m|lbs?|pounds?|dollars|years?|weeks?|days?|months?|meters?"
                      r"|metres?|km|kg|degrees?)\s*", re.I)
 
+# %% ../nbs/18_answers.ipynb #90897e97
 class Said(NamedTuple):
     "A number in a sentence, and what the sentence makes of it."
     q: Quantity
@@ -140,13 +141,14 @@ def _equation(text: str) -> str | None:
         if re.search(r"[\d.]\s*(?:,|;|\band\b|\bor\b)+\s*[A-Za-z]\s*$", left): return None  # x = 4, y = 5
         return _single(text[m.end():], _said(text[m.end():]), 0)
     said = _said(text[:signs[0].start()])
-    return said[0].q.written if len(said) == 1 and _opens(text, said) and said[0].whole and not text[said[0].q.end:signs[0].start()].strip() else None
+    if len(said) != 1 or not _opens(text, said) or not said[0].whole: return None
+    return None if text[said[0].q.end:signs[0].start()].strip() else said[0].q.written
 
 # %% ../nbs/18_answers.ipynb #51ab2939
 _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|which\s+(?:means|gives|makes|is)|meaning|giving|leaving"
     r"|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to)|for\s+a\s+total\s+of|totall?ing|making"
-    r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
+                    r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
 _CENTS = re.compile(r"\b(\d+) dollars?,? and (\d{1,2}) cents?\b", re.I)
 
 _STOP = r"because|since|\b(?:as|when|if|where|while|although|though|but)\b|[,(;:—]"  # an explanation begins
@@ -186,14 +188,17 @@ _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+no
                       r"|not\s+(?:sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown|undetermined|unsure|ambiguous"
                       r"|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
 _CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|in\s+conclusion|in\s+all|overall"
-    r"|this\s+means|that\s+means)\b", re.I)
+                        r"|this\s+means|that\s+means)\b", re.I)
 
 def _sentences(text: str) -> list[str]:
     text = re.sub(r"\b(Rs|approx|ca|No|Dr|Mr|Mrs|Ms|St|vs|etc|e\.g|i\.e)\.(?=\s)", r"\1", text)
     parts = [s for s in re.split(r"(?<=[.!?])\s+|\n+|;\s+", text) if s.strip(" .!?\n|")]
     return [s if len(s) <= 1000 else s[:500] + " ... " + s[-500:] for s in parts]
 
-def _clean_end(sentence: str) -> str: return re.sub(r"[\s.!?*|]+$", "", sentence.replace("|", " ")) if not sentence.rstrip().endswith("...") else sentence.rstrip()
+def _clean_end(sentence: str) -> str:
+    "A sentence without what ends it; three dots stay, because something is left out there."
+    if sentence.rstrip().endswith("..."): return sentence.rstrip()
+    return re.sub(r"[\s.!?*|]+$", "", sentence.replace("|", " "))
 
 def _bold_number(text: str) -> str | None:
     "The last bold part that is a number and little else, unless a later calculation ends elsewhere."
@@ -248,18 +253,19 @@ def _plain(text: str) -> str: return re.sub(r"[^\w.+%<>/-]|(?<!\d)[./-]|[./-](?!
 def _squeezed(text: str) -> str: return " ".join(_plain(text).split())
 
 _NOT = (r"(?:no(?=\W*(?:[.,;\n]|$))|not|\w+n't|never|neither|incorrect|inaccurate|wrong|false|untrue|unrelated|irrelevant|unlikely"
-    r"|(?:ruled\s+)?out(?!\s+of)|too|eliminated|excluded|(?:does|do|did)\s+not)\b")
+        r"|(?:ruled\s+)?out(?!\s+of)|too|eliminated|excluded|(?:does|do|did)\s+not)\b")
 _DISMISSED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brather\s+than|\binstead\s+of|\brul\w+\s+out|\beliminat\w+|\bexclud\w+"
-    r"|\bdiscard\w*|\bother\s+than|\bexcept(?:\s+for)?|\bunlike|\bwithout|\bneither\s+of)"
+                        r"|\bdiscard\w*|\bother\s+than|\bexcept(?:\s+for)?|\bunlike|\bwithout|\bneither\s+of)"
                         r"\s+(?:(?:be|is|the|answer|option|options|choice|either|both|necessarily|really)\s+){0,3}$", re.I)
 _CONSIDERED = re.compile(r"\b(?:considered|thought(?:\s+of)?|thinking(?:\s+of)?|tempted\s+by|tempting\s+to\s+(?:say|choose)|initially"
-    r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
+                         r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
 _POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe|perhaps|likely"
     r"|definitely|clearly|certainly|option|choice|answer|letter|so|therefore|thus|hence|then|is|be|was|it's|that's|with|choose|chose|pick"
     r"|picked|select|leaving|leaves|leave|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both|either|wait|but"
-    r"|rather|"
+                     r"|rather|"
                      r"considered|thought|say|conclude))\s*[\"'*]*\s*$", re.I)
 
+# %% ../nbs/18_answers.ipynb #9cca0603
 class Mark(NamedTuple):
     "An option's letter in a text."
     letter: str
@@ -271,23 +277,27 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
     k = re.escape(letters)
     bracket = rf"(?<!\w)[(\[{{]{{1,3}}\s?(?P<in>[{k}{k.lower()}])\s?(?:[)\]}}]{{1,3}}|$)"
     after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|]|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems|fits|but|not"
-        r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
+             r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
              rf"|\s+(?:and|or|&)\s+(?:option\s+)?[(\[]?[{k}]\b|/[{k}]\b|\s?&)")
-    bare = rf"(?<![\w'(\[.])(?P<bare>[{k}])(?:{after}|(?=\s+(?P<text>[^\n]{{1,80}})))|\b(?:option|choice|answer\s+is)\s+(?P<low>[{k.lower()}])\b(?=[.)\s]*$|[.,)])"
+    bare = (rf"(?<![\w'(\[.])(?P<bare>[{k}])(?:{after}|(?=\s+(?P<text>[^\n]{{1,80}})))"
+            rf"|\b(?:option|choice|answer\s+is)\s+(?P<low>[{k.lower()}])\b(?=[.)\s]*$|[.,)])")
     out = []
     for m in re.finditer(f"{bracket}|{bare}", text):
         if m["in"]: out.append(Mark(m["in"].upper(), m.start(), m.end()))
         elif m["low"]: out.append(Mark(m["low"].upper(), m.start("low"), m.end()))
         elif _POINTS.search(text[max(0, m.start() - 24):m.start()]):
             at = letters.index(m["bare"])
-            own = m["text"] and at < len(options) and _squeezed(options[at]) and re.match(re.escape(_squeezed(options[at])) + r"\s*(?:$"
-                r"|(?:because|since)\b)", _squeezed(re.split(r"[.,;:!)]\s", m["text"])[0]))
+            words = _squeezed(options[at]) if at < len(options) else ""
+            said = _squeezed(re.split(r"[.,;:!)]\s", m["text"] or "")[0])
+            own = words and re.match(re.escape(words) + r"\s*(?:$|(?:because|since)\b)", said)
             if not m["text"] or own: out.append(Mark(m["bare"], m.start(), m.end()))
     return out
 
 # %% ../nbs/18_answers.ipynb #8fd0b6c5
 _LISTED = re.compile(r"[\s)\].:]*(?:[\w'-]+\s+){0,5}?[\w'-]*\s*[)\].]?\s*(?:,|/|&|\band\b|\bor\b|\bnor\b|\bneither\b"
-    r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:options?\s+|choices?\s+)?", re.I)
+                     r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:options?\s+|choices?\s+)?", re.I)
+_PARTED = re.compile(rf"(?i)[.!?]\s+\w|\n|\b(?:is|are|was|so|but|because|since|it|answer|seems|looks|sounds|fits|would|could|might"
+                     rf"|may|leaves)\b|{_NOT}")
 
 def _groups(text: str, marks: Sequence[Mark]) -> list[list[Mark]]:
     "Marks that are named in one breath: 'A, B or (C)'."
@@ -295,8 +305,7 @@ def _groups(text: str, marks: Sequence[Mark]) -> list[list[Mark]]:
     for m in marks:
         gap = text[out[-1][-1].end:m.start] if out else ""
         if out and not gap.strip(): out[-1].append(m)
-        elif out and len(gap) < 80 and _LISTED.fullmatch(gap) and not re.search(rf"(?i)[.!?]\s+\w|\n|\b(?:is|are|was|so|but|because|since"
-            rf"|it|answer|seems|looks|sounds|fits|would|could|might|may|leaves)\b|{_NOT}", gap): out[-1].append(m)
+        elif out and len(gap) < 80 and _LISTED.fullmatch(gap) and not _PARTED.search(gap): out[-1].append(m)
         else: out.append([m])
     return out
 
@@ -305,17 +314,18 @@ def _dismissed(text: str, group: Sequence[Mark]) -> bool:
     before, after = text[max(0, group[0].start - 60):group[0].start], text[group[-1].end:group[-1].end + 80]
     if _DISMISSED.search(before) or _CONSIDERED.search(before): return True
     return bool(re.match(rf"(?i:[)\]:]?\s*(?:(?!because|since|as\s|so\s|correct"
-        rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*not\b", after)
+                         rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*not\b", after)
 
+# %% ../nbs/18_answers.ipynb #c489d211
 _RIGHT = re.compile(r"[)\]]?:\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable)\b|\s+fits\s+(?:best|better)\b"
     r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
-    r"|to\s+say))", re.I)
+                    r"|to\s+say))", re.I)
 _CALLED = re.compile(r"\b(?:correct|right|best|final)\s+(?:option|choice|answer|one|letter)?\s*(?:is|:|would\s+be)\s*[\"'*]*$|\b(?:so"
     r"|therefore|thus|hence|choose|pick|select|go\s+with|must\s+be|has\s+to\s+be|conclude|leaving|leaves)\b[\s,:]*(?:it\s+(?:is|must\s+be"
-    r"|has\s+to\s+be)\s+)?(?:the\s+answer\s+is\s+)?(?:option\s+|choice\s+)?[\"'*]*$", re.I)
+                     r"|has\s+to\s+be)\s+)?(?:the\s+answer\s+is\s+)?(?:option\s+|choice\s+)?[\"'*]*$", re.I)
 
-def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mark], last: bool) -> tuple[str | None, bool]:  # the letter, and whether marks decide at all
-    "The letter that the marks of a text choose."
+def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mark], last: bool) -> tuple[str | None, bool]:
+    "The letter that the marks of a text choose, and whether marks decide at all."
     groups = _groups(text, marks)
     dismissed = {m.letter for g in groups if _dismissed(text, g) for m in g}
     kept = [g for g in groups if not _dismissed(text, g)]
@@ -337,7 +347,7 @@ def _named(text: str, options: Sequence[str]) -> str | None:
     words = {k: _squeezed(o) for k, o in zip(LETTERS, options)}
     held = [k for k, w in words.items() if w and f" {w} " in said]
     found = [k for k in held if not re.search(r"(?:\bnot|n t|\bnor|\bneither|rather than|instead of)\s(?:(?:the|a"
-        r"|an)\s)?$", said[:said.index(f" {words[k]} ") + 1])]
+                                              r"|an)\s)?$", said[:said.index(f" {words[k]} ") + 1])]
     if held and not found and len(words) == len(held) + 1: return (set(words) - set(held)).pop()
     found = [k for k in found if not any(k != j and f" {words[k]} " in f" {words[j]} " and words[j] != words[k] for j in found)]
     same = [k for k in found if words[k] == said.strip()]
@@ -348,7 +358,7 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
     letters = letters[:len(options) or None]  # a letter that was not on offer is no answer
     def read(piece: str) -> str | None:
         if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s"
-            rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
+                             rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
         letter, decided = _chosen(piece, letters, len(options), _marks(piece, letters, options), last and not cued)
         if decided: return letter
         if options and all(map(number_of, options)):
@@ -363,7 +373,7 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
 # %% ../nbs/18_answers.ipynb #8dcc5a75
 _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", false="no")
 _HEDGE = (r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly|simply|almost"
-    r"|certainly|of\s+course|a|an?\s+clear|surely)[\W_]++)*+")
+          r"|certainly|of\s+course|a|an?\s+clear|surely)[\W_]++)*+")
 _SAYS = re.compile(rf"[\W_]*+{_HEDGE}(yes|yeah|yep|no|nope|true|false)\b(?!\s+(?:and|or)\s+(?:yes|no)\b)"
                    r"(?!\s+(?!because|since|as\b|it\b|he\b|she\b|they\b|you\b|we\b|i\b|there\b|that\b|this\b|the\b|to\b|but\b|although"
                    r"|though|not\b|is\b|if\b|in\b|indeed\b|definitely\b|absolutely\b|of\s+course\b)[a-z])", re.I)
@@ -375,7 +385,7 @@ def _read_yesno(text: str, last: bool) -> str | None:
         piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
         piece = re.sub(r"\b(?:not|n't|neither|nor|thought|than)\s+(?:necessarily\s+|simply\s+|a\s+|clearly\s+)?(?:yes"
-            r"|no)\b", "", piece, flags=re.I)
+                       r"|no)\b", "", piece, flags=re.I)
         if m := _SAYS.match(piece):
             bare = re.fullmatch(r"\W*(?:yes|no)[.!]\s+(yes|no)\W*", piece, re.I)
             return None if bare and bare[1].lower() != m[1].lower() else _YESNO[m[1].lower()]
@@ -383,17 +393,19 @@ def _read_yesno(text: str, last: bool) -> str | None:
         return _YESNO[found[-1 if last and not cued else 0].lower()] if found else None
     return _settled(said, read, no=False)
 
-def _read_label(text: str, last: bool, labels: Sequence[str]) -> str | None:
+_DENIED = re.compile(r"(?:\bnot|n t|\bneither|\bnor|rather than|instead of|\bnever|\bcannot|\bthan|\bthought|\bconsidered)"
+                     r"(?: (?:be|the|a|an|label|simply|really|necessarily|clearly))*$")
+
+def _read_label(text: str, labels: Sequence[str]) -> str | None:
     def read(piece: str) -> str | None:
         words = {_squeezed(k): k for k in labels if _squeezed(k)}
         said = f" {_squeezed(piece)} "
         at = {w: [m.start() for m in re.finditer(re.escape(f" {w} "), said)] for w in words if f" {w} " in said}
-        denied = r"(?:\bnot|n t|\bneither|\bnor|rather than|instead of|\bnever|\bcannot|\bthan|\bthought|\bconsidered)(?: (?:be|the|a|an|label|simply|really|necessarily|clearly))*$"
-        at = {w: [a for a in places if not re.search(denied, said[:a])] for w, places in at.items()}
+        at = {w: [a for a in places if not _DENIED.search(said[:a])] for w, places in at.items()}
         found = [w for w, places in at.items() if places]
         found = [w for w in found if not any(w != v and f" {w} " in f" {v} " for v in found)]  # "no" inside a longer label
-        first = [w for w in found if said.startswith(f" {w} ") and not any(re.match(rf" (?:(?:or"
-            rf"|and) )?{re.escape(v)} ", said[len(w) + 1:]) for v in found)]
+        joined = lambda w: any(re.match(rf" (?:(?:or|and) )?{re.escape(v)} ", said[len(w) + 1:]) for v in found)
+        first = [w for w in found if said.startswith(f" {w} ") and not joined(w)]
         return words[first[0]] if len(first) == 1 else words[found[0]] if len(found) == 1 else None
     return _settled(_after_cue(unbold(_opened(text)))[0], read)
 
@@ -427,7 +439,7 @@ def _unquoted(text: str) -> str:
     if re.fullmatch(r"\$[^$]+\$", text): text = text[1:-1].strip()
     return text.strip("\"' ") if re.fullmatch(r"([\"']).*\1\.?", text) else text
 
-def _read_text(text: str, cued: bool = False) -> str | None:
+def _read_text(text: str) -> str | None:
     said, found = _after_cue(unbold(_opened(text)))
     def read(piece: str) -> str | None:
         piece = re.sub(r"^\s*(?:it\s+(?:is|should\s+be)|it's)\s+", "", piece) if found else piece
@@ -438,7 +450,7 @@ def _read_text(text: str, cued: bool = False) -> str | None:
     return _settled(said, read) if found else read(said)
 
 # %% ../nbs/18_answers.ipynb #8d16a8e5
-_WIDTH = {"aqua": "ABCDE", "commonsense_qa": "ABCDE", "date_understanding": "ABCDEF", "tracking_shuffled_objects": "ABC"}  # capitals that count
+_WIDTH = dict(aqua="ABCDE", commonsense_qa="ABCDE", date_understanding="ABCDEF", tracking_shuffled_objects="ABC")  # capitals that count
 _FLOATS = ("addsub", "svamp", "single_eq")  # Ho et al. compare these as floats, MultiArith and GSM8K as strings
 
 def _first_label(text: str, labels: Sequence[str]) -> str | None:
@@ -459,7 +471,9 @@ def _candidates(text: str, task: Task, number: str) -> list[str]:
     if task.kind == "number": return re.findall(number, text.replace(",", ""))
     if task.kind == "letters": return [re.sub(r"[\"'.\s]", "", text)]
     if task.kind == "yesno": return [w for w in re.sub(r"[\"'.\s:,]", " ", text.lower()).split(" ") if w in ("yes", "no")]
-    return [found] if (found := _first_label(text, task.labels) if task.kind == "label" else " ".join(text.split()).strip("\"' ").removesuffix(".").strip()) else []
+    bare = " ".join(text.split()).strip("\"' ").removesuffix(".").strip()
+    found = _first_label(text, task.labels) if task.kind == "label" else bare
+    return [found] if found else []
 
 # %% ../nbs/18_answers.ipynb #e2747761
 def _kojima(text: str, task: Task, prefix: str | None) -> str | None:
@@ -507,7 +521,7 @@ def extract(
         case "number": return _read_number(text, last)
         case "choice": return _read_choice(text, last, letters, options)
         case "yesno": return _read_yesno(text, last)
-        case "label": return _read_label(text, last, task.labels)
+        case "label": return _read_label(text, task.labels)
         case "letters": return _read_letters(text, last)
     return _read_text(text)
 
@@ -531,6 +545,7 @@ def _same_text(prediction: str, gold: str) -> bool:
     padded = any(re.match(r"\s*0\d", x) for x in (prediction, gold))  # 007 is a name
     return not padded and bool(same_number(prediction, gold, loose=False))
 
+# %% ../nbs/18_answers.ipynb #f5d5f3cb
 def is_correct(
     prediction: str | None,  # what extract returned
     gold: str,
@@ -567,8 +582,9 @@ def _task_of(name: str, rows: Sequence[dict]) -> Task:
     needed = any(r.get("gold") is None or (task.kind == "choice" and r.get("question") is None) for r in rows)
     return load(name) if needed and (source is None or all(p.local in PINS and at_hand(PINS[p.local]) for p in source.parts)) else task
 
+# %% ../nbs/18_answers.ipynb #fa097ee2
 def readings(
-    path: str | Path,  # JSON lines or a JSON list, gzipped or not, with `answer_text` or `rationale`, and `gold` or the `id` of a task's question
+    path: str | Path,  # JSON lines or a JSON list, gzipped or not: `answer_text` or `rationale`, and `gold` or the `id` of a question
     task: Task | str,  # a task, or the name of one
     rules: Sequence[str] = RULES,
     prefix: str | None = None,  # as in extract, for files that hold whole completions
@@ -586,7 +602,8 @@ def readings(
     for n, r in enumerate(rows):
         i = known.get(str(r.get("id", r.get("instance"))))
         if not (gold := said[n]["gold"] or (i.answer if i else None)):
-            raise ValueError(f"{file}, record {n + 1}: no `gold`, and no question of task {task.name!r} that is at hand has the id {r.get('id')!r}")
+            raise ValueError(f"{file}, record {n + 1}: no `gold`, and no question of task {task.name!r} that is at hand "
+                             f"has the id {r.get('id')!r}")
         options = i.options if i and r.get("question") in (None, i.question) else _listed(str(r.get("question") or ""))
         for rule in rules:
             told, where = said[n]["answer_text"], prefix
@@ -596,6 +613,7 @@ def readings(
     frame = pd.DataFrame(out, columns=["record", "id", "gold", "rule", "prediction", "correct"]).astype(dict(prediction=object))
     return frame.assign(prediction=frame.prediction.where(frame.prediction.notna(), None))
 
+# %% ../nbs/18_answers.ipynb #2ddc5ce6
 def rescore(
     path: str | Path,
     task: Task | str,

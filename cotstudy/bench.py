@@ -38,12 +38,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
 
 from . import decoding, models, students
-from .batch import expand, load_study, studies_folder
 from .draws import Ledger
 from .files import lease, write_json
 from .runs import home
 from .models import threads
 from .sampling import LM
+from .studies import expand, load_study, studies_folder
 from .students import Example, Recipe
 
 # %% ../nbs/90_bench.ipynb #8b217416
@@ -467,7 +467,7 @@ def start_share(notebooks: Path) -> float:
     at, before, whole = lambda when: datetime.fromisoformat(when).timestamp(), 0.0, 0.0
     for path in notebooks.glob("*.ipynb"):
         nb = json.loads(path.read_text())
-        working = [c for c in nb["cells"] if "run_cell(" in "".join(c["source"])]
+        working = [c for c in nb["cells"] if "study_cell(" in "".join(c["source"])]
         if not working: continue  # a summary
         begun = at(nb["metadata"]["papermill"]["start_time"])
         before += at(working[0]["metadata"]["papermill"]["start_time"]) - begun

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'RECIPE', 'FIELDS', 'COLUMNS', 'LEAF_OF', 'HEADLINE', 'PROTOCOL', 'ALWAYS', 'Spec', 'Teacher',
-           'known_format', 'Condition', 'leaves', 'value', 'changed', 'checked', 'vary', 'F', 'content_id', 'stage_key',
-           'row_id', 'words_of', 'describe', 'base_of']
+           'known_format', 'Chosen', 'Condition', 'leaves', 'value', 'changed', 'checked', 'vary', 'F', 'content_id',
+           'stage_key', 'row_id', 'words_of', 'describe', 'base_of']
 
 # %% ../nbs/50_conditions.ipynb #0aa48fab
 """A *condition* says everything that decides a number: task, teacher, method, supervision, student, recipe, decoding, seed (Ho et al.
@@ -30,7 +30,7 @@ from .students import POCKET, Recipe
 # %% ../nbs/50_conditions.ipynb #e8e73f37
 class Spec(BaseModel):
     "A frozen record that refuses unknown fields."
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 class Teacher(Spec):
     "Who writes the rationales, and how they are drawn."
@@ -58,8 +58,8 @@ def known_format(name: str) -> str:
     except KeyError as e: raise ValueError(str(e.args[0])) from None
 
 # %% ../nbs/50_conditions.ipynb #f9e5a21a
-class Condition(Spec):
-    "Everything that decides one number."
+class Chosen(Spec):
+    "The fields of a condition."
     task: str  # a name of the task table, or the path of a JSONL file
     task_args: dict[str, int | float | str | list | dict] = Field(default_factory=dict)  # e.g. n_train, difficulty
     sources: tuple[str, ...] = ()  # other tasks to be taught in place of `task` (transfer); () = none
@@ -85,6 +85,9 @@ class Condition(Spec):
     max_student_tok: int = Field(128, ge=1)  # generation limit of the student
     rule: Literal[RULES] = "cotstudy"  # answer extraction
 
+# %% ../nbs/50_conditions.ipynb #78798e2f
+class Condition(Chosen):
+    "Everything that decides one number, and how it must fit together."
     @field_validator("format")
     @classmethod
     def _known(cls, name: str) -> str: return known_format(name)
@@ -154,6 +157,7 @@ def _put(tree: dict, path: Sequence[str], new: Any, name: str) -> None:
         raise ValueError(f"a condition has no field {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
     tree[last] = {**tree[last], **new} if isinstance(new, Mapping) and isinstance(tree.get(last), dict) and path[0] != "task_args" else new
 
+# %% ../nbs/50_conditions.ipynb #b9bcb199
 def checked(tree: Mapping[str, Any]) -> Condition:
     "A condition from plain values: lists for tuples, whole numbers for floats; one line says what is wrong."
     try: return Condition.model_validate_json(json.dumps(_plain(tree)))
@@ -222,7 +226,7 @@ FIELDS: dict[str, F] = {
     "n_exemplars": F("eval", "examples in the prompt", "max"),
     "decoding": F("eval", "decoding"),
     "n_paths": F("eval", "paths of a vote", "max"),
-    "temperature": F("eval", "temperature of a vote"),
+    "temperature": F("eval", "temperature of sampled answers"),
     "max_student_tok": F("eval", "student limit, tokens", "max"),
 }
 COLUMNS: dict[str, str] = {leaf: f.column or leaf.rpartition(".")[2] for leaf, f in FIELDS.items()}
@@ -278,7 +282,7 @@ def _cell(cond: Condition, method: Method, leaf: str) -> object:
     if leaf == "n_exemplars": return known or method.shots
     if leaf == "task_args": return json.dumps(known, sort_keys=True)
     if leaf == "sources": return " ".join(known)
-    return " ".join(known or ()) if leaf == "filters" else known
+    return " ".join((known or ()) if method.chains else ()) if leaf == "filters" else known
 
 # %% ../nbs/50_conditions.ipynb #cf117c05
 def base_of(

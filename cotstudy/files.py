@@ -109,6 +109,7 @@ def lease(
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try: lock.acquire(timeout=timeout)
-    except Timeout: raise TimeoutError(f"another worker is making {path}; waited {timeout} s for it. Wait longer, or stop that worker") from None
+    except Timeout:
+        raise TimeoutError(f"another worker is making {path}; waited {timeout} s for it. Wait longer, or stop that worker") from None
     try: yield path
     finally: lock.release()

@@ -66,7 +66,7 @@ def per_instance(chains: pd.DataFrame, keep: Callable) -> pd.DataFrame:
     return pd.concat([keep(name, g) for name, g in chains.groupby("instance", sort=False)])
 
 # %% ../nbs/35_filters.ipynb #0398a8de
-@register(gold=True)
+@register(gold=True, needs=("correct",))
 def correct(chains: pd.DataFrame, k: int = 0, seed: int = 0) -> pd.DataFrame:
     "Chains whose answer is the gold answer (Ho et al. 2023, sec. 3, step 2; Li et al. 2023, sec. 2)."
     if "correct" not in chains:

@@ -157,10 +157,11 @@ def _check_loaded(net, info: dict, where):
     "Refuse a network that was not completely read."
     some = lambda keys: ", ".join(map(str, sorted(keys, key=str)[:3])) + f" ... ({len(keys)})" * (len(keys) > 3)
     missing = {k for k in info["missing_keys"] if "Sinusoidal" not in type(net.get_submodule(k.rpartition(".")[0])).__name__}  # computed
-    for what, keys in (("lacks", missing), ("has the wrong shapes of", info["mismatched_keys"]), ("fails at", info["error_msgs"])):
+    wrong = {f"{k} (has {list(got)}, expected {list(want)})" for k, got, want in info["mismatched_keys"]}
+    for what, keys in (("lacks", missing), ("has the wrong shapes of", wrong), ("fails at", info["error_msgs"])):
         if keys:
-            raise ValueError(f"{where} {what} {some(keys)}, which its config.json ({type(net).__name__}) expects: they would be filled "
-                             "with random numbers. Weights and configuration do not belong together; copy or download both again")
+            raise ValueError(f"{where} {what} {some(keys)}, which its config.json ({type(net).__name__}) expects: they would "
+                             "be filled with random numbers. Weights and configuration do not belong together; copy or download both again")
     if strange := _strange(net, info["unexpected_keys"]):
         raise ValueError(f"{where} holds {some(strange)}, which its config.json ({type(net).__name__}) does not know: the weights are of a "
                          "larger or another model. Copy or download both again")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPENERS', 'WITHOUT_WEIGHTS', 'scheme_of', 'check_name', 'open_model', 'is_trainable', 'open_weights', 'n_params_of',
-           'stamp_of', 'Models']
+           'Models']
 
 # %% ../nbs/29_openers.ipynb #026223bf
 """Every model by its name. A table says which opener a name's beginning calls; who asks for a model need not know whether its weights
@@ -85,7 +85,9 @@ def n_params_of(name: str | Path) -> int | None:
         if (size := str(name).removeprefix(scheme)) not in SIZES: raise KeyError(f"no size {size!r}; there are: {', '.join(SIZES)}")
         width, layers, _ = SIZES[size]
         return 16 * layers * width**2
-    folder = pocket_models().get(str(name)) if scheme == "pocket/" else Path(name).expanduser()
+    shipped = pocket_models()
+    if scheme == "pocket/" and str(name) not in shipped: raise KeyError(f"no pocket model {str(name)!r}; there are: {', '.join(shipped)}")
+    folder = shipped.get(str(name)) if scheme == "pocket/" else Path(name).expanduser()
     if scheme in ("api:", "vllm:") or folder is None or not folder.is_dir(): return None
     return sum(_stored(path) for path in folder.glob("*.safetensors"))
 
@@ -93,7 +95,7 @@ def _stored(path: Path) -> int:
     with safe_open(path, "pt") as f: return sum(prod(f.get_slice(k).get_shape()) for k in f.keys())
 
 # %% ../nbs/29_openers.ipynb #dc5838cd
-def stamp_of(name: str | Path) -> tuple:
+def _stamp_of(name: str | Path) -> tuple:
     "What tells a name's model from a later one: of a folder its files, without reading them; of a server where it is; else nothing."
     scheme = scheme_of(name)
     if scheme == "api:": return (os.environ.get("OPENAI_BASE_URL"),)  # where it is, unless it was told
@@ -112,7 +114,7 @@ class Models:
 
     def open(self, name: str | Path, revision: str | None = None, seed: int = 0, **options) -> Model:
         "A model by its name, opened once; with other options than before it is opened again, without any it is the one that is open."
-        scheme, stamp = scheme_of(name), stamp_of(name)
+        scheme, stamp = scheme_of(name), _stamp_of(name)
         key = (str(name), revision, seed if scheme == "scratch/" else 0)
         known, told, model = self.held.pop(key, (None, {}, None))
         options = options or told

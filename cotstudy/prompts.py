@@ -69,11 +69,13 @@ FORMATS = {f.name: f for f in [
            "Q: {q}\nA: Among A through E, the answer is", "\nTherefore, among A through E, the answer is ", trigger=True),
     Format("kojima_yesno", "Kojima et al. 2022", f"Q: {{q}}\nA: {STEP}", "Q: {q}\nA: The answer (Yes or No) is",
            "\nTherefore, the answer (Yes or No) is ", trigger=True),
-    Format("chat", "this study, for instruction-tuned models", "{q}\n\nReason step by step, then end with one line: So the answer is: <answer>",
+    Format("chat", "this study, for instruction-tuned models",
+           "{q}\n\nReason step by step, then end with one line: So the answer is: <answer>",
            "{q}\n\nGive the answer alone.", "\nSo the answer is: ", lead="", label_lead="", chat=True),
     Format("chat_think", "this study, for models that think before they answer", "{q}", "{q}\n\nGive the answer alone.", "\n</think>\n\n",
            lead="<think>\n", label_lead="", first=True, chat=True, thinks=True),
-    Format("wei", "Wei et al. 2022, few-shot-CoT", "Q: {q}\nA:", "Q: {q}\nA:", " The answer is ", end=".", eos=False, stop=("\n\nQ:", "Q:")),
+    Format("wei", "Wei et al. 2022, few-shot-CoT", "Q: {q}\nA:", "Q: {q}\nA:", " The answer is ", end=".", eos=False,
+           stop=("\n\nQ:", "Q:")),
 ]}
 
 def format_named(name: str) -> Format:
@@ -99,7 +101,8 @@ def render_completion(
     rationale = rationale.strip()
     for mark in (fmt.sep.strip(), *fmt.stop, *(THINK if fmt.chat else ())):
         if mark in rationale or mark in answer:
-            raise ValueError(f"format {fmt.name!r} cannot carry a rationale or answer that contains {mark!r}: got {(rationale + ' | ' + answer)[:80]!r}")
+            raise ValueError(f"format {fmt.name!r} cannot carry a rationale or answer that contains {mark!r}: "
+                             f"got {(rationale + ' | ' + answer)[:80]!r}")
     return f"{fmt.lead}{rationale}{fmt.sep}{answer}{fmt.end}"
 
 # %% ../nbs/15_prompts.ipynb #8c9b2697
@@ -113,8 +116,8 @@ def render_prompt(
     if mode not in ("cot", "label"): raise ValueError(f"mode is {mode!r}, expected 'cot' or 'label'")
     frame = fmt.cot_prompt if mode == "cot" else fmt.label_prompt
     gap = "\n\n" if fmt.chat else ""
-    blocks = [frame.replace("{q}", e.question) + gap + render_completion(fmt, e.rationale if mode == "cot" else None, e.answer, e.question).rstrip()
-              for e in exemplars]
+    solved = [render_completion(fmt, e.rationale if mode == "cot" else None, e.answer, e.question).rstrip() for e in exemplars]
+    blocks = [frame.replace("{q}", e.question) + gap + completion for e, completion in zip(exemplars, solved)]
     return "\n\n".join([*blocks, frame.replace("{q}", question.strip())])
 
 # %% ../nbs/15_prompts.ipynb #7e80e725
@@ -127,9 +130,9 @@ def split_thinking(text: str) -> tuple[str | None, str]:  # what was thought (No
 
 # %% ../nbs/15_prompts.ipynb #12b7bb5e
 _AFTER = re.compile(r"(?:\s?\([^()\n]{0,30}\))?[*_]{0,3}(?:\s{1,3}is\b"
-    r"|\s?:)[*_]{0,3}\s?:?[*_]{0,3}(?=\s*\S)", re.I)  # " is:" behind "answer"
+                    r"|\s?:)[*_]{0,3}\s?:?[*_]{0,3}(?=\s*\S)", re.I)  # " is:" behind "answer"
 _BEFORE = re.compile(r"(?:[*_]{0,3}\b(?:so|therefore|thus|hence)\b[\s,]{1,3}(?:among\s[^,\n]{1,12},\s)?)?(?:\bthe\s)(?:final\s"
-    r"|correct\s)?$|(?:^|\n)[\s#>*_]{0,6}(?:final\s|correct\s)?$", re.I)
+                     r"|correct\s)?$|(?:^|\n)[\s#>*_]{0,6}(?:final\s|correct\s)?$", re.I)
 
 def _varied(sep: str, text: str) -> list[tuple[int, int]]:
     "Where a text says `answer is` in another dress than the separator's."

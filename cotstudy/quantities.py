@@ -8,7 +8,8 @@ __all__ = ['BOLD', 'plain_characters', 'unlatex', 'unwrap', 'unbold', 'digits_fo
 
 # %% ../nbs/11_quantities.ipynb #f1c3509f
 """What an answer is wrapped in (markdown, LaTeX, tags, look-alike characters), taken off; and the one number that a piece of text is,
-as an exact fraction, or nothing. It serves gold answers (`tasks`) and predictions (`answers`) alike, and knows neither questions nor rules."""
+as an exact fraction, or nothing. It serves gold answers (`tasks`) and predictions (`answers`) alike; it knows neither questions nor
+rules."""
 from decimal import Context, Decimal
 from fractions import Fraction
 from typing import NamedTuple
@@ -16,10 +17,13 @@ import re, unicodedata
 
 # %% ../nbs/11_quantities.ipynb #27433d9d
 _RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "₀₁₂₃₄₅₆₇₈₉"
-_ALIKE = str.maketrans({**dict.fromkeys("−‒﹣－‑", "-"), **dict.fromkeys("“”„«»", '"'), **dict.fromkeys("‘’‚ʼ", "'"), **dict.fromkeys("×✕∙·⋅", "*"),
-                        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\ufe0f", ""), "⁄": "/", "∕": "/", "÷": "/", "٫": ".", "٬": ",", "。": ". ", "≃": "≈", "≅": "≈", "\r": "\n"})
+_ALIKE = str.maketrans({**dict.fromkeys("−‒﹣－‑", "-"), **dict.fromkeys("“”„«»", '"'), **dict.fromkeys("‘’‚ʼ", "'"),
+                        **dict.fromkeys("×✕∙·⋅", "*"), **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\ufe0f", ""),
+                        "⁄": "/", "∕": "/", "÷": "/", "٫": ".", "٬": ",", "。": ". ", "≃": "≈", "≅": "≈", "\r": "\n"})
 
-def _gap(m: re.Match) -> str: return " " if m.start() and m.string[m.start() - 1].isdigit() else ""  # between a whole number and its fraction
+def _gap(m: re.Match) -> str:
+    "What goes between a whole number and its fraction."
+    return " " if m.start() and m.string[m.start() - 1].isdigit() else ""
 
 def plain_characters(text: str) -> str:
     "Text with one spelling for each character: '−４２' -> '-42', '2½' -> '2 1/2', '10⁶' -> '10^6'."
@@ -37,17 +41,20 @@ BOLD = ("\x02", "\x03")  # around what was bold
 _INNER = r"(?>[^{}]|\{(?>[^{}]|\{[^{}]*+\})*+\})*+"  # text with braces in it, two deep
 _BOX = rf"\\(?:boxed|fbox|framebox)\s*+\{{({_INNER})\}}"
 _FONT = re.compile(r"\\(?:text|textbf|textit|texttt|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathtt|operatorname|mbox|hbox|emph"
-    r"|underline|bm|boldsymbol)\s*+\{([^{}]*+)\}")
+                   r"|underline|bm|boldsymbol)\s*+\{([^{}]*+)\}")
 _TAG = re.compile(r"</?(?:b|i|em|strong|u|code|p|span|div|mark|center|br|font|small|big|h[1-6])\b[^<>\n]{0,60}>", re.I)
 _END = re.compile(r"</s>|<\|\w{1,30}\|>|<(?:eos|end_of_turn|eot)>|\[/?INST\]")
 
 def unlatex(text: str) -> str:
     "Text without LaTeX's dress: spaces, delimiters, fonts; a box becomes a line of its own that begins with ####."
     if "\\" not in text: return text
-    text = re.sub(r"\\([,;:!> ]|quad\b|qquad\b|left\b|right\b|big\b|Big\b|displaystyle\b)", lambda m: "" if m[1] in ("!", "left", "right") else " ", text)
+    text = re.sub(r"\\([,;:!> ]|quad\b|qquad\b|left\b|right\b|big\b|Big\b|displaystyle\b)",
+                  lambda m: "" if m[1] in ("!", "left", "right") else " ", text)
     text = re.sub(r"\\([%$#&_])", r"\1", text).replace("{,}", ",")
     for _ in range(4): text = _FONT.sub(r"\1", text)
-    text = re.sub(rf"{_BOX}((?:[\s$]|\\[()])*+(?:\w+\s+){{0,3}}(?:,|;|and|or)(?:[\s$]|\\[()])*+(?:[a-z]\s*+=\s*+)?){_BOX}", r"\\boxed{\1\2\3}", text)  # two answers, not a correction
+    # two boxes that are joined are two answers, not a correction
+    text = re.sub(rf"{_BOX}((?:[\s$]|\\[()])*+(?:\w+\s+){{0,3}}(?:,|;|and|or)(?:[\s$]|\\[()])*+(?:[a-z]\s*+=\s*+)?){_BOX}",
+                  r"\\boxed{\1\2\3}", text)
     text = re.sub(_BOX, r"\n#### \1\n", text)
     return re.sub(r"\\[()\[\]]", " ", text)
 
@@ -60,7 +67,8 @@ def unwrap(text: str) -> str:
     text = re.sub(r"(?is)<(answer|ans|final_answer|result)>([^<]*+)</\1>", r"\n#### \2\n", text)
     text = re.sub(r"(?i)</?(?:answer|ans|final_answer|result)>", " ", text)
     text = re.sub(r"~~[^~\n]*+~~", "", text)
-    text = re.sub(r"(?<!\*)\*\*(?![\s*])([^*\n]++)\*\*(?!\*)|(?<!\w)__(?![\s_])([^_\n]++)__(?!\w)", lambda m: BOLD[0] + (m[1] or m[2]) + BOLD[1], text)
+    text = re.sub(r"(?<!\*)\*\*(?![\s*])([^*\n]++)\*\*(?!\*)|(?<!\w)__(?![\s_])([^_\n]++)__(?!\w)",
+                  lambda m: BOLD[0] + (m[1] or m[2]) + BOLD[1], text)
     text = re.sub(r"(?<![\w*)])\*(?![\s*])([^*\n]++)(?<!\s)\*(?!\w)|(?<!\w)_(?![\s_])([^_\n]++)_(?!\w)", lambda m: m[1] or m[2], text)
     text = re.sub(r"(?<![^\W_])_{2,}+|_{2,}+(?![^\W_])", "", text)
     text = re.sub(r"(\w\s*+)\*\*(\s*+\w)", r"\1^\2", text).replace("**", "")
@@ -73,17 +81,18 @@ def unbold(text: str) -> str:
     return text.replace(BOLD[0], "").replace(BOLD[1], "")
 
 # %% ../nbs/11_quantities.ipynb #a5f410c4
-_ONES = dict(zip("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), range(20)))
+_ONES = dict(zip(("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+                  "eighteen nineteen").split(), range(20)))
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
 _SCALES = dict(dozen=12, hundred=100, thousand=10**3, million=10**6, billion=10**9, trillion=10**12)
 _PARTS = dict(half=2, halves=2, third=3, quarter=4, fourth=4, fifth=5, sixth=6, eighth=8, tenth=10)
 _one, _ten, _scale = "|".join(_ONES), "|".join(_TENS), "|".join(_SCALES)
 _small = rf"(?:(?:{_ten})(?:[-\s]+(?:{_one}))?|{_one})"
 _words = (rf"(?:{_small}|an?(?=\s+(?:{_scale})\b))(?:\s+(?:{_scale})\b(?:\s+(?:and\s+)?{_small}(?!\s+(?:a\s+)?(?:half|halves|third"
-    rf"|quarter)))?){{0,8}}")
+          rf"|quarter)))?){{0,8}}")
 _part = r"(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?)"
 _WORDS = re.compile(rf"\b(?:(?P<parts>{_one}|an?)[-\s]+(?P<part>{_part})|(?P<whole>{_words})(?:\s+point(?P<decimals>(?:\s+(?:{_one}))+)"
-    rf"|\s+and\s+(?P<more>a|one|three)[-\s]+(?P<rest>{_part}))?|(?P<only>half)(?:\s+an?\s+(?P<of>{_scale}))?)\b"
+                    rf"|\s+and\s+(?P<more>a|one|three)[-\s]+(?P<rest>{_part}))?|(?P<only>half)(?:\s+an?\s+(?P<of>{_scale}))?)\b"
                     rf"(?!\s+past\b)(?![-\s]+(?:{_one}|{_ten}|point)\b)", re.I)
 
 def _amount(words: str) -> int:
@@ -128,10 +137,10 @@ def plain_numbers(text: str) -> str:
         text = re.sub(r"\^\s*+\{?\\(?:circ|degree)\}?|\\(?:degree|euro|pounds)(?![A-Za-z])", " ", text)
     text = _CURRENCY.sub("", re.sub(r"-\s?(?=[$\u20ac\u00a3\u00a5\u20b9]\s?\d)", "-", text))
     text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3})++(?:,\d++(?![\d.,]\d)"
-        r"|(?<=\.\d{3}\.\d{3})(?![\d.,]*+\d))", lambda m: m[0].replace(".", "").replace(",", "."), text)
+                  r"|(?<=\.\d{3}\.\d{3})(?![\d.,]*+\d))", lambda m: m[0].replace(".", "").replace(",", "."), text)
     text = re.sub(r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})++|\d{1,2}(?:,\d\d)+,\d{3})(?![\d]|,\d)", lambda m: m[0].replace(",", ""), text)
     text = re.sub(r"(?<![\d.,/:^])(?<!\d[ '])\d{1,3}(?:([ '])\d{3}(?:\1\d{3})*+)(?![\d/:^]|[ '.,]\d{4}|-[a-z]"
-        r"|[ ']\d)", lambda m: re.sub("[ ']", "", m[0]), text)
+                  r"|[ ']\d)", lambda m: re.sub("[ ']", "", m[0]), text)
     return re.sub(r"\(\s*+(-?[\d.]++)\s*+\)", r" \1 ", text)
 
 # %% ../nbs/11_quantities.ipynb #3f071545
@@ -167,14 +176,17 @@ def _value(m: re.Match) -> Fraction | None:
     if abs(shift) > 400: return None
     return value * Fraction(10) ** shift * _MAGNITUDE.get(g["magnitude"] or (g["scale"] or "").lower(), 1)
 
+# %% ../nbs/11_quantities.ipynb #055503a8
 def written(value: Fraction) -> str:
     "A value as a decimal: exact where it ends, to twelve digits where it does not."
     twos = value.denominator
     for p in (2, 5):
         while twos % p == 0: twos //= p
     digits = len(str(abs(value.numerator))) + len(str(value.denominator)) * (4 if twos == 1 else 1)
-    out = Context(prec=digits + 12 if twos == 1 else max(12, len(str(int(abs(value)))) + 12), Emax=10**6, Emin=-10**6).divide(Decimal(value.numerator), Decimal(value.denominator))
-    text = f"{out:f}" if twos == 1 else f"{Context(prec=max(12, len(str(int(abs(value)))) + 11)).plus(out):f}"
+    whole = len(str(int(abs(value))))
+    context = Context(prec=digits + 12 if twos == 1 else max(12, whole + 12), Emax=10**6, Emin=-10**6)
+    out = context.divide(Decimal(value.numerator), Decimal(value.denominator))
+    text = f"{out:f}" if twos == 1 else f"{Context(prec=max(12, whole + 11)).plus(out):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 # %% ../nbs/11_quantities.ipynb #5c711310

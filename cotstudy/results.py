@@ -37,6 +37,7 @@ def cell_name(template: str, *values: object) -> str:
     "The name of a cell: its template and what varies."
     return "-".join([template, *(re.sub(r"[^A-Za-z0-9.]+", "_", str(v)).strip("_") for v in values)])
 
+# %% ../nbs/58_results.ipynb #1b30ca1e
 def run_cell(
     study: str,  # rows go to outputs/<study>
     cell: str,  # a name that is unique in the study
@@ -140,10 +141,14 @@ def texts_of(store: Store, cond: Condition, task: Task, model_id: str) -> dict[t
     "The stored texts behind a condition's items, by instance and path; those that are not stored here are missing."
     voice = answer_voice(cond, task)
     asked = list(task.split(cond.split))[: cond.n_items]
-    found = store.ledger.read(["prompt", "draw_index", "text", "temperature"], pc.field("model_id").cast("string") == model_id)
+    columns = ["prompt", "draw_index", "text", "temperature", "n_tok", "token_ids"]
+    found = store.ledger.read(columns, pc.field("model_id").cast("string") == model_id)
     found["prompt"] = found.prompt.astype(str)
     mine = found[found.temperature == voice.how.temperature]
-    first = dict(zip(zip(mine.prompt, mine.draw_index), mine.text))
+    cut = lambda d: d.text if d.token_ids is None or d.n_tok <= limit else store.model(cond.student,
+                                                                                       cond.revision).decode(d.token_ids[:limit])
+    limit = cond.max_student_tok  # a longer draw was read up to here only; a student has the tokenizer that it started with
+    first = {(d.prompt, d.draw_index): cut(d) for d in mine.itertuples()}
     texts = {(i, k): (p, first[p, k]) for i, p in voice.prompts(asked) for k in range(cond.n_paths) if (p, k) in first}
     if not voice.twice: return {at: text for at, (_, text) in texts.items()}
     cue, greedy = voice.fmt.sep.rstrip(), found[found.temperature == 0]

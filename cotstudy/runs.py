@@ -54,6 +54,10 @@ class Store:
         self.ledger = Ledger(self.folder / "draws")
         self.models = Models(self.folder / "budgets")
 
+    def model(self, name: str | Path, revision: str | None = None, seed: int = 0) -> Model:
+        "A model by its name, opened once, and anew when its files have changed."
+        return self.models.open(name, revision, seed)
+
 # %% ../nbs/55_runs.ipynb #5653d827
 @dataclass(frozen=True, eq=False)
 class Voice:
@@ -182,10 +186,11 @@ def questions(task: Task, n: int | None) -> list[Instance]:
     found = list(task.split("train"))
     return found if n is None else [found[i] for i in few_samples(range(len(found)), n)]
 
+# %% ../nbs/55_runs.ipynb #7aaf0275
 def teacher_voice(store: Store, cond: Condition, task: Task, greedy: bool) -> Voice:
     "The condition's teacher, ready to be asked."
     t, fmt = cond.teacher, format_named(cond.teacher.format)
-    model = store.models.open(t.model, t.revision)
+    model = store.model(t.model, t.revision)
     if isinstance(model, Recorded): model.check(task)
     how = Decoding(0.0 if greedy else t.temperature, t.top_p, t.top_k, t.max_tok, fmt.stop)
     return Voice(model.in_format(fmt), fmt, how, shown=exemplars(task, t.n_exemplars), twice=fmt.trigger and not model.one_step)
@@ -235,6 +240,7 @@ def _soundness(kept: pd.DataFrame, asked: Sequence[Instance], task: Task, rule: 
     found = scores(judged, of, task, ["sound", "lucky"])
     return {f"n_{name}": int(found[name].sum()) for name in found}
 
+# %% ../nbs/55_runs.ipynb #097e7811
 def make_corpus(store: Store, cond: Condition, task: Task, progress: Callable | None = None) -> Corpus:
     "The training examples of a condition (Ho et al. 2023, sec. 3; Li et al. 2023, sec. 2)."
     method, fmt = method_named(cond.method), format_named(cond.format)

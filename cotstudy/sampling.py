@@ -465,9 +465,8 @@ class _Cohort(_Grid):
         q = q.reshape(n * K, -1, D)
         s = q.index_select(0, self.to_grid).view(G * K, -1, D) @ kp.flatten(0, 1).transpose(1, 2)  # [G K, R q, P]
         if self.hidden is not None: s.view(G, -1, P).add_(self.hidden[:, None])
-        own = q @ ko.flatten(0, 1).transpose(1, 2)  # [n K, q, T]
-        s = s.view(G * K * R, -1, P).index_select(0, self.to_rows)
-        w = torch.cat([s, own], -1).softmax(-1, dtype=torch.float32).to(q.dtype)
+        s = torch.cat([s.view(G * K * R, -1, P).index_select(0, self.to_rows), q @ ko.flatten(0, 1).transpose(1, 2)], -1)  # [n K, q, P + T]
+        w = s.softmax(-1, dtype=torch.float32).to(q.dtype)
         shared = w[..., :P].index_select(0, self.to_grid).view(G * K, -1, P) @ vp.flatten(0, 1)  # [G K, R q, D]
         out = torch.baddbmm(shared.view(G * K * R, -1, vp.shape[-1]).index_select(0, self.to_rows), w[..., P:], vo.flatten(0, 1))
         return out.view(n, heads, 1, -1)

@@ -20,7 +20,6 @@ from typing import Any, Callable, Iterable, Sequence
 import gzip, hashlib, http.client, json, os, random, re, tempfile, urllib.error, urllib.request, zlib
 
 import numpy as np
-import pandas as pd
 
 from .files import write_bytes
 from .instances import Instance, Task, carve_selection, few_samples, group_split, ho_split
@@ -600,7 +599,13 @@ def read_jsonl(path: str | Path) -> list[dict]:
         try: out.append(json.loads(line))
         except (ValueError, RecursionError) as e: raise ValueError(f"{name}, line {n}: not JSON ({e})") from None
         if not isinstance(out[-1], dict): raise ValueError(f"{name}, line {n}: a {type(out[-1]).__name__}, expected an object")
+        if re.search(r"\\u[dD][89a-fA-F]", line): _check_whole(out[-1], f"{name}, line {n}")
     return out
+
+def _check_whole(record: dict, where: str) -> None:
+    "Refuse halves of characters, which no file of UTF-8 can hold."
+    try: json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError: raise ValueError(f"{where}: a field holds half a character; save the file as UTF-8") from None
 
 def worded(record: dict, field: str, where: str) -> str | None:  # where: for errors
     "A field of a record as text; None where it is null, as NaN is in files that pandas wrote."

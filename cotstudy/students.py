@@ -279,7 +279,7 @@ def _at_once(lm, nll: Callable, trial: list[Row]) -> dict[str, torch.Tensor]:
 # %% ../nbs/40_students.ipynb #fbf7a99e
 class Recipe(BaseModel):
     "How a student is trained (Li et al. 2023, sec. 2 and code; Ho et al. 2023, app. A)."
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     steps: int = Field(400, ge=1)
     batch: int = Field(32, ge=1)  # completions per step, both papers' unit
     lr: float = Field(1e-3, gt=0)

@@ -18,3 +18,10 @@ def data_dir() -> Path:
     for part in ("raw", "tasks", "recorded"):
         if not (Path(folder) / part).is_dir(): pytest.skip(f"COTSTUDY_DATA has no {part}/")
     return Path(folder)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    "A store and an empty folder with own questions; see desk.py."
+    from desk import set_up  # here: most tests need none of what it imports
+    return set_up(tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-"""Analyses are records: their conditions, prices, figures and sentences follow from them, and every claim finds results that one of them makes."""
+"""Analyses are records: their conditions, prices, figures and sentences follow; every claim finds results that one of them makes."""
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -48,7 +48,7 @@ def test_every_claim_finds_results_that_an_analysis_makes(claim):
     for name in feeds()[claim.id]:
         for student in ("pocket/xs", "pocket/m"):
             base = base_of(task, student, {"task_args.n_train": 400, "teacher.pool": 30})
-            found.append(results_of(conditions_of(name, base, KNOBS[name]), name))
+            found.append(results_of(conditions_of(name, base, KNOBS.get(name, {})), name))
     rows, items = (pd.concat(parts, ignore_index=True) for parts in zip(*found))
     joined = join_items(rows.drop_duplicates("row_id"), items.drop_duplicates(["eval_id", "instance"]))
     got = measure(claim, cells_of(joined, claim.score), n_boot=50)
@@ -68,7 +68,7 @@ def test_every_analysis_has_its_template_and_every_template_its_analysis():
 @pytest.mark.parametrize("name", ANALYSES)
 def test_conditions_figures_and_sentences_of_every_analysis(name):
     a = analysis_named(name)
-    conditions = conditions_of(name, BASE, KNOBS[name])
+    conditions = conditions_of(name, BASE, KNOBS.get(name, {}))
     assert conditions and a.source and a.conditions.__doc__
     if name == "student_size": conditions += conditions_of(name, BASE.with_(student="pocket/m"), KNOBS[name])
     rows, items = results_of(conditions, name)

@@ -1,4 +1,4 @@
-"Tiny random models of many classes: drawn as `generate` writes, scored as one plain pass says, trained as single lines would, saved and read again."
+"Tiny random models of many classes: drawn as `generate` writes, scored by one plain pass, trained as single lines, saved and read again."
 import numpy as np
 import pytest
 import torch
@@ -36,8 +36,8 @@ MADE = {  # class, configuration, how it is drawn, how it is trained
     "mamba": (T.MambaForCausalLM, lambda: T.MambaConfig(**IDS, hidden_size=32, num_hidden_layers=2, state_size=4), "level", "padded_nll"),
     "falcon_h1": (T.FalconH1ForCausalLM, lambda: T.FalconH1Config(**IDS, **WIDE, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8,
                   mamba_n_groups=1, mamba_d_state=4, mamba_chunk_size=16), "padded", "padded_nll"),
-    "rwkv": (T.RwkvForCausalLM, lambda: T.RwkvConfig(**IDS, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32, context_length=160),
-             "single", "padded_nll"),
+    "rwkv": (T.RwkvForCausalLM, lambda: T.RwkvConfig(**IDS, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32,
+             context_length=160), "single", "padded_nll"),
     "griffin": (T.RecurrentGemmaForCausalLM, lambda: T.RecurrentGemmaConfig(**IDS, **dict(WIDE, num_key_value_heads=1), lru_width=32,
                 attention_window_size=9, block_types=["recurrent", "attention"]), "whole", "padded_nll"),
     "phi3_long": (T.Phi3ForCausalLM, lambda: T.Phi3Config(**IDS, **WIDE, original_max_position_embeddings=64, rope_parameters=LONG),
@@ -141,7 +141,8 @@ def test_the_gradient_is_that_of_single_lines(lm, many):
     lm.net.zero_grad()
     for r in rows:
         for c in r.completions:
-            if lm.kind == "decoder": logits = lm.net(input_ids=torch.tensor([r.prompt + c]), use_cache=False).logits[0, len(r.prompt) - 1: -1]
+            if lm.kind == "decoder":
+                logits = lm.net(input_ids=torch.tensor([r.prompt + c]), use_cache=False).logits[0, len(r.prompt) - 1: -1]
             else:
                 read = torch.tensor([[lm.start_id, *c[:-1]]])
                 logits = lm.net(input_ids=torch.tensor([r.prompt]), decoder_input_ids=read, use_cache=False).logits[0]
@@ -189,7 +190,8 @@ def test_positions_of_encoder_and_decoder_count_apart():
     assert most_tok(lm) == 160 and len(ask(lm, [text(150)], Decoding(max_tok=100))) == 1
     with pytest.raises(ValueError, match="161 tokens, 'bart' has 160 positions"): ask(lm, [text(160)], Decoding(max_tok=10))
     with pytest.raises(ValueError, match="161 tokens, 'bart' has 160 positions"): ask(lm, [text(10)], Decoding(max_tok=161))
-    with pytest.raises(ValueError, match="'long' have 171 tokens"): tokenise(lm, [Example("long", text(9), (text(170),))], Recipe(), eos=True)
+    long = Example("long", text(9), (text(170),))
+    with pytest.raises(ValueError, match="'long' have 171 tokens"): tokenise(lm, [long], Recipe(), eos=True)
 
 
 def test_the_first_token_that_mbart_forces_is_trained_and_drawn():

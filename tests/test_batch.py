@@ -13,7 +13,12 @@ import pytest
 from cotstudy.batch import execute, read_record, run_study, status
 from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, parameters_of
 
-HEAD = "study: str = ''  # study\ncell: str = ''  # cell\ntask: str = 'a'  # which\nx: int = 1  # a number\nrate: float = 0.5  # a share\nseeds: list = [0]  # seeds"
+HEAD = """study: str = ''  # study
+cell: str = ''  # cell
+task: str = 'a'  # which
+x: int = 1  # a number
+rate: float = 0.5  # a share
+seeds: list = [0]  # seeds"""
 ROWS = """import pandas as pd
 from cotstudy.files import write_parquet
 from cotstudy.results import study_folder
@@ -111,7 +116,8 @@ def test_a_killed_driver_leaves_nothing_that_looks_done(house, tmp_path):
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert read_record("k", "slow-a")["status"] == "running"
-    assert status(load_study("k"))["counts"]["done"] == 0
+    counts = status(load_study("k"))
+    assert counts["counts"] == dict(done=0, failed=1, running=0, stale=0, new=0) and "process is gone" in counts["cells"][0]["error"]
 
 
 def test_a_template_without_rows_is_done_when_it_has_ended(house):
@@ -138,11 +144,12 @@ def test_the_surroundings_are_put_back(house, monkeypatch):
 
 
 def test_progress_counts_conditions(house):
-    note = "from cotstudy.results import note_progress, study_folder\nfor k in range(4): note_progress(study_folder(study), cell, k + 1, 4, None)\nimport time\ntime.sleep(3)"
+    note = ("from cotstudy.results import note_progress, study_folder\n"
+            "for k in range(4): note_progress(study_folder(study), cell, k + 1, 4, None)\n"
+            "import time\ntime.sleep(3)")
     house("long", note, ROWS)
     seen = []
-    run_study(study(grid("long", task=["a"]), summaries=()), workers=1, say=lambda _: None, progress=lambda done, total: seen.append((done,
-            total)))
+    run_study(study(grid("long", task=["a"]), summaries=()), workers=1, say=lambda _: None, progress=lambda *n: seen.append(n))
     assert (4, 4) in seen and all(done <= total for done, total in seen)
 
 
@@ -203,8 +210,8 @@ def test_bad_study_files_are_one_line_errors(house, name):
 
 def test_absurd_sizes_are_refused_before_anything_is_made():
     from cotstudy.studies import dry_run
-    many = Study.model_validate(dict(study="s", title="S", cells=[grid("sample_count", task=["arith"], student=["pocket/s"],
-                                                                       n_paths=list(range(10**5 + 1)))]))
+    cells = [grid("sample_count", task=["arith"], student=["pocket/s"], n_paths=list(range(10**5 + 1)))]
+    many = Study.model_validate(dict(study="s", title="S", cells=cells))
     with pytest.raises(ValueError, match="100,001 cells"): expand(many)
     huge = Study.model_validate(dict(study="s", title="S", base={"task_args.n_train": 10**12},
                                      cells=[grid("sample_count", task=["arith"], student=["pocket/s"])]))

@@ -117,7 +117,7 @@ def test_fast_rows_are_not_kept(tmp_path):
 def test_start_share_is_the_time_before_the_first_condition(tmp_path):
     def cell(source, start): return dict(source=[source], metadata=dict(papermill=dict(start_time=f"2026-01-01T00:00:{start:02}")))
     whole = dict(papermill=dict(start_time="2026-01-01T00:00:00", end_time="2026-01-01T00:00:40"))
-    (tmp_path / "a.ipynb").write_text(json.dumps(dict(cells=[cell("import x", 2), cell("rows = run_cell(study)", 10)], metadata=whole)))
+    (tmp_path / "a.ipynb").write_text(json.dumps(dict(cells=[cell("import x", 2), cell("rows = study_cell(study)", 10)], metadata=whole)))
     (tmp_path / "report.ipynb").write_text(json.dumps(dict(cells=[cell("read()", 1)], metadata=whole)))
     assert b.start_share(tmp_path) == 0.25
 

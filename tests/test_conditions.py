@@ -41,8 +41,8 @@ def test_a_field_that_has_no_other_value_refuses_one(leaf, bad):
 
 def rows_of(*conditions):
     "Rows as a study would have them, all with the same accuracy and items."
-    return pd.DataFrame([describe(c) | dict(eval_id=f"e{k}", n=10, accuracy=0.5, n_params=1e6, chance=0.0) for k,
-                         c in enumerate(conditions)])
+    return pd.DataFrame([describe(c) | dict(eval_id=f"e{k}", n=10, accuracy=0.5, n_params=1e6, chance=0.0)
+                         for k, c in enumerate(conditions)])
 
 
 @pytest.mark.parametrize("leaf", DIFFER)

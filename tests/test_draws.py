@@ -282,8 +282,10 @@ def test_a_few_prompts_are_read_from_a_few_row_groups(tmp_path, monkeypatch):
     m = Model()
     Ledger(tmp_path).draw(m, ask(100), 10, at())
     read, real = [], pq.ParquetFile.read_row_group
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda self, g,
-                        **kw: read.append((g, tuple(kw["columns"]))) or real(self, g, **kw))
+    def watched(self, g, **kw):
+        read.append((g, tuple(kw["columns"])))
+        return real(self, g, **kw)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
     check(Ledger(tmp_path).draw(m, ask(2), 10, at()), m, ask(2), 10, at())
     assert len(m.asked) == 1000 and 1 <= len({g for g, c in read if "text" in c}) <= 2
 
@@ -307,8 +309,9 @@ def test_damage_is_never_read(tmp_path, seed, opened_before):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         check(L.draw(m, ask(6), 10, at()), m, ask(6), 10, at())
-    if not opened_before: assert L.damaged == [victim]
-    if L.damaged:
+    if seed % 3 == 0 or not opened_before: assert L.damaged == [victim]
+    if not L.damaged: assert m.asked == [] and not caught  # the byte was in nothing that was read
+    else:
         assert len(m.asked) == 30 and not victim.exists() and (victim.parent / "_damaged" / f"{victim.name}.damaged").exists()
         assert len(caught) == 1 and victim.name in str(caught[0].message)
         m.asked = []
@@ -320,8 +323,8 @@ def test_a_disk_that_forgets_is_not_paid_for_on_and_on(tmp_path, monkeypatch):
     def rots(part): raise draws.Damaged(part, "gone")
     monkeypatch.setattr(draws, "check", rots)
     m = Model()
-    with pytest.warns(UserWarning, match="damaged"), pytest.raises(OSError, match="could not be read back"): Ledger(tmp_path).draw(m,
-            ask(1), 1, at())
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(OSError, match="could not be read back"):
+        Ledger(tmp_path).draw(m, ask(1), 1, at())
     assert len(m.asked) == 4
 
 
@@ -583,8 +586,9 @@ class History(RuleBasedStateMachine):
         for p in parts(self.folder):  # what is stored, read naively
             try: rows = pq.read_table(p).to_pylist() if p not in self.torn else []
             except Exception: continue
-            for r in rows: best[r["prompt"], r["draw_index"]] = max(best.get((r["prompt"], r["draw_index"]), 0),
-                                                                    99 if r["finish"] == "stop" else r["n_tok"])
+            for r in rows:
+                key, enough = (r["prompt"], r["draw_index"]), 99 if r["finish"] == "stop" else r["n_tok"]
+                best[key] = max(best.get(key, 0), enough)
         self.model.asked = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -768,8 +772,8 @@ def test_no_damage_gives_a_wrong_row_or_a_strange_error(damaged_from, which, how
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             stored = Ledger(folder).read(["prompt", "draw_index", "text"])
-            assert all(true[r.prompt, r.draw_index] == r.text
-                       for r in stored.itertuples()) and not stored.duplicated(["prompt", "draw_index"]).any()
+            assert all(true[r.prompt, r.draw_index] == r.text for r in stored.itertuples())
+            assert not stored.duplicated(["prompt", "draw_index"]).any()
             m = Paid()
             check(Ledger(folder).draw(m, ask(3), 4, at()), m, ask(3), 4, at())
         assert len(m.asked) == 12 - len(stored) and all("damaged" in str(w.message) for w in caught if w.category is UserWarning)

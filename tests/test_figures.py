@@ -21,11 +21,13 @@ def close_figures():
     plt.close("all")
 
 
-def rows(task="t", student="s", n_params=1e6, supervision="full", decoding="greedy", seeds=(0, 1, 2), ns=(1, 8), n=200, chance=0.25, **more):
+def rows(task="t", student="s", n_params=1e6, supervision="full", decoding="greedy", seeds=(0, 1, 2), ns=(1, 8), n=200, chance=0.25,
+         **more):
     out = []
     def add(method, accuracy, seed, n_rationales, sup=supervision, dec=decoding):
-        out.append(dict(task=task, student=student, n_params=n_params, method=method, supervision=sup, decoding=dec, n_rationales=n_rationales, seed=seed,
-                        max_rationale_tok=96, max_student_tok=96, n=n, n_paths=1, accuracy=accuracy, n_truncated=10, n_unparsed=5, chance=chance) | more)
+        out.append(dict(task=task, student=student, n_params=n_params, method=method, supervision=sup, decoding=dec, seed=seed,
+                        n_rationales=n_rationales, max_rationale_tok=96, max_student_tok=96, n=n, n_paths=1, accuracy=accuracy,
+                        n_truncated=10, n_unparsed=5, chance=chance) | more)
     add("zero_shot_cot", 0.1, 0, 0, None, "greedy")
     add("teacher", 0.9, 0, 0, None, "greedy")
     for s in seeds:
@@ -137,18 +139,20 @@ def test_greedy_and_vote_are_two_curves():
 def test_published_marks_are_hollow():
     theirs = published("scotd2023", "3b", task="quarel", decoding="greedy")
     ax = fig_sample_count(rows(supervision="few_shot"), published=theirs)
-    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "none" and line.get_linestyle() == "None" and line.get_marker() == "o"]
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "none" and line.get_linestyle() == "None"
+              and line.get_marker() == "o"]
     assert len(hollow) == 1 and sorted(hollow[0].get_ydata()) == pytest.approx([0.622, 0.687, 0.698, 0.709, 0.734])
     assert any("hollow" in a.get_text() for a in ax.texts)
 
 
 def test_only_comparable_published_values_are_drawn():
-    """Other supervision, other decoding and methods we did not run stay out; of twelve students the nearest in size is shown, with its teacher."""
+    "Other supervision, decoding and methods stay out; of twelve students the nearest in size is shown, with its teacher."
     everything = published(task="multiarith")
     ax = fig_sample_count(rows(n_params=1e6), published=everything)
     hollow = [line for line in ax.lines if line.get_markerfacecolor() == "none" and line.get_linestyle() == "None"]
     by_marker = {line.get_marker(): sorted(100 * y for y in line.get_ydata()) for line in hollow}
-    assert by_marker["o"] == pytest.approx([6.67, 7.78, 9.44, 10.56, 13.89, 15.0, 15.0]) and by_marker["^"] == pytest.approx([13.89])  # t5-small
+    assert by_marker["o"] == pytest.approx([6.67, 7.78, 9.44, 10.56, 13.89, 15.0, 15.0])  # t5-small
+    assert by_marker["^"] == pytest.approx([13.89])
     assert by_marker["*"] == pytest.approx([78.79]) and "v" not in by_marker and "P" not in by_marker
     assert ax.get_xlim()[1] > 64
 
@@ -189,7 +193,8 @@ def test_small_multiples_share_axis_and_legend():
 # --- against anything ---
 
 def test_names_stand_side_by_side_and_are_not_joined():
-    df = pd.concat([rows(filters=f).query("method == 'cot' and n_rationales == 8").assign(accuracy=a) for f, a in (("", 0.5), ("correct sound", 0.4))])
+    df = pd.concat([rows(filters=f).query("method == 'cot' and n_rationales == 8").assign(accuracy=a)
+                    for f, a in (("", 0.5), ("correct sound", 0.4))])
     ax = fig_against(df, "filters", text=lambda f: f or "all")
     assert [t.get_text() for t in ax.get_xticklabels()] == ["all", "correct sound"] and ax.get_xlabel() == "filters"
     assert heights(ax, look_of("cot").colour, "o") == pytest.approx([0.4, 0.5])
@@ -220,8 +225,9 @@ def test_student_size_lines_and_teacher():
 
 
 def lengths():
-    a = pd.concat([rows(ns=[8]).query("method == 'cot'").assign(max_student_tok=k, accuracy=k / 200, n_truncated=200 * (96 - k) / 96) for k in (24, 48, 96)])
-    b = pd.concat([rows(ns=[8]).query("method == 'cot'").assign(max_rationale_tok=k, accuracy=k / 200, n_truncated=0, teacher_truncated=96 - k, n_drawn=96) for k in (24, 48, 96)])
+    base, limits = rows(ns=[8]).query("method == 'cot'"), (24, 48, 96)
+    a = pd.concat([base.assign(max_student_tok=k, accuracy=k / 200, n_truncated=200 * (96 - k) / 96) for k in limits])
+    b = pd.concat([base.assign(max_rationale_tok=k, accuracy=k / 200, n_truncated=0, teacher_truncated=96 - k, n_drawn=96) for k in limits])
     return pd.concat([a.assign(teacher_truncated=0, n_drawn=96), b.query("max_rationale_tok < 96")])
 
 
@@ -254,7 +260,8 @@ def test_pairs_of_bars():
 
 
 def test_claims_forest_keeps_order_and_colours():
-    table = pd.DataFrame([("A", "one", 0.1, 0.05, 0.15, 0.2, 0.03, "reproduced"), ("B", "two", np.nan, np.nan, np.nan, np.nan, 0.03, "not testable here")],
+    table = pd.DataFrame([("A", "one", 0.1, 0.05, 0.15, 0.2, 0.03, "reproduced"),
+                          ("B", "two", np.nan, np.nan, np.nan, np.nan, 0.03, "not testable here")],
                          columns=["id", "title", "effect", "lo", "hi", "published_effect", "smallest", "verdict"])
     ax = fig_claims(table)
     assert [t.get_text() for t in ax.get_yticklabels()] == ["B  two", "A  one"]
@@ -271,7 +278,8 @@ def test_saved_figures_are_stable_and_carry_their_points(tmp_path):
     assert (tmp_path / "deep/a.svg").read_bytes() == (tmp_path / "deep/b.svg").read_bytes()
     assert "<dc:date>" not in svg.read_text()
     saved = pd.read_csv(csv)
-    assert saved.accuracy.tolist() == pytest.approx(fig_sample_count(df).points.accuracy.tolist(), rel=1e-5) and {"lo", "hi", "n", "n_seeds"} <= set(saved)
+    assert saved.accuracy.tolist() == pytest.approx(fig_sample_count(df).points.accuracy.tolist(), rel=1e-5)
+    assert {"lo", "hi", "n", "n_seeds"} <= set(saved)
     moved = df.assign(accuracy=df.accuracy + 0.01)
     assert save_figure(fig_sample_count(moved).figure, moved, tmp_path / "c")[0].read_bytes() != (tmp_path / "deep/a.svg").read_bytes()
     assert len(pd.read_csv(tmp_path / "c.csv")) == len(moved)

@@ -85,7 +85,9 @@ def sentence_encoder(tmp_path_factory):
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=7, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=8)).save_pretrained(folder)
+    small = BertConfig(vocab_size=7, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+                       max_position_embeddings=8)
+    BertModel(small).save_pretrained(folder)
     return folder
 
 
@@ -107,7 +109,8 @@ def test_diversity_by_sentence_embeddings(sentence_encoder):
     with pytest.raises(ValueError, match="40 hex digits"): apply_filters(chains, ["diverse_by:owner/model:2"])
 
 
-@pytest.mark.parametrize("bad", ["diverse_by", "diverse_by:5", "diverse_by:x", "diverse_by:x:0", "diverse_by::3", "furst:2", "first", "first:0", "first:-1", "likely:many", "correct:x", ""])
+@pytest.mark.parametrize("bad", ["diverse_by", "diverse_by:5", "diverse_by:x", "diverse_by:x:0", "diverse_by::3", "furst:2", "first",
+                                 "first:0", "first:-1", "likely:many", "correct:x", ""])
 def test_malformed_specs_are_refused(bad):
     with pytest.raises(ValueError):
         parse_filter(bad)

@@ -10,8 +10,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models as kinds, normalizers, pre_tokenizers, processors, trainers
-from transformers import (Gemma3Config, Gemma3ForConditionalGeneration, GenerationConfig, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
-                          OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForConditionalGeneration,
+from transformers import (Gemma3Config, Gemma3ForConditionalGeneration, GenerationConfig, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig,
+                          GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
+                          OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, T5Config,
+                          T5ForConditionalGeneration,
                           BloomConfig, BloomForCausalLM)
 
 from cotstudy import sampling
@@ -22,7 +24,8 @@ from cotstudy.sampling import LM, divergence, logprobs, shares_prefixes
 
 torch.set_num_threads(1)
 TEXTS = ["Q: Ann has 3 pens. Ann buys 2 more. How many pens does Ann have now?\nA: Let's think step by step.",
-         " Ann has 3 + 2 = 5 pens. So the answer is: 5", "Q: Bob had 9 apples and ate 4.\nA:", "One. Two! Three? Yes; no: maybe, \"perhaps\"."]
+         " Ann has 3 + 2 = 5 pens. So the answer is: 5", "Q: Bob had 9 apples and ate 4.\nA:",
+         "One. Two! Three? Yes; no: maybe, \"perhaps\"."]
 SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
 
 
@@ -47,7 +50,8 @@ NETS = {
     "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(intermediate_size=64, **SMALL, **COMMON)),
     "mistral": lambda: MistralForCausalLM(MistralConfig(intermediate_size=64, num_key_value_heads=2, sliding_window=16, **SMALL, **COMMON)),
     "bloom": lambda: BloomForCausalLM(BloomConfig(n_layer=2, n_head=4, **{"hidden_size": 32}, **COMMON)),
-    "t5": lambda: T5ForConditionalGeneration(T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0, **COMMON)),
+    "t5": lambda: T5ForConditionalGeneration(T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0,
+                                                      **COMMON)),
 }
 FAST = {"llama", "gpt2", "opt", "qwen2", "neox"}  # drawn with shared prefixes; the others in waves
 
@@ -156,7 +160,9 @@ def test_sampled_tokens_follow_the_exact_distribution(name):
         seen = np.bincount([c.token_ids[0] for c in got.values()], minlength=len(p))
         assert not seen[p == 0].any()
         common = p * n >= 5
-        chi = ((seen - n * p)[common] ** 2 / (n * p)[common]).sum() + (seen[~common].sum() - n * p[~common].sum()) ** 2 / max(n * p[~common].sum(), 1e-9) * (p[~common].sum() > 1e-3)
+        rare_seen, rare = seen[~common].sum(), p[~common].sum()
+        chi = ((seen - n * p)[common] ** 2 / (n * p)[common]).sum()
+        chi += (rare_seen - n * rare) ** 2 / max(n * rare, 1e-9) * (rare > 1e-3)
         dof = common.sum()
         assert chi < dof + 4 * np.sqrt(2 * dof), (chi, dof)
 
@@ -240,7 +246,8 @@ def test_errors_say_what_to_do(llama, tmp_path):
     with pytest.raises(ValueError, match="no tokens"): logprobs(llama, "A", ["x", ""])
     with pytest.raises(ValueError, match="give a tuple"): Decoding(stop="\n")
     with pytest.raises(ValueError, match="chat template"): llama.as_chat()
-    for bad in (dict(temperature=-1), dict(temperature=float("nan")), dict(top_p=0), dict(top_p=1.2), dict(top_k=-1), dict(max_tok=0), dict(stop=("",))):
+    for bad in (dict(temperature=-1), dict(temperature=float("nan")), dict(top_p=0), dict(top_p=1.2), dict(top_k=-1), dict(max_tok=0),
+                dict(stop=("",))):
         with pytest.raises(ValueError): Decoding(**bad)
     with pytest.raises(ValueError, match="40 hex"): load("owner/model")
     with pytest.raises(ValueError, match="40 hex"): load("owner/model", revision="main")
@@ -297,14 +304,16 @@ def test_prompt_id_names_the_distribution_and_not_the_length(llama):
     base = prompt_id(llama, "A", Decoding(temperature=0.7))
     assert len(base) == 32 and base == prompt_id(llama, "A", Decoding(temperature=0.7, max_tok=3))
     others = {prompt_id(llama, p, d) for p, d in [("B", Decoding(temperature=0.7)), ("A", Decoding()), ("A", Decoding(temperature=0.8)),
-              ("A", Decoding(temperature=0.7, top_p=0.9)), ("A", Decoding(temperature=0.7, top_k=5)), ("A", Decoding(temperature=0.7, stop=("x",)))]}
+              ("A", Decoding(temperature=0.7, top_p=0.9)), ("A", Decoding(temperature=0.7, top_k=5)), ("A", Decoding(temperature=0.7,
+                      stop=("x",)))]}
     assert len(others) == 6 and base not in others
     assert prompt_id(llama, "A", Decoding()) == prompt_id(llama, "A", Decoding(top_k=5))  # greedy ignores truncation
 
 
 def test_chat_prompts_are_wrapped_once():
     tok = make_tokenizer(bos=True)
-    tok.chat_template = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
+    tok.chat_template = ("{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+                         "{% if add_generation_prompt %}<me>{% endif %}")
     plain = LM(make_lm("llama").net, tok, "c", "c")
     chat = plain.as_chat()
     assert tok.decode(chat.prompt_ids("A"), skip_special_tokens=False) == "<bos><user>A<me>" and chat.id != plain.id and not plain.chat
@@ -338,8 +347,10 @@ def test_streams_are_uniform_and_unrelated():
     keys = np.array([draw_key("m", [1, 2, 3], i) for i in range(400)], np.uint64)
     u = np.array([uniforms(keys, np.full(400, t)) for t in range(50)])
     assert 0 <= u.min() and u.max() < 1 and abs(u.mean() - 0.5) < 0.01 and len(set(keys.tolist())) == 400
-    assert abs(np.corrcoef(u[:-1].ravel(), u[1:].ravel())[0, 1]) < 0.03 and abs(np.corrcoef(u[:, :-1].ravel(), u[:, 1:].ravel())[0, 1]) < 0.03
-    for other in (draw_key("m2", [1, 2, 3], 0), draw_key("m", [1, 2, 4], 0), draw_key("m", [1, 2, 3], 1)): assert other != draw_key("m", [1, 2, 3], 0)
+    assert abs(np.corrcoef(u[:-1].ravel(), u[1:].ravel())[0, 1]) < 0.03 and abs(np.corrcoef(u[:, :-1].ravel(), u[:, 1:].ravel())[0,
+            1]) < 0.03
+    for other in (draw_key("m2", [1, 2, 3], 0), draw_key("m", [1, 2, 4], 0), draw_key("m", [1, 2, 3], 1)):
+        assert other != draw_key("m", [1, 2, 3], 0)
     assert list(product(keys[:3].tolist())) == [(draw_key("m", [1, 2, 3], i),) for i in range(3)]
 
 
@@ -350,11 +361,14 @@ def test_greedy_picks_the_first_best_and_reports_its_probability():
 
 
 def test_recorded_completions_are_repeated_and_nothing_is_invented():
-    table = pd.DataFrame(dict(instance=["a", "a", "b"], draw_index=[0, 1, 0], text=["x", "y", "z"], n_tok=[4, None, 2], finish=["stop", None, "length"]))
+    table = pd.DataFrame(dict(instance=["a", "a", "b"], draw_index=[0, 1, 0], text=["x", "y", "z"], n_tok=[4, None, 2], finish=["stop",
+            None, "length"]))
     model = Recorded(table, "old")
     got = [c for part in model.complete([Request("p", (0, 1), "a"), Request("q", (0,), "b")], Decoding()) for c in part]
-    assert [(c.text, c.n_tok, c.finish, c.token_ids, c.logprobs) for c in got] == [("x", 4, "stop", None, None), ("y", None, None, None, None), ("z", 2, "length", None, None)]
-    with pytest.raises(ValueError, match=r"'old' has 2 completions of 'a'.*\[2\]"): list(model.complete([Request("p", (0, 1, 2), "a")], Decoding()))
+    assert [(c.text, c.n_tok, c.finish, c.token_ids, c.logprobs) for c in got] == [("x", 4, "stop", None, None), ("y", None, None, None,
+            None), ("z", 2, "length", None, None)]
+    with pytest.raises(ValueError, match=r"'old' has 2 completions of 'a'.*\[2\]"):
+        list(model.complete([Request("p", (0, 1, 2), "a")], Decoding()))
     with pytest.raises(ValueError, match="has 0 completions of 'c'"): list(model.complete([Request("p", (0,), "c")], Decoding()))
     with pytest.raises(ValueError, match="twice"): Recorded(pd.concat([table, table]), "old")
     with pytest.raises(ValueError, match="lack"): Recorded(table.drop(columns="text"), "old")
@@ -376,7 +390,8 @@ def sentencepiece(bos=True):
 
 def small_llama(tok, **kw):
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(intermediate_size=64, **SMALL, **dict(dict(vocab_size=len(tok), eos_token_id=None, bos_token_id=None), **kw)))
+    return LlamaForCausalLM(LlamaConfig(intermediate_size=64, **SMALL, **dict(dict(vocab_size=len(tok), eos_token_id=None,
+                                                                                   bos_token_id=None), **kw)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -385,7 +400,8 @@ def test_prompt_and_completion_join_as_the_text_does(prompt, completion):
     for tok in (TOKENIZER, sentencepiece()):
         lm = READERS.setdefault(len(tok), LM(small_llama(tok), tok, "r", "r"))
         ids = lm.prompt_ids(prompt) + lm.completion_ids(completion)
-        assert lm.tokenizer.decode(ids, skip_special_tokens=True) == prompt.removeprefix(" " * (len(tok) != V)) + completion or prompt[0] == " "
+        assert lm.tokenizer.decode(ids,
+                                   skip_special_tokens=True) == prompt.removeprefix(" " * (len(tok) != V)) + completion or prompt[0] == " "
         assert lm.decode(lm.completion_ids(completion)) == completion
 
 
@@ -465,24 +481,30 @@ DAMAGE = {
     "missing tensor": (edit_tensors(lambda t: t.pop(UP)), ValueError, f"lacks {UP}"),
     "missing head": (edit_tensors(lambda t: t.pop("lm_head.weight")), ValueError, "lacks lm_head.weight"),
     "fewer layers than configured": (edit_json("config.json", num_hidden_layers=3), ValueError, r"lacks model.layers.2.*\(9\)"),
-    "more layers than configured": (edit_json("config.json", num_hidden_layers=1), ValueError, "holds model.layers.1.*larger or another model"),
-    "a bias that is not configured": (edit_tensors(lambda t: t.update({UP[:-6] + "bias": torch.ones(64)})), ValueError, "holds .*up_proj.bias"),
+    "more layers than configured": (edit_json("config.json", num_hidden_layers=1), ValueError,
+                                    "holds model.layers.1.*larger or another model"),
+    "a bias that is not configured": (edit_tensors(lambda t: t.update({UP[:-6] + "bias": torch.ones(64)})), ValueError,
+                                      "holds .*up_proj.bias"),
     "wrong shape": (edit_tensors(lambda t: t.update({UP: torch.ones(3, 32)})), ValueError, "wrong shapes of .*up_proj"),
     "wrong width": (edit_json("config.json", hidden_size=64), ValueError, "wrong shapes of"),
     "not a number": (edit_tensors(lambda t: t[UP][0].fill_(float("nan"))), ValueError, f"{UP} holds 32 values that are no numbers"),
     "infinite": (edit_tensors(lambda t: t[UP][0, 0].fill_(float("inf"))), ValueError, f"{UP} holds 1 values"),
-    "whole numbers": (edit_tensors(lambda t: t.update({UP: t[UP].to(torch.int32)})), ValueError, f"{UP} holds I32, expected one of F64, F32"),
+    "whole numbers": (edit_tensors(lambda t: t.update({UP: t[UP].to(torch.int32)})), ValueError,
+                      f"{UP} holds I32, expected one of F64, F32"),
     "cut weights": (cut("model.safetensors", -50), ValueError, "no complete safetensors file"),
     "cut header": (cut("model.safetensors", 20), ValueError, r"\(20 bytes\) is no complete safetensors file"),
     "empty weights": (cut("model.safetensors", 0), ValueError, "no complete safetensors file"),
-    "a pointer": (lambda d: (d / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n"), ValueError, "git lfs pull"),
+    "a pointer": (lambda d: (d / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n"), ValueError,
+                  "git lfs pull"),
     "cut configuration": (cut("config.json", 30), ValueError, "config.json is no JSON"),
     "unknown architecture": (edit_json("config.json", model_type="no-such-model"), ValueError, "describes no model"),
     "no language model": (edit_json("config.json", model_type="vit", architectures=["ViTModel"]), ValueError, "reads and writes text"),
-    "no tokenizer": (lambda d: [(d / k).unlink() for k in ("tokenizer.json", "tokenizer_config.json")], FileNotFoundError, "has no tokenizer"),
+    "no tokenizer": (lambda d: [(d / k).unlink() for k in ("tokenizer.json", "tokenizer_config.json")], FileNotFoundError,
+                     "has no tokenizer"),
     "only its configuration": (lambda d: (d / "tokenizer.json").unlink(), FileNotFoundError, "has no tokenizer"),
     "cut tokenizer": (cut("tokenizer.json", 500), ValueError, "tokenizer of .* cannot be read"),
-    "a lost shard": (lambda d: ((d / "model.safetensors").rename(d / "model-00001-of-00002.safetensors"), (d / "model.safetensors.index.json").write_text(
+    "a lost shard": (lambda d: ((d / "model.safetensors").rename(d / "model-00001-of-00002.safetensors"),
+                                (d / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {UP: "model-00002-of-00002.safetensors"}}))), FileNotFoundError, "lacks model-00002-of-00002"),
 }
 
@@ -511,7 +533,8 @@ def test_shared_and_extra_tensors_are_no_damage(name, tmp_path):
 def test_the_text_part_of_a_model_that_also_sees(tmp_path):
     tok = make_tokenizer(bos=True)
     tok.add_special_tokens({"additional_special_tokens": ["<img>"]})
-    text = dict(vocab_size=len(tok), intermediate_size=64, num_key_value_heads=2, head_dim=16, max_position_embeddings=128, query_pre_attn_scalar=16, **SMALL)
+    text = dict(vocab_size=len(tok), intermediate_size=64, num_key_value_heads=2, head_dim=16, max_position_embeddings=128,
+                query_pre_attn_scalar=16, **SMALL)
     sight = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16)
     config = Gemma3Config(text_config=text, vision_config=sight, eos_token_id=[1], image_token_id=len(tok) - 1, mm_tokens_per_image=4)
     torch.manual_seed(0)

@@ -104,8 +104,9 @@ def test_a_solved_chat_block_does_not_run_into_its_instruction():
     assert "<answer>\n\nR1.\nSo the answer is: 1\n\nQ2\n\n" in page
 
 
-VARIED = ["So, the answer is: {}", "so the answer is: {}", "So the answer is {}", "**So the answer is:** {}", "So, the answer is **{}**.", "Therefore, the answer is: {}", "The answer is: {}", "\nThe final answer is {}", "\n**Answer:** {}", "\n**Final Answer:** {}", "So the answer is:\n{}",
-          "Thus, the correct answer is {}."]
+VARIED = ["So, the answer is: {}", "so the answer is: {}", "So the answer is {}", "**So the answer is:** {}", "So, the answer is **{}**.",
+          "Therefore, the answer is: {}", "The answer is: {}", "\nThe final answer is {}", "\n**Answer:** {}", "\n**Final Answer:** {}",
+          "So the answer is:\n{}", "Thus, the correct answer is {}."]
 
 
 @pytest.mark.parametrize("name", ["cotstudy", "chat", "ho_teacher", "wei"])
@@ -119,7 +120,8 @@ def test_the_very_separator_comes_first():
     fmt = format_named("cotstudy")
     completion = render_completion(fmt, "Some say the answer is: 4.", "5")
     assert parse_completion(fmt, completion) == ("Some say the answer is: 4.", "5")
-    for text in ("Ann thinks about the answer.", "The answer depends on Ann.", "So the answers are many.", "3 --> 5"): assert parse_completion(fmt, text).answer_text is None
+    for text in ("Ann thinks about the answer.", "The answer depends on Ann.", "So the answers are many.", "3 --> 5"):
+        assert parse_completion(fmt, text).answer_text is None
     assert parse_completion(format_named("ho"), "The answer is 5").answer_text is None  # an arrow has no words to vary
 
 

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -135,9 +134,9 @@ def test_few_shot_corpus_does_not_depend_on_gold(store, method, labels):
 def test_checkpoints_are_chosen_without_the_test_split(store, rule, monkeypatch):
     task = procedural_task("arith", **SIZES)
     seen = []
-    monkeypatch.setattr(runs, "load_task", lambda *a, **k: Task(**{f: getattr(task, f) for f in ("name", "kind", "labels", "chance",
-            "rule_key")},
-                                                              splits={k: Watched(v, k, seen) for k, v in task.splits.items()}))
+    watched = Task(**{f: getattr(task, f) for f in ("name", "kind", "labels", "chance", "rule_key")},
+                   splits={k: Watched(v, k, seen) for k, v in task.splits.items()})
+    monkeypatch.setattr(runs, "load_task", lambda *a, **k: watched)
     cond = condition(recipe=Recipe(steps=4, batch=4, checkpoint=rule, score_every=2), supervision="full" if rule == "gold" else "few_shot")
     corpus = make_corpus(store, cond, runs.load_task())
     start = Start(cond.student, None, 0, runs.format_named(cond.format))
@@ -217,7 +216,6 @@ def test_a_recorded_teacher_answers_by_question_id(store, tmp_path, monkeypatch)
 @pytest.fixture
 def server(monkeypatch):
     "An OpenAI-compatible server that knows the chain of every arith question, and slips where its seed is odd."
-    if not find_spec("openai"): pytest.skip("the openai client is an extra: pip install 'cotstudy[api]'")
     knows, asked, lock = Scripted(), [], threading.Lock()
 
     class Answer(BaseHTTPRequestHandler):
@@ -253,7 +251,8 @@ def test_a_condition_whose_teacher_is_behind_an_address(store, server, tmp_path)
     assert {a["key"] for a in server} == {"Bearer sk-never-written"} and {a["temperature"] for a in server} == {1.0}
     draws = store.ledger.read(columns=["model", "engine", "model_id", "n_tok"])
     teachers = draws[draws.engine == "openai"]
-    assert len(teachers) == 40 and {*teachers.model} == {"api:desk"} and {*teachers.n_tok} == {10} and all(teachers.model_id.str.contains("127.0.0.1"))
+    assert len(teachers) == 40 and {*teachers.model} == {"api:desk"} and {*teachers.n_tok} == {10}
+    assert teachers.model_id.str.contains("127.0.0.1", regex=False).all()
     made = len(server)
     again = run_cell("s", "c2", [api(), api(n_rationales=2, filters=())], Store(store.folder))  # another process
     assert len(server) == made and again.corpus_id.iloc[0] == frame.corpus_id.iloc[0] != again.corpus_id.iloc[1]
@@ -268,8 +267,9 @@ def test_a_budget_in_the_name_holds_for_the_whole_store(store, server):
     # another process, the same book
     with pytest.raises(RuntimeError, match="OverBudget"): run_cell("s", "c", [api("api:desk?tokens=1000")], Store(store.folder))
     assert 40 * len(server) <= 1000
-    book = json.loads(next((store.folder / "budgets").glob("*.json")).read_text())
-    assert (book["n_in"], book["n_out"], book["held"]) == (30 * len(server), 10 * len(server), {})
+    file, = (store.folder / "budgets").glob("*.json")
+    assert json.loads(file.read_text()) == [30 * len(server), 10 * len(server), 0, 0]  # spent in and out, and nothing set aside
+    assert json.loads(file.with_suffix(".book").read_text())["held"] == {}
     assert run_cell("s", "c", [api("api:desk?tokens=100000")], Store(store.folder)).error.isna().all()
     assert len(server) < 4 * SIZES["n_train"] + 15  # what was drawn before was not drawn again
 
@@ -345,8 +345,8 @@ def test_a_measure_added_later_is_computed_from_stored_texts(store, monkeypatch)
     from cotstudy.measures import MEASURES, Measure
     run(condition(), store)
     n = store.ledger.count()
-    monkeypatch.setitem(MEASURES, "shouting", Measure("shouting", "capitals", lambda i, said,
-                                                      task: float(sum(c.isupper() for c in said.text))))
+    shouting = Measure("shouting", "capitals", lambda i, said, task: float(sum(c.isupper() for c in said.text)))
+    monkeypatch.setitem(MEASURES, "shouting", shouting)
     row, items = run(condition(), store)
     assert "shouting" in items and "mean_shouting" in row and store.ledger.count() == n
 
@@ -370,11 +370,12 @@ def test_sources_are_taught_in_place_of_the_task(store):
 def test_the_text_shown_is_the_text_that_was_read(store):
     "A model asked greedily, for a vote and with examples: each number shows its own texts."
     base = dict(task="arith", task_args=dict(n_train=12, n_selection=2, n_test=6), student="pocket/xs", max_student_tok=48)
-    conditions = [Condition(method="zero_shot_cot", **base), Condition(method="zero_shot_cot", decoding="vote", n_paths=3, temperature=1.0,
-                                                                       **base),
+    conditions = [Condition(method="zero_shot_cot", **base),
+                  Condition(method="zero_shot_cot", decoding="vote", n_paths=3, temperature=1.0, **base),
                   Condition(method="few_shot_cot", n_exemplars=2, **base)]
     for cond in conditions:
         run(cond, store)
+    conditions.append(conditions[0].with_(max_student_tok=5))  # a view of the longer draws
     for cond in conditions:
         shown = show_answers(store, cond, n_each=6)
         task, voice = runs.load_task(cond.task, **cond.task_args), runs.answer_voice(cond, runs.load_task(cond.task, **cond.task_args))

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from threading import Lock, Thread
@@ -73,8 +74,8 @@ class Fake:
             if body.get("logprobs"): choice["logprobs"] = dict(content=[dict(token="a", logprob=-0.5, bytes=None, top_logprobs=[])] * 4)
         else:
             choice["text"] = text
-            if body.get("logprobs"): choice["logprobs"] = dict(token_logprobs=[-0.25] * 3, tokens=["a"] * 3, text_offset=[0] * 3,
-                                                               top_logprobs=None)
+            logprobs = dict(token_logprobs=[-0.25] * 3, tokens=["a"] * 3, text_offset=[0] * 3, top_logprobs=None)
+            if body.get("logprobs"): choice["logprobs"] = logprobs
         return dict(id="x", object="o", created=0, model=body["model"], choices=[choice | changes.pop("choice", {})],
                     usage=dict(prompt_tokens=10, completion_tokens=5, total_tokens=15)) | changes
 
@@ -105,8 +106,8 @@ def test_chat_and_log_probabilities(fake):
     plain, chat = model(fake, logprobs=True), model(fake, logprobs=True).as_chat()
     assert draw(plain, 1)[0].logprobs.tolist() == [-0.25] * 3 and draw(chat, 1)[0].logprobs.tolist() == [-0.5] * 4
     assert fake.asked[-1]["messages"] == [dict(role="user", content="Why?")] and plain.id != chat.id and chat.chat
-    fake.behave = lambda body, n: (200, fake.good(body, choice=dict(message=dict(role="assistant", content="5",
-            reasoning_content="2 and 3"))))
+    message = dict(role="assistant", content="5", reasoning_content="2 and 3")
+    fake.behave = lambda body, n: (200, fake.good(body, choice=dict(message=message)))
     assert draw(model(fake, chat=True), 1, Decoding())[0].text == "<think>\n2 and 3\n</think>\n\n5"
 
 
@@ -116,8 +117,8 @@ def test_chat_and_log_probabilities(fake):
     ids=["429", "500 html", "503", "cut"])
 def test_transient_failures_are_tried_again(fake, failure):
     fake.behave = lambda body, n: failure() if n % 2 else None
-    assert len(draw(model(fake, concurrency=1),
-                    3)) == 3 and len(fake.asked) == 12  # three draws and three of the probe, each after one failure
+    assert len(draw(model(fake, concurrency=1), 3)) == 3
+    assert len(fake.asked) == 12  # three draws and three of the probe, each after one failure
 
 
 def test_a_server_that_keeps_failing_ends_in_one_clear_error_and_loses_nothing(fake):
@@ -143,11 +144,13 @@ def test_what_another_try_would_not_cure_is_said_at_once(fake, behave, message):
     assert len(fake.asked) == 1
 
 
+NO_CHOICES = ([1], [None], ["x"], [[]], [{}], {"text": "x"}, "x", [dict(finish_reason="stop")], [dict(text=5, message=5)],
+              [dict(text=["a"], message=dict(content=["a"]))])
+
+
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("changes, message", [
-    *((dict(choices=c), "something else than a completion") for c in ([1], [None], ["x"], [[]], [{}], {"text": "x"}, "x",
-                                                                      [dict(finish_reason="stop")], [dict(text=5, message=5)],
-                                                                      [dict(text=["a"], message=dict(content=["a"]))])),
+    *((dict(choices=c), "something else than a completion") for c in NO_CHOICES),
     (dict(error=dict(message="overloaded"), choices=None), "something else than a completion"),
     (dict(usage=dict(prompt_tokens=1, completion_tokens=21)), "21 tokens where at most 20")])
 def test_answers_of_no_known_shape_are_one_clear_error(fake, chat, changes, message):
@@ -183,7 +186,7 @@ def test_the_budget_is_never_passed_and_nothing_is_lost(fake):
     with pytest.raises(OverBudget, match="the budget is 200"):
         for part in server.complete([Request("Why?", tuple(range(100)))], HOT): got += part
     b = server.budget
-    assert b.n_in + b.n_out == 15 * len(fake.asked) <= 200 and len(got) == len(fake.asked) - 3 and (b.held_in, b.held_out) == (0, 0)
+    assert b.n_in + b.n_out == 15 * len(fake.asked) <= 200 and len(got) == len(fake.asked) - 3 > 0 and (b.held_in, b.held_out) == (0, 0)
     with pytest.raises(ValueError, match="needs a price"): Budget(money=1)
     purse = Budget(money=1e-4, price=Price(1.0, 2.0, "2026-11-23"))
     with pytest.raises(OverBudget, match="prices of 2026-11-23"): draw(model(fake, budget=purse), 50)
@@ -297,10 +300,10 @@ def fake_vllm(monkeypatch, template="<{q}>"):
             return Words()
         def generate(self, prompts, params, use_tqdm):
             seen.extend(zip(prompts, params))
-            return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=[p.seed % 50, 7],
-                                                             logprobs=[{p.seed % 50: SimpleNamespace(logprob=-1.0)},
-                                                                       {7: SimpleNamespace(logprob=-2.0)}],
-                                                             finish_reason="length")]) for p in params]
+            def written(first):
+                logprobs = [{first: SimpleNamespace(logprob=-1.0)}, {7: SimpleNamespace(logprob=-2.0)}]
+                return SimpleNamespace(token_ids=[first, 7], logprobs=logprobs, finish_reason="length")
+            return [SimpleNamespace(outputs=[written(p.seed % 50)]) for p in params]
 
     monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
     sys.modules["vllm"].LLM, sys.modules["vllm"].SamplingParams = Engine, SimpleNamespace
@@ -362,10 +365,9 @@ def test_a_real_server_with_a_model_of_our_own(tmp_path):
         greedy, = [c for part in server.complete([Request(asked[0].prompt)], Decoding(max_tok=30)) for c in part]
         ours, = [c for part in load(folder).complete([Request(asked[0].prompt)], Decoding(max_tok=30)) for c in part]
         assert greedy.text.strip() == ours.text.strip()
-        with pytest.raises(ValueError, match="no log-probabilities"): draw(Server(str(folder), f"http://127.0.0.1:{port}/v1",
-                dialect="transformers", logprobs=True, timeout_s=300), 1)
-        with pytest.raises(ValueError, match="ignores temperature"): draw(Server(str(folder), f"http://127.0.0.1:{port}/v1", timeout_s=300),
-                                                                          2)
+        served = partial(Server, str(folder), f"http://127.0.0.1:{port}/v1", timeout_s=300)
+        with pytest.raises(ValueError, match="no log-probabilities"): draw(served(dialect="transformers", logprobs=True), 1)
+        with pytest.raises(ValueError, match="ignores temperature"): draw(served(), 2)
     finally:
         process.terminate()
         process.wait(20)
@@ -490,9 +492,9 @@ def test_a_question_that_is_turned_away_is_a_draw_and_the_run_goes_on(odd, tmp_p
 
 
 def test_a_limit_that_does_not_fit_is_not_the_questions_fault(odd):
-    odd.behave = lambda body, n: (400,
-                                  dict(error=dict(message="This model's maximum context length is 100 tokens. However, you requested 1020 "
-                                                               "tokens (20 in the messages, 1000 in the completion).")))
+    message = ("This model's maximum context length is 100 tokens. However, you requested 1020 tokens "
+               "(20 in the messages, 1000 in the completion).")
+    odd.behave = lambda body, n: (400, dict(error=dict(message=message)))
     with pytest.raises(ValueError, match="take max_tok=80 or less"): draw(model(odd), 1, Decoding(max_tok=1000))
     odd.behave = lambda body, n: (400, LONG)
     with pytest.raises(ValueError, match="took none of 2. questions .too_long"), pytest.warns(UserWarning):
@@ -531,8 +533,8 @@ def test_the_temperature_is_not_harmless_but_for_models_that_have_their_own(odd,
     assert len(view) == 3 and odd.asked[-1]["max_completion_tokens"] == 20 and view.n_tok.tolist() == [18] * 3
     assert all("not-sent:temperature" in v for v in view.versions)
     odd.asked.clear()
-    assert len(draw(model(odd, reasoning=True), 2)) == 2 and all("temperature" not in b and b["max_completion_tokens"] == 20
-                                                                 for b in odd.asked)
+    assert len(draw(model(odd, reasoning=True), 2)) == 2 <= len(odd.asked)
+    assert all("temperature" not in b and b["max_completion_tokens"] == 20 for b in odd.asked)
 
 
 def test_what_cannot_be_said_is_refused(odd):
@@ -616,8 +618,8 @@ USAGES = [None, {}, "none", dict(prompt_tokens=0, completion_tokens=0), dict(pro
 
 CASES = ["honest", "system prompt", "system prompt, three fail", "half fail", "all fail", "drip", *range(len(USAGES))]
 
-@pytest.mark.parametrize("case, temperature, concurrency", [*((c, 0.0, 8) for c in CASES), *((c, 0.7, 8) for c in CASES[:6]),
-                                                            ("honest", 0.0, 1)])
+@pytest.mark.parametrize("case, temperature, concurrency",
+                         [*((c, 0.0, 8) for c in CASES), *((c, 0.7, 8) for c in CASES[:6]), ("honest", 0.0, 1)])
 def test_the_servers_bill_is_at_most_one_request_over_the_cap(odd, case, temperature, concurrency, tmp_path):
     cost, cap = (4000 if "system prompt" in str(case) else 20), 10_000
     odd.charge = lambda body: (cost, body["max_tokens"])
@@ -634,9 +636,8 @@ def test_the_servers_bill_is_at_most_one_request_over_the_cap(odd, case, tempera
     assert odd.total <= (cap + cost + 100 if "three" not in str(case) else 4 * (cost + 100))
     if case != "all fail": assert odd.total >= 0.5 * cap  # and the budget is used
     assert server.budget.held_in == server.budget.held_out == 0
-    stored = Ledger(tmp_path).count()
-    assert stored >= sum(p != "Ten random digits:" for p, *_ in odd.bill) * (0.2 if "fail" in str(case)
-                                                                             or case == "drip" else 1) or case == "all fail"
+    billed, share = sum(p != "Ten random digits:" for p, *_ in odd.bill), 0.2 if "fail" in str(case) or case == "drip" else 1
+    assert case == "all fail" or Ledger(tmp_path).count() >= billed * share
 
 
 def test_a_cap_in_money_holds_against_the_bill(odd):

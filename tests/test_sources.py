@@ -102,7 +102,7 @@ def test_ho_rendering(data_dir):
     for name in ("addsub", "single_eq", "coin_flip", "last_letter_concatenation", "strategy_qa"):
         task, table = load_source(name, n_selection=0), recorded(f"{name}__ho_zero_shot_cot")
         asked = {i.id: i.question for s in task.splits for i in task.split(s)}
-        assert all(asked[i] == q for i, q in zip(table.instance, table.question))
+        assert len(table) and all(asked[i] == q for i, q in zip(table.instance, table.question))
     track = load_source("tracking_shuffled_objects:ho", n_train=1).split("train")[0]
     a, b, c = track.options
     assert track.question.endswith(f"\nWhich choice is true? Answer choices: (A) {a}, (B) {b}, (C) {c}.")

@@ -13,14 +13,17 @@ import torch
 import transformers
 from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, models as tokenizer_models, pre_tokenizers
-from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM,
+from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig,
+                          OPTForCausalLM,
                           PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration)
 
 from cotstudy import students
 from cotstudy.models import load
 from cotstudy.sampling import LM
-from cotstudy.students import (SCOTD, Example, Recipe, Row, Twins, backward, batch_at, choose_nll, encoded_nll, epoch_order, fingerprint, ho_recipe, lr_at,
-                               out_of_memory, padded_nll, parts_of, read_record, shared_nll, single_nll, step_rows, threads, tokenise, train)
+from cotstudy.students import (SCOTD, Example, Recipe, Row, Twins, backward, batch_at, choose_nll, encoded_nll, epoch_order, fingerprint,
+                               ho_recipe, lr_at,
+                               out_of_memory, padded_nll, parts_of, read_record, shared_nll, single_nll, step_rows, threads, tokenise,
+                               train)
 
 V = 60
 
@@ -46,15 +49,19 @@ def net_of(kind, seed=0, dropout=0.0):
         return LlamaForCausalLM(LlamaConfig(vocab_size=V, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
                                             num_key_value_heads=2, max_position_embeddings=128, attention_dropout=dropout)).eval()
     if kind == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(vocab_size=V, n_embd=32, n_layer=2, n_head=4, n_positions=128, attn_pdrop=dropout, resid_pdrop=dropout,
+        return GPT2LMHeadModel(GPT2Config(vocab_size=V, n_embd=32, n_layer=2, n_head=4, n_positions=128, attn_pdrop=dropout,
+                                          resid_pdrop=dropout,
                                           embd_pdrop=dropout, eos_token_id=1, bos_token_id=1)).eval()
     if kind == "opt":
-        return OPTForCausalLM(OPTConfig(vocab_size=V, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128,
+        return OPTForCausalLM(OPTConfig(vocab_size=V, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4,
+                                        max_position_embeddings=128,
                                         word_embed_proj_dim=16, dropout=dropout, pad_token_id=0, eos_token_id=1, bos_token_id=1)).eval()
     if kind == "window":
-        return MistralForCausalLM(MistralConfig(vocab_size=V, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        return MistralForCausalLM(MistralConfig(vocab_size=V, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                                                num_attention_heads=4,
                                                 num_key_value_heads=2, sliding_window=4, max_position_embeddings=128)).eval()
-    return T5ForConditionalGeneration(T5Config(vocab_size=V, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=dropout, pad_token_id=0,
+    return T5ForConditionalGeneration(T5Config(vocab_size=V, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=dropout,
+                                               pad_token_id=0,
                                                eos_token_id=1, decoder_start_token_id=0)).eval()
 
 
@@ -125,7 +132,8 @@ def test_rows_without_branches(n_completions):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 9), min_size=1, max_size=5)), min_size=1, max_size=4), st.integers(0, 99))
+@given(st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 9), min_size=1, max_size=5)), min_size=1, max_size=4), st.integers(0,
+        99))
 def test_shared_equals_padded_for_any_lengths(shape, seed):
     r = random.Random(seed)
     ids = lambda n: tuple(r.randint(3, V - 1) for _ in range(n))
@@ -158,7 +166,8 @@ def test_the_models_own_attention_comes_back():
 # ---- the order
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 4), st.sampled_from(["instance", "chain"]), st.integers(0, 5))
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 4), st.sampled_from(["instance", "chain"]),
+       st.integers(0, 5))
 def test_steps_are_one_endless_stream_of_epochs(counts, batch, visit, balancing, seed):
     recipe = Recipe(batch=batch, chains_per_visit=visit, balancing=balancing, seed=seed)
     stream = [p for s in range(12) for p in batch_at(counts, recipe, s)]
@@ -166,7 +175,9 @@ def test_steps_are_one_endless_stream_of_epochs(counts, batch, visit, balancing,
     assert stream == epochs[: len(stream)]
     first = epoch_order(counts, recipe, 0)
     if balancing == "chain": assert sorted(first) == [(i, j) for i, n in enumerate(counts) for j in range(n)]
-    else: assert sorted(i for i, _ in first) == [i for i, n in enumerate(counts) for _ in range(min(n, visit))] and len(set(first)) == len(first)
+    else:
+        assert sorted(i for i, _ in first) == [i for i, n in enumerate(counts) for _ in range(min(n,
+                visit))] and len(set(first)) == len(first)
 
 
 def test_chains_of_an_instance_are_drawn_evenly():
@@ -183,12 +194,14 @@ def test_schedules_are_those_of_transformers(schedule):
     theirs = transformers.get_scheduler(name, optimiser, num_warmup_steps=5, num_training_steps=20)
     for step in range(20):
         assert lr_at(recipe, step) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
-        optimiser.step(); theirs.step()
+        optimiser.step()
+        theirs.step()
 
 
 def test_presets():
     assert (SCOTD.steps, SCOTD.batch, SCOTD.lr, SCOTD.eps, SCOTD.warmup, SCOTD.weight_decay) == (20_000, 32, 2e-5, 1e-5, 500, 0.0)
-    assert ho_recipe(100, epochs=3, seed=2) == Recipe(steps=38, batch=8, lr=3e-4, weight_decay=0.01, schedule="constant", clip=0.0, max_prompt_tok=512,
+    assert ho_recipe(100, epochs=3, seed=2) == Recipe(steps=38, batch=8, lr=3e-4, weight_decay=0.01, schedule="constant", clip=0.0,
+                                                      max_prompt_tok=512,
                                                       max_completion_tok=512, truncate="cut", balancing="chain", seed=2)
     with pytest.raises(ValueError, match="learning_rate"): Recipe(learning_rate=1.0)
     with pytest.raises(ValueError, match="frozen"): Recipe().steps = 3
@@ -206,7 +219,8 @@ def test_a_step_is_a_plain_adamw_step_on_the_mean_over_the_global_batch(tmp_path
     for step in range(3):
         chosen = step_rows(rows, batch_at([len(r.completions) for r in rows], recipe, step))
         loss = library_nll(lm, chosen) / sum(len(c) * w for r in chosen for c, w in zip(r.completions, r.weights))
-        optimiser.zero_grad(); loss.backward()
+        optimiser.zero_grad()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(lm.net.parameters(), 0.5)
         for g in optimiser.param_groups: g["lr"] = lr_at(recipe, step)
         optimiser.step()
@@ -220,7 +234,8 @@ def test_record_counts(tmp_path):
     data = [Example("a", "w3 w4", ("w5 w6 w7",)), Example("b", "w8", ("w9", "w10 w11"))]
     train(model(), data, Recipe(steps=4, batch=2), tmp_path, eos=True)
     r = read_record(tmp_path)
-    assert (r["n_instances"], r["n_completions"], r["n_cut"], r["n_completions_seen"], r["chosen_step"], r["form"]) == (2, 3, 0, 8, 4, "shared_nll")
+    assert (r["n_instances"], r["n_completions"], r["n_cut"], r["n_completions_seen"], r["chosen_step"], r["form"]) == (2, 3, 0, 8, 4,
+            "shared_nll")
     assert len(r["losses"]) == 4 and r["n_label_tok"] <= r["n_computed_tok"]
     assert 4 * (4 + 2) <= r["n_label_tok"] <= 4 * (4 + 3)  # each step: a's 3 + EOS, and one of b's with EOS
 
@@ -249,7 +264,8 @@ def test_completions_over_the_limit_follow_the_recipe():
     assert rows[0].completions == ((4, 5, 6), (7, 1)) and (n["n_cut"], n["n_dropped"], n["n_completions"]) == (2, 0, 3)
     rows, n = tokenise(lm, data, Recipe(max_completion_tok=3, truncate="drop"), True)
     assert [r.completions for r in rows] == [((7, 1),)] and (n["n_dropped"], n["n_instances_dropped"], n["n_instances"]) == (2, 1, 1)
-    with pytest.raises(ValueError, match="no completion to train on"): tokenise(lm, data[1:], Recipe(max_completion_tok=2, truncate="drop"), True)
+    with pytest.raises(ValueError, match="no completion to train on"):
+        tokenise(lm, data[1:], Recipe(max_completion_tok=2, truncate="drop"), True)
 
 
 # ---- memory
@@ -264,7 +280,8 @@ def test_parts_keep_every_completion_once_and_the_budget(seed, budget):
     for part in parts: assert sum(r.n_tok for r in part) <= budget or len(part) == 1 and len(part[0].completions) == 1
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), MemoryError()])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."),
+                                   RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), MemoryError()])
 def test_memory_running_out_only_costs_time(error, tmp_path):
     lm, rows = model(), random_rows(most=8)
     calls = []
@@ -282,7 +299,8 @@ def test_memory_running_out_only_costs_time(error, tmp_path):
 
 def test_memory_that_holds_no_single_completion_is_said_so():
     def never(net, part): raise RuntimeError("out of memory")
-    with pytest.raises(RuntimeError, match=r"single completion of 'i\d' \(prompt \d+, completion \d+ tokens\)"): backward(model(), never, random_rows(), 1000)
+    with pytest.raises(RuntimeError, match=r"single completion of 'i\d' \(prompt \d+, completion \d+ tokens\)"):
+        backward(model(), never, random_rows(), 1000)
 
 
 def test_other_errors_are_not_swallowed():
@@ -336,7 +354,8 @@ def test_a_twin_has_the_weights_of_this_moment():
         with torch.no_grad():
             for p in lm.net.parameters(): p.add_(torch.randn_like(p) * 0.1)
         a, b = twins.nets
-        assert all(p.data_ptr() == q.data_ptr() and p is not q for p, q in zip(a.parameters(), b.parameters())) and len(list(a.parameters())) == len(list(b.parameters()))
+        pairs = list(zip(a.parameters(), b.parameters(), strict=True))
+        assert pairs and all(p.data_ptr() == q.data_ptr() and p is not q for p, q in pairs)
         with torch.no_grad(): assert shared_nll(a, random_rows()).item() == shared_nll(b, random_rows()).item()
 
 
@@ -381,7 +400,8 @@ def test_the_best_score_counts_and_ties_go_to_the_earliest(tmp_path):
     r = read_record(tmp_path)
     assert r["scores"] == [[s, v] for s, v in scores.items()] and r["chosen_step"] == 4
     kept = load(tmp_path).net.state_dict()
-    assert all(torch.equal(kept[k], v) for k, v in weights[4].items()) and not torch.equal(kept["lm_head.weight"], weights[6]["lm_head.weight"])
+    assert all(torch.equal(kept[k], v) for k, v in weights[4].items()) and not torch.equal(kept["lm_head.weight"],
+            weights[6]["lm_head.weight"])
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith((".", "best", "checkpoint"))) == []
 
 
@@ -407,7 +427,8 @@ def test_resume_is_exact_at_every_step(tmp_path, dropout):
     for stop in range(1, 7):
         def progress(step, steps, loss):
             if step == stop: raise Stop
-        with pytest.raises(Stop): train(make(), examples(), recipe, tmp_path / str(stop), eos=True, score=score, progress=progress, checkpoint_s=0)
+        with pytest.raises(Stop):
+            train(make(), examples(), recipe, tmp_path / str(stop), eos=True, score=score, progress=progress, checkpoint_s=0)
         train(make(), examples(), recipe, tmp_path / str(stop), eos=True, score=score)
         assert (tmp_path / str(stop) / "model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
         a, b = read_record(tmp_path / "whole"), read_record(tmp_path / str(stop))
@@ -429,7 +450,8 @@ def test_a_finished_student_is_not_trained_again_and_a_foreign_folder_is_refused
     def never(step, steps, loss): raise AssertionError("trained again")
     assert train(model(), examples(), recipe, tmp_path, eos=True, progress=never) == tmp_path
     assert (tmp_path / "train.json").stat().st_mtime_ns == before
-    for other in (lambda: (model(seed=1), examples(), recipe), lambda: (model(), examples(1), recipe), lambda: (model(), examples(), Recipe(steps=3, batch=2))):
+    for other in (lambda: (model(seed=1), examples(), recipe), lambda: (model(), examples(1), recipe), lambda: (model(), examples(),
+            Recipe(steps=3, batch=2))):
         with pytest.raises(ValueError, match="finished training of other"): train(*other(), tmp_path, eos=True)
     train(model(seed=1), examples(), recipe, tmp_path, eos=True, resume=False)
     with pytest.raises(FileNotFoundError, match="no finished student"): read_record(tmp_path / "nothing")
@@ -438,7 +460,8 @@ def test_a_finished_student_is_not_trained_again_and_a_foreign_folder_is_refused
 def test_fingerprint_sees_tokens_weights_and_recipe():
     lm, recipe = model(), Recipe()
     rows = tokenise(lm, examples(), recipe, True)[0]
-    names = {fingerprint(lm, rows, recipe), fingerprint(model(seed=1), rows, recipe), fingerprint(lm, rows[1:], recipe), fingerprint(lm, rows, Recipe(seed=1)),
+    names = {fingerprint(lm, rows, recipe), fingerprint(model(seed=1), rows, recipe), fingerprint(lm, rows[1:], recipe), fingerprint(lm,
+            rows, Recipe(seed=1)),
              fingerprint(lm, tokenise(lm, examples(), recipe, False)[0], recipe)}
     assert len(names) == 5 and fingerprint(model(), rows, recipe) in names
 
@@ -463,7 +486,8 @@ def test_the_first_weights_are_not_written_over(tmp_path):
     base, recipe = model().save(tmp_path / "base"), Recipe(steps=2, batch=2)
     before = (base / "model.safetensors").read_bytes()
     for resume in (True, False):
-        with pytest.raises(ValueError, match="begins with"): train(load(base), examples(), recipe, tmp_path / "x/../base", eos=True, resume=resume)
+        with pytest.raises(ValueError, match="begins with"):
+            train(load(base), examples(), recipe, tmp_path / "x/../base", eos=True, resume=resume)
     student = train(load(base), examples(), recipe, tmp_path / "s", eos=True)
     for resume in (True, False):  # nor those of a student that is trained further
         with pytest.raises(ValueError, match="begins with"): train(load(student), examples(1), recipe, student, eos=True, resume=resume)
@@ -485,7 +509,8 @@ def test_a_damaged_checkpoint_is_said_so(tmp_path):
     with pytest.raises(Stop): train(model(), examples(), Recipe(steps=5, batch=2), tmp_path, eos=True, progress=stop, checkpoint_s=0)
     state = tmp_path / "checkpoint.safetensors"
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(ValueError, match="checkpoint.safetensors that is no record"): train(model(), examples(), Recipe(steps=5, batch=2), tmp_path, eos=True)
+    with pytest.raises(ValueError, match="checkpoint.safetensors that is no record"):
+        train(model(), examples(), Recipe(steps=5, batch=2), tmp_path, eos=True)
 
 
 # ---- objectives
@@ -516,9 +541,11 @@ def test_an_objective_is_what_is_minimised(tmp_path):
 
 def test_an_objective_needs_a_name_and_a_folder_of_its_own(tmp_path):
     recipe = Recipe(steps=1, batch=2)
-    with pytest.raises(ValueError, match="has no name"): train(model(), examples(), recipe, tmp_path, eos=True, objective=lambda net, rows: shared_nll(net, rows))
+    with pytest.raises(ValueError, match="has no name"):
+        train(model(), examples(), recipe, tmp_path, eos=True, objective=lambda net, rows: shared_nll(net, rows))
     train(model(), examples(), recipe, tmp_path, eos=True)
-    with pytest.raises(ValueError, match="finished training of other"): train(model(), examples(), recipe, tmp_path, eos=True, objective=Scaled(2))
+    with pytest.raises(ValueError, match="finished training of other"):
+        train(model(), examples(), recipe, tmp_path, eos=True, objective=Scaled(2))
     rows = tokenise(model(), examples(), recipe, True)[0]
     assert fingerprint(model(), rows, recipe) == fingerprint(model(), rows, recipe, "") != fingerprint(model(), rows, recipe, "nll times 2")
 
@@ -540,7 +567,8 @@ def test_a_form_that_leaks_between_rows_is_not_taken(n, monkeypatch):
     assert choose_nll(model(), rows) is single_nll
 
 
-@pytest.mark.parametrize("error", [RuntimeError("sizes"), KeyError("x"), IndexError("x"), NotImplementedError(), AssertionError(), torch.OutOfMemoryError("CUDA out of memory.")])
+@pytest.mark.parametrize("error", [RuntimeError("sizes"), KeyError("x"), IndexError("x"), NotImplementedError(), AssertionError(),
+                                   torch.OutOfMemoryError("CUDA out of memory.")])
 def test_whatever_a_form_raises_is_a_refusal(error, monkeypatch):
     def refuses(net, rows): raise error
     monkeypatch.setattr(students, "shared_nll", refuses)
@@ -604,6 +632,7 @@ def test_two_processes_train_the_student_of_one(tmp_path, visit):
     for p in both: p.join(120)
     assert [p.exitcode for p in both] == [0, 0]
     a, b = read_record(tmp_path / "one"), read_record(tmp_path / "two")
-    assert b["losses"] == pytest.approx(a["losses"], rel=1e-5) and a["chosen_step"] == b["chosen_step"] == 3 and a["fingerprint"] == b["fingerprint"]
+    assert b["losses"] == pytest.approx(a["losses"],
+                                        rel=1e-5) and a["chosen_step"] == b["chosen_step"] == 3 and a["fingerprint"] == b["fingerprint"]
     one, two = (load(tmp_path / d).net.state_dict() for d in ("one", "two"))
     for k, v in one.items(): torch.testing.assert_close(two[k], v, rtol=1e-3, atol=1e-5)

@@ -8,7 +8,9 @@ from cotstudy.instances import Instance, SPLITS, Task, leakage
 from cotstudy.quantities import number_of
 from cotstudy.tasks import FAMILIES, TASKS, exemplars_for, kind_and_why, load, outline, question_key, read_own, task_table, why_kind
 
-OK = '{"question": "Ann has 3 pens. How many?", "answer": "3"}\n{"question": "Bob has 4 pens. How many?", "answer": "4"}\n{"question": "Cy has 5 pens. How many?", "answer": "5"}\n'
+OK = ('{"question": "Ann has 3 pens. How many?", "answer": "3"}\n'
+      '{"question": "Bob has 4 pens. How many?", "answer": "4"}\n'
+      '{"question": "Cy has 5 pens. How many?", "answer": "5"}\n')
 
 
 def own(tmp_path, text, name="mine.jsonl"):
@@ -20,40 +22,66 @@ def own(tmp_path, text, name="mine.jsonl"):
 def line(**kw): return json.dumps(dict(question="Who?", answer="x") | kw)
 
 
-def choice(answer="A", options=("red", "blue"), **kw): return line(answer=answer, options=options if not isinstance(options, tuple) else list(options), **kw)
+def choice(answer="A", options=("red", "blue"), **kw):
+    return line(answer=answer, options=list(options) if isinstance(options, tuple) else options, **kw)
 
 
 BAD = [  # (line that stands third in the file, what the error must say)
-    ("Ann has 3 pens.", "not a JSON object"), ("{", "not a JSON object"), ("}", "not a JSON object"), ('{"question": "a"', "not a JSON object"),
+    ("Ann has 3 pens.", "not a JSON object"), ("{", "not a JSON object"), ("}", "not a JSON object"),
+    ('{"question": "a"', "not a JSON object"),
     ("{'question': 'a', 'answer': 'b'}", "not a JSON object"), ('{"question": "a", "answer": "b",}', "not a JSON object"),
-    ('{"question": "a", "answer": "b"} x', "not a JSON object"), (line() + line(), "not a JSON object"), (line() + "," , "not a JSON object"),
-    ("question,answer", "not a JSON object"), ("undefined", "not a JSON object"), ("{question: 1}", "not a JSON object"), ("\x00", "not a JSON object"),
-    ('{"question": "a\tb", "answer": "c"}', "not a JSON object"), ('{"question": "a", "answer": 0x10}', "not a JSON object"), ('{"question": "a", "answer": 01}', "not a JSON object"),
-    ('{"question": "a", "answer": .5}', "not a JSON object"), ('{"question": "a", "answer": +5}', "not a JSON object"), ('{"question": "a", "answer": ' + "9" * 5000 + "}", "not a JSON object"),
-    ('{"question": "\\x", "answer": "b"}', "not a JSON object"), ('{"question": "\\u12", "answer": "b"}', "not a JSON object"), ("[" * 100_000, "not a JSON object"),
-    ("[]", "a list"), ("[1, 2]", "a list"), ('"text"', "a str"), ("3", "a int"), ("3.5", "a float"), ("true", "a bool"), ("null", "a NoneType"), ("NaN", "a float"), ('[{"question": "a"}]', "a list"),
-    ("{}", "no `question`"), ('{"answer": "b"}', "no `question`"), ('{"question": "a"}', "no `answer`"), ('{"question": null, "answer": "b"}', "no `question`"),
+    ('{"question": "a", "answer": "b"} x', "not a JSON object"), (line() + line(), "not a JSON object"),
+    (line() + "," , "not a JSON object"),
+    ("question,answer", "not a JSON object"), ("undefined", "not a JSON object"), ("{question: 1}", "not a JSON object"),
+    ("\x00", "not a JSON object"),
+    ('{"question": "a\tb", "answer": "c"}', "not a JSON object"), ('{"question": "a", "answer": 0x10}', "not a JSON object"),
+    ('{"question": "a", "answer": 01}', "not a JSON object"),
+    ('{"question": "a", "answer": .5}', "not a JSON object"), ('{"question": "a", "answer": +5}', "not a JSON object"),
+    ('{"question": "a", "answer": ' + "9" * 5000 + "}", "not a JSON object"),
+    ('{"question": "\\x", "answer": "b"}', "not a JSON object"), ('{"question": "\\u12", "answer": "b"}', "not a JSON object"),
+    ("[" * 100_000, "not a JSON object"),
+    ("[]", "a list"), ("[1, 2]", "a list"), ('"text"', "a str"), ("3", "a int"), ("3.5", "a float"), ("true", "a bool"),
+    ("null", "a NoneType"), ("NaN", "a float"), ('[{"question": "a"}]', "a list"),
+    ("{}", "no `question`"), ('{"answer": "b"}', "no `question`"), ('{"question": "a"}', "no `answer`"),
+    ('{"question": null, "answer": "b"}', "no `question`"),
     ('{"question": "a", "answer": null}', "no `answer`"), (line(question=None), "no `question`"),
-    ('{"Question": "a", "answer": "b"}', "unknown field 'Question'"), ('{"prompt": "a", "answer": "b"}', "unknown field 'prompt'"), (line(gold="x"), "unknown field 'gold'"),
-    (line(label=1), "unknown field 'label'"), (line(choices=["a", "b"]), "unknown field 'choices'"), (line(**{"": 1}), "unknown field ''"), (line(**{"question ": "x"}), "unknown field 'question '"),
-    ('{"question": "a", "question": "b", "answer": "c"}', "occurs twice"), ('{"question": "a", "answer": "b", "answer": "b"}', "occurs twice"), (line().replace("}", ', "id": 1, "id": 2}'), "occurs twice"),
-    (line(question=3), "`question` is a int"), (line(question=["a"]), "`question` is a list"), (line(question={"text": "a"}), "`question` is a dict"), (line(question=True), "`question` is a bool"),
-    (line(question=""), "`question` is empty"), (line(question="   "), "`question` is empty"), (line(question="\n\t"), "`question` is empty"),
-    (line(answer=""), "`answer` is empty"), (line(answer="  "), "`answer` is empty"), (line(answer=True), "`answer` is a bool"), (line(answer=False), "`answer` is a bool"),
+    ('{"Question": "a", "answer": "b"}', "unknown field 'Question'"), ('{"prompt": "a", "answer": "b"}', "unknown field 'prompt'"),
+    (line(gold="x"), "unknown field 'gold'"),
+    (line(label=1), "unknown field 'label'"), (line(choices=["a", "b"]), "unknown field 'choices'"), (line(**{"": 1}), "unknown field ''"),
+    (line(**{"question ": "x"}), "unknown field 'question '"),
+    ('{"question": "a", "question": "b", "answer": "c"}', "occurs twice"),
+    ('{"question": "a", "answer": "b", "answer": "b"}', "occurs twice"), (line().replace("}", ', "id": 1, "id": 2}'), "occurs twice"),
+    (line(question=3), "`question` is a int"), (line(question=["a"]), "`question` is a list"),
+    (line(question={"text": "a"}), "`question` is a dict"), (line(question=True), "`question` is a bool"),
+    (line(question=""), "`question` is empty"), (line(question="   "), "`question` is empty"),
+    (line(question="\n\t"), "`question` is empty"),
+    (line(answer=""), "`answer` is empty"), (line(answer="  "), "`answer` is empty"), (line(answer=True), "`answer` is a bool"),
+    (line(answer=False), "`answer` is a bool"),
     (line(answer=["3"]), "`answer` is a list"), (line(answer={"value": 3}), "`answer` is a dict"), (line(answer=[]), "`answer` is a list"),
-    ('{"question": "a", "answer": NaN}', "is nan"), ('{"question": "a", "answer": Infinity}', "`answer` is"), ('{"question": "a", "answer": -Infinity}', "`answer` is"), ('{"question": "a", "answer": 1e999}', "`answer` is inf"),
-    (line(id=""), "`id` is empty"), (line(id=" "), "`id` is empty"), (line(id=1.5), "`id` is a float"), (line(id=True), "`id` is a bool"), (line(id=["a"]), "`id` is a list"), (line(id={}), "`id` is a dict"),
-    (line(template=3), "`template` is a int"), (line(template=["a"]), "`template` is a list"), (line(rationale=3), "`rationale` is a int"), (line(rationale=["step"]), "`rationale` is a list"),
-    (choice(options="red"), "`options` is a str"), (choice(options={"A": "red"}), "`options` is a dict"), (choice(options=2), "`options` is a int"), (choice(options=True), "`options` is a bool"),
+    ('{"question": "a", "answer": NaN}', "is nan"), ('{"question": "a", "answer": Infinity}', "`answer` is"),
+    ('{"question": "a", "answer": -Infinity}', "`answer` is"), ('{"question": "a", "answer": 1e999}', "`answer` is inf"),
+    (line(id=""), "`id` is empty"), (line(id=" "), "`id` is empty"), (line(id=1.5), "`id` is a float"), (line(id=True), "`id` is a bool"),
+    (line(id=["a"]), "`id` is a list"), (line(id={}), "`id` is a dict"),
+    (line(template=3), "`template` is a int"), (line(template=["a"]), "`template` is a list"), (line(rationale=3), "`rationale` is a int"),
+    (line(rationale=["step"]), "`rationale` is a list"),
+    (choice(options="red"), "`options` is a str"), (choice(options={"A": "red"}), "`options` is a dict"),
+    (choice(options=2), "`options` is a int"), (choice(options=True), "`options` is a bool"),
     (choice(options=()), "0 options"), (choice(options=("red",)), "1 options"), (choice(options=tuple("abcdefghi")), "9 options"),
-    (choice(options=("red", "red")), "occurs twice"), (choice(options=("red", " red ")), "occurs twice"), (choice(options=("red", 1, "1")), "occurs twice"),
-    (choice(options=("red", "")), "option '' is not a text"), (choice(options=("red", None)), "option None is not a text"), (choice(options=("red", ["blue"])), "is not a text"),
-    (choice(options=("red", {"text": "blue"})), "is not a text"), (choice(options=("red", True)), "is not a text"), ('{"question": "a", "answer": "A", "options": ["red", NaN]}', "is not a text"),
-    (choice("C"), "not among the options"), (choice("green"), "not among the options"), (choice("redd"), "not among the options"), (choice(2), "not among the options"), (choice("A, B"), "not among the options"),
-    (choice("AB"), "not among the options"), (choice("Z"), "not among the options"), (choice("()"), "not among the options"), (choice(0), "not among the options"),
+    (choice(options=("red", "red")), "occurs twice"), (choice(options=("red", " red ")), "occurs twice"),
+    (choice(options=("red", 1, "1")), "occurs twice"),
+    (choice(options=("red", "")), "option '' is not a text"), (choice(options=("red", None)), "option None is not a text"),
+    (choice(options=("red", ["blue"])), "is not a text"),
+    (choice(options=("red", {"text": "blue"})), "is not a text"), (choice(options=("red", True)), "is not a text"),
+    ('{"question": "a", "answer": "A", "options": ["red", NaN]}', "is not a text"),
+    (choice("C"), "not among the options"), (choice("green"), "not among the options"), (choice("redd"), "not among the options"),
+    (choice(2), "not among the options"), (choice("A, B"), "not among the options"),
+    (choice("AB"), "not among the options"), (choice("Z"), "not among the options"), (choice("()"), "not among the options"),
+    (choice(0), "not among the options"),
     (line(question="Ann has 3 pens. How many?"), "also on line 1"), (line(question=" Bob has 4 pens. How many? "), "also on line 2"),
-    (choice("x" * 1000), "not among the options"), (choice(), "unlike the lines before"), (line(question="a\ud800b"), "not text"), (line(answer="\udfff"), "not text"), (line(question="a\0b"), "not text"),
-    (line(question="\u200b"), "`question` is empty"), (line(answer="\ufeff"), "`answer` is empty"), (choice("red", options=("red", "\ud800")), "`options` holds a character"),
+    (choice("x" * 1000), "not among the options"), (choice(), "unlike the lines before"), (line(question="a\ud800b"), "not text"),
+    (line(answer="\udfff"), "not text"), (line(question="a\0b"), "not text"),
+    (line(question="\u200b"), "`question` is empty"), (line(answer="\ufeff"), "`answer` is empty"),
+    (choice("red", options=("red", "\ud800")), "`options` holds a character"),
 ]
 
 
@@ -70,8 +98,10 @@ def test_malformed_lines_give_one_clear_line(k, tmp_path):
 
 
 @pytest.mark.parametrize("text, says", [
-    ("", "0 questions"), ("\n\n", "0 questions"), (OK.split("\n")[0], "1 questions"), (b"\xff\xfe" + OK.encode("utf-16-le"), "UTF-8"), (OK.encode() + b'{"question": "\xe9", "answer": "x"}', "UTF-8"),
-    (OK.replace("}\n", ', "id": "a"}\n'), "line 2: id 'a' is also on line 1"), (OK.replace("}\n", ', "template": "one"}\n'), "nothing is left"),
+    ("", "0 questions"), ("\n\n", "0 questions"), (OK.split("\n")[0], "1 questions"), (b"\xff\xfe" + OK.encode("utf-16-le"), "UTF-8"),
+    (OK.encode() + b'{"question": "\xe9", "answer": "x"}', "UTF-8"),
+    (OK.replace("}\n", ', "id": "a"}\n'), "line 2: id 'a' is also on line 1"),
+    (OK.replace("}\n", ', "template": "one"}\n'), "nothing is left"),
 ])
 def test_malformed_files(text, says, tmp_path):
     with pytest.raises(ValueError, match=says) as e: load(own(tmp_path, text))
@@ -83,7 +113,8 @@ def test_not_gzip_and_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file"): load(tmp_path / "none.jsonl")
 
 
-@pytest.mark.parametrize("change", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n"), lambda t: "\n\n" + t.replace("\n", "\n\n"), lambda t: t.rstrip("\n"), lambda t: "  " + t.replace("\n", "  \n  ")])
+@pytest.mark.parametrize("change", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n"), lambda t: "\n\n" + t.replace("\n", "\n\n"),
+                                    lambda t: t.rstrip("\n"), lambda t: "  " + t.replace("\n", "  \n  ")])
 def test_harmless_differences(change, tmp_path):
     assert [i.question for i in read_own(own(tmp_path, change(OK)))[1]] == [i.question for i in read_own(own(tmp_path, OK))[1]]
 
@@ -93,12 +124,17 @@ def test_gzipped(tmp_path):
 
 
 def many(tmp_path, answers, n=20, **kw):
-    return own(tmp_path, "".join(json.dumps(dict(question=f"Question {k}?", answer=answers[k % len(answers)], **{a: b(k) for a, b in kw.items()})) + "\n" for k in range(n)))
+    rows = [dict(question=f"Question {k}?", answer=answers[k % len(answers)], **{a: b(k) for a, b in kw.items()}) for k in range(n)]
+    return own(tmp_path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.mark.parametrize("answers, options, kind, labels, chance", [
-    ((5, "1,000", 2.5, "$3"), None, "number", (), 0.0), ((5, "1/2", "50%", 1e-5, "1e3", "2 1/2", "\u22123", "$1,000", "10^6"), None, "number", (), 0.0), (("Yes", "no"), None, "yesno", ("yes", "no"), 0.5), (("red", "blue", "green"), None, "label", ("blue", "green", "red"), 1 / 3),
-    (("B", "red"), ["red", "blue"], "choice", ("A", "B"), 0.5), (("(b)", "a"), ["red", "blue", "green", "black"], "choice", tuple("ABCD"), 0.25), ((1.0, 2.5, "1"), [1.0, 2.5], "choice", ("A", "B"), 0.5), ([f"word {k}" for k in range(20)], None, "text", (), 0.0)])
+    ((5, "1,000", 2.5, "$3"), None, "number", (), 0.0),
+    ((5, "1/2", "50%", 1e-5, "1e3", "2 1/2", "\u22123", "$1,000", "10^6"), None, "number", (), 0.0),
+    (("Yes", "no"), None, "yesno", ("yes", "no"), 0.5), (("red", "blue", "green"), None, "label", ("blue", "green", "red"), 1 / 3),
+    (("B", "red"), ["red", "blue"], "choice", ("A", "B"), 0.5),
+    (("(b)", "a"), ["red", "blue", "green", "black"], "choice", tuple("ABCD"), 0.25),
+    ((1.0, 2.5, "1"), [1.0, 2.5], "choice", ("A", "B"), 0.5), ([f"word {k}" for k in range(20)], None, "text", (), 0.0)])
 def test_kind_labels_and_chance_are_derived(answers, options, kind, labels, chance, tmp_path):
     task = load(many(tmp_path, answers, **({"options": lambda k: options} if options else {})))
     assert (task.kind, task.labels, task.chance) == (kind, labels, pytest.approx(chance))
@@ -108,7 +144,8 @@ def test_kind_labels_and_chance_are_derived(answers, options, kind, labels, chan
 
 
 def test_options_are_shown_once(tmp_path):
-    lines = [json.dumps(dict(question=q, options=["red", "blue"], answer="blue")) for q in ("Which?", "Which one (A) red (B) blue?", "What?")]
+    lines = [json.dumps(dict(question=q, options=["red", "blue"], answer="blue"))
+             for q in ("Which?", "Which one (A) red (B) blue?", "What?")]
     shown = [i.question for i in read_own(own(tmp_path, "\n".join(lines)))[1]]
     assert shown == ["Which? Answer Choices: (A) red (B) blue", "Which one (A) red (B) blue?", "What? Answer Choices: (A) red (B) blue"]
 
@@ -164,10 +201,12 @@ def test_table_without_data(monkeypatch, tmp_path):
     monkeypatch.delenv("COTSTUDY_DATA", raising=False)
     monkeypatch.setenv("COTSTUDY_CACHE", str(tmp_path))
     table = task_table(["coin", "multiarith", "aqua"]).set_index("name")
-    assert list(table) == ["kind", "n_train", "n_selection", "n_test", "chance", "split_rule", "source", "revision", "sha256", "licence", "verified"]
+    assert list(table) == ["kind", "n_train", "n_selection", "n_test", "chance", "split_rule", "source", "revision", "sha256", "licence",
+                           "verified"]
     assert table.n_test["coin"] == 500 and table.n_test.isna()["multiarith"] and table.verified.tolist() == [True, True, False]
     assert "5ef330fcdeec0cd26aee27943504f91f8ec1c33c" in table.source["multiarith"] and table.revision["multiarith"]
-    assert table.sha256["multiarith"].startswith("dc9db1b6") and table.sha256["aqua"].startswith("- 4a52301d") and "70:30" in table.split_rule["multiarith"]
+    assert table.sha256["multiarith"].startswith("dc9db1b6") and table.sha256["aqua"].startswith("- 4a52301d")
+    assert "70:30" in table.split_rule["multiarith"]
 
 
 def test_table_with_data(data_dir):
@@ -216,7 +255,9 @@ def test_instances_are_instances(tmp_path):
 
 # --- numbers, kinds, ids ---
 
-@pytest.mark.parametrize("given, gold", [(0.00005, "0.00005"), (1e3, "1000"), (1e22, "1" + "0" * 22), (-2.50, "-2.5"), (7, "7"), ("1e3", "1000"), ("$1,250.50", "1250.5"), ("1/2", "0.5"), ("50%", "50%"), ("\u22123", "-3"), ("-0.0", "0")])
+@pytest.mark.parametrize("given, gold", [(0.00005, "0.00005"), (1e3, "1000"), (1e22, "1" + "0" * 22), (-2.50, "-2.5"), (7, "7"),
+                                         ("1e3", "1000"), ("$1,250.50", "1250.5"), ("1/2", "0.5"), ("50%", "50%"), ("\u22123", "-3"),
+                                         ("-0.0", "0")])
 def test_numbers_become_plain(given, gold, tmp_path):
     answers = {i.answer for i in read_own(many(tmp_path, (given, 1)))[1]}
     assert answers == {gold, "1"}
@@ -233,14 +274,16 @@ def test_a_json_number_keeps_its_value(x, tmp_path_factory):
 def test_gsm8k_answers_are_taken_apart(tmp_path):
     kind, items, rationales = read_own(many(tmp_path, ("He adds. <<1+1=2>>2 it is.\n#### 1,002", "#### 7")))
     assert kind == "number" and [i.answer for i in items[:2]] == ["1002", "7"] and rationales[:2] == ["He adds. 2 it is.", ""]
-    with pytest.raises(ValueError, match="mine.jsonl, line 1: `answer` ends in `####`"): read_own(many(tmp_path, ("He adds. #### ", "#### 7")))
+    with pytest.raises(ValueError, match="mine.jsonl, line 1: `answer` ends in `####`"):
+        read_own(many(tmp_path, ("He adds. #### ", "#### 7")))
 
 
 def test_the_kind_says_why_and_names_the_odd_one(tmp_path):
     assert why_kind(many(tmp_path, (1, "2/3"))) == ("number", "all 20 answers are numbers, such as '1'")
     kind, why = why_kind(many(tmp_path, tuple(range(9)) + ("5 pens",)))
     assert kind == "text" and "18 of 20 are numbers, but not '5 pens' (question 10)" in why
-    assert kind_and_why(["red", "blue"] * 5, [()] * 10)[0] == "label" and kind_and_why(["Yes", "no"], [(), ()])[0] == "yesno" and kind_and_why(["A"], [("x", "y")])[0] == "choice"
+    assert kind_and_why(["red", "blue"] * 5, [()] * 10)[0] == "label"
+    assert kind_and_why(["Yes", "no"], [(), ()])[0] == "yesno" and kind_and_why(["A"], [("x", "y")])[0] == "choice"
 
 
 @settings(max_examples=60, deadline=None)
@@ -260,7 +303,9 @@ def test_an_inserted_line_moves_no_id_and_hardly_a_question(n, seed, at, tmp_pat
 
 
 def test_ids_follow_the_text_but_not_its_case_spaces_or_marks(tmp_path):
-    assert question_key("How  many, then?") == question_key("how many then") and question_key("-5 + 2?") != question_key("5 + 2?") and question_key("1.5") != question_key("15")
+    assert question_key("How  many, then?") == question_key("how many then")
+    assert question_key("-5 + 2?") != question_key("5 + 2?") and question_key("1.5") != question_key("15")
     assert question_key("3 < 4?") != question_key("3 > 4?") and question_key("?") != question_key("!") and len(question_key("x")) == 12
-    with pytest.raises(ValueError, match="line 2: question 'WHO is it' is also on line 1"): read_own(own(tmp_path, line(question="Who is it?") + "\n" + line(question="WHO is  it")))
+    with pytest.raises(ValueError, match="line 2: question 'WHO is it' is also on line 1"):
+        read_own(own(tmp_path, line(question="Who is it?") + "\n" + line(question="WHO is  it")))
     assert read_own(many(tmp_path, (1, 2), id=lambda k: f"q{k}"))[1][3].id == "q3"
