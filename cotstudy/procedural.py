@@ -133,7 +133,7 @@ def stated_answer(text: str) -> str | None:
     parts = TAIL.findall(text)
     return re.sub(r"[()\"'.]", " ", re.split(r"answer is:?", parts[-1], flags=re.I)[-1].split("\n")[0]).strip() if parts else None
 
-# %% ../nbs/05_procedural.ipynb #aa47d889
+# %% ../nbs/05_procedural.ipynb #ff3a758a
 COUNTED = {w: str(n) for n, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 SPELLINGS = tuple((re.compile(a), b) for a, b in (
     (r"[“”\"`$_]", ""), (r"[’‘]", "'"), (r"(?<=\w)n't\b", " not"), (r"\b(?:did|do|has|have) not(?= \w+)", "does not"),
@@ -156,7 +156,7 @@ def sentences(text: str) -> list[str]:
     parts = re.findall(r"(?:[^.!?\n]|\.(?=\d))+\??", tidy(LISTED.sub(r"\1", text)))
     return [s for p in parts if (s := p.strip(" ,;:"))]
 
-# %% ../nbs/05_procedural.ipynb #ed6b9e07
+# %% ../nbs/05_procedural.ipynb #2288b2b4
 Form = tuple  # (pattern, match -> list of claims)
 
 def low(x):
@@ -176,7 +176,7 @@ def take(sentence: str, forms: tuple[Form, ...]) -> tuple[list[Claim], str]:
         sentence = pattern.sub(lambda m: "|" * len(m[0]), sentence)
     return [c for _, claims in sorted(found, key=lambda f: f[0]) for c in claims], sentence
 
-# %% ../nbs/05_procedural.ipynb #36ac9e1e
+# %% ../nbs/05_procedural.ipynb #2a98d70c
 TURNS = re.compile(r"\b(?:not|never|no|nor|neither|false|wrong|incorrect|untrue|unless|if|whether|may|maybe|perhaps|might|could|should|or"
                    r"|instead|"
                    r"except|twice|thrice|double|half|both|nobody|everybody|everyone|contradicts)\b")
@@ -199,7 +199,7 @@ def restates(sentence: str, question: str) -> bool:  # question: bare
     said = bare(sentence)
     return f" {said} " in f" {question} " or f" {LEAD.sub('', said)} " in f" {question} "
 
-# %% ../nbs/05_procedural.ipynb #2c6d311a
+# %% ../nbs/05_procedural.ipynb #cbcf52a9
 ANSWER = re.compile(r"\b(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final )?answer(?: is| =|:):?")
 VALUE = re.compile(r"^\W*(?:option [a-h]\b|-?\d+\b|(?:[a-z]\b ?)+|\w+)\W*")
 LONGEST = 2000, 20_000  # characters of a sentence and of a text that are read
@@ -239,7 +239,7 @@ def hear(family: Family, instance: Instance, text: str) -> Heard:
         heard.append(() if turned and unread else tuple(claims))
     return Heard(tuple(heard), n_unread)
 
-# %% ../nbs/05_procedural.ipynb #2e12a950
+# %% ../nbs/05_procedural.ipynb #ad5a5335
 def ancestors(direct: list[set[int]]) -> list[set[int]]:  # direct: for each step, the earlier ones it uses
     "All steps that each step builds on, directly or through others."
     out: list[set[int]] = []
@@ -271,7 +271,7 @@ def compare(stated: list[Claim], true: list[Claim], free: set = frozenset(),
             if about: tried.add(next((a for a in about if not late(a)), about[0]))
     return n_wrong, tuple(i for i in range(len(true)) if i not in done | tried), ordered
 
-# %% ../nbs/05_procedural.ipynb #1ccf9850
+# %% ../nbs/05_procedural.ipynb #02304e59
 PREMISE = {True: ("premise", True), False: ("premise", False)}
 CLOSING = ("end", "total", "verdict", "option")  # claims that may stand for an answer that is not stated
 
@@ -390,7 +390,7 @@ def split_chains(sentence: str) -> str:
     "3 + 2 = 5 - 1 = 4 as two sums: 3 + 2 = 5, 5 - 1 = 4."
     return re.sub(r"= (-?\d{1,9})(?= [-+*] \d{1,9} =)", r"= \1, \1", sentence)
 
-# %% ../nbs/05_procedural.ipynb #381adf5f
+# %% ../nbs/05_procedural.ipynb #c101dc69
 FOLK = either(NAMES)
 WHO = rf"(?:\b({FOLK})(?:'s (?:total|number))?|\b(?:she|he|they|it|we|there|that|this|which|now|total|result|number of (?:{OWNED})))"
 EVENTS = dict(buys="+", finds="+", gets="+", bought="+", found="+", got="+", loses="-", gives="-", sells="-", lost="-", gave="-", sold="-")
@@ -413,7 +413,7 @@ ARITH_FORMS = (*SUMS, *((re.compile(p), make) for p, make in (
      lambda m: [("has", int(m[1] or m[2]))]),
     (rf"{WHO}{STILL} {IS}{STILL}(?=,? ?\|)", owner))))
 
-# %% ../nbs/05_procedural.ipynb #f338b27f
+# %% ../nbs/05_procedural.ipynb #4c37d6c4
 def reached(instance: Instance, n: int, said: dict) -> list[Claim]:
     "What a stated total claims: the result of an open event, or a premise."
     a, op, _, _ = instance.trace[0]
@@ -446,7 +446,7 @@ def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
         said["open"] = (value,) if again else (*before, value)
     return [claim]
 
-# %% ../nbs/05_procedural.ipynb #834d0146
+# %% ../nbs/05_procedural.ipynb #154e62ef
 def read_arith(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Sums, totals, events, owners and things of one sentence."
     claims, rest = take(split_chains(sentence), ARITH_FORMS)
@@ -520,7 +520,7 @@ SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
      lambda m: [("swap", frozenset((m[1], m[2])))] + [("then", "")]), (r"->|\b(?:so|and) now\b|\b(?:swap|trade|exchange):",
       lambda m: [("then", "")]), OPTION))
 
-# %% ../nbs/05_procedural.ipynb #cfe3ebe6
+# %% ../nbs/05_procedural.ipynb #f4798299
 def by_person(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
     "Statements about who holds what, cut where somebody is named again."
     out: list[dict[str, str]] = []
@@ -542,10 +542,10 @@ def grouped(claims: list[Claim]) -> list[dict[str, str]]:
         out += by_person(run[:n]) + by_person(run[n:])
     return out
 
-# %% ../nbs/05_procedural.ipynb #6a4d0332
+# %% ../nbs/05_procedural.ipynb #1a5798aa
 def settle_held(instance: Instance, group: dict[str, str], first: bool, said: dict) -> list[Claim]:  # first: more follow, a premise
     "Premises where things are as they were; the end, when one person is named; otherwise the result of a swap."
-    held, ((people, who), *rest) = said["held"], low(instance.trace)
+    held, ((_, who), *rest) = said["held"], low(instance.trace)
     fits = [PREMISE[held.get(p) == t] for p, t in group.items()]
     if len(group) == 1:
         ends = who in group and (said.get("n", 0) >= len(rest) or fits != [PREMISE[True]])
@@ -634,7 +634,7 @@ def write_dates(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 3)
     return " ".join(say_dates(next(style), k, v) for k, v in instance.trace)
 
-# %% ../nbs/05_procedural.ipynb #90a2ae39
+# %% ../nbs/05_procedural.ipynb #da4b660a
 def shift_of(text: str) -> int | None:
     "The days of '5 days later', 'a week ago'."
     m = re.search(r"\b(a|\d{1,3}) (day|week)s? (later|ago|after|before|earlier|from)", text)
@@ -658,7 +658,7 @@ def order_dates(instance: Instance) -> list[set[int]]:
         out.append(set() if true[i][0] == "month" else {*before, *([i - 1] if i and true[i - 1][0] == "month" else [])})
     return out
 
-# %% ../nbs/05_procedural.ipynb #8fcbadc1
+# %% ../nbs/05_procedural.ipynb #805a9308
 MONTH = either(MONTH_NAMES)
 DAY = rf"(\d{{1,2}} (?:{MONTH}))\b"
 DATES_WORDS = re.compile(rf"\d|\b(?:{MONTH.replace('may|', '').replace('|may', '')}|today|yesterday|tomorrow|weeks?|option [a-h])\b")
@@ -671,11 +671,11 @@ DATES_FORMS = tuple((re.compile(p), make) for p, make in (
     *SUMS,
     (rf"\b(today|yesterday|tomorrow)(?:'s date)? (?:is|was|will be|=) (?:the )?{DAY}", lambda m: [(m[1], m[2])]),
     (rf"\bit is {DAY} today\b", lambda m: [("today", m[1])]),
-    (rf"(?:\b(?:date|that|this|it|which|we)(?: asked for)? (?:is|gives|get|was|=)|\b(?:gives|get|so|then|on|thus|date:)|->"
+    (r"(?:\b(?:date|that|this|it|which|we)(?: asked for)? (?:is|gives|get|was|=)|\b(?:gives|get|so|then|on|thus|date:)|->"
      rf"|^),? ?(?:the )?{DAY}",
      lambda m: [("date", m[1])]), OPTION))
 
-# %% ../nbs/05_procedural.ipynb #6e46d6a3
+# %% ../nbs/05_procedural.ipynb #22d8b907
 def one_date(sentence: str) -> str:
     "March 19th and the 19th of March as 19 march."
     out = re.sub(rf"\b(?:the )?(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({MONTH})\b", r"\1 \2", sentence)
@@ -793,17 +793,17 @@ COIN_FORMS = tuple((re.compile(p), make) for p, make in (
      lambda m: [("flip", (m[1], "not" not in m[2] and m[2] not in ("leaves", "keeps"), m[3] or m[4], flipped(m[6]) if m[5] else m[6]))]),
     (FLIP, lambda m: [("flip", (m[1], "not" not in m[2] and m[2] not in ("leaves", "keeps"), m[3], None))]),
     (rf"(?:{IT} )?\b(?:starts?|started|begins|began|was|is)(?: at| as| with| on)? {SIDE}(?: up)?,? (?:at first|at the start|initially"
-     rf"|first|in the beginning)\b"
+     r"|first|in the beginning)\b"
      rf"|\b(?:{IT} )?(?:starts|started|begins|began)(?: out| at| as| with| on)? {SIDE}(?: up)?", lambda m: [("start", m[1] or m[2])]),
     (rf"(?:\b(?:at|in) the end|\bfinally),? (?:{IT} )?(?:is|ends|lands|shows)(?: up)? {SIDE}(?: up)?|\b(?:{IT} )ends(?: up)? {SIDE}(?: up)?"
      rf"|\b{IT} is {SIDE}(?: up)? (?:at the end|in the end|finally)", lambda m: [("finish", m[1] or m[2] or m[3])]),
     (rf"\b{IT}(?: now| then| still)? (?:is|was|shows|becomes|stays|lands|remains)(?: now| still| on| at)?( not)? {SIDE}(?: up)?(?: now"
-     rf"| still)?"
+     r"| still)?"
      rf"|^(?:so|now|then|still|,| )*(not )?{SIDE}(?: up)?(?: now)?$",
       lambda m: [("side", flipped(m[2] or m[4]) if m[1] or m[3] else m[2] or m[4])]),
     (r"(?:^|\bso |, |: )(yes|no)(?=$|,)", lambda m: [("verdict", m[1])])))
 
-# %% ../nbs/05_procedural.ipynb #c87b95fd
+# %% ../nbs/05_procedural.ipynb #522a069f
 def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     "One thing read in a coin chain, compared with the side that was up before."
     (kind, value), start, open_ = claim, re.search("heads|tails", instance.question)[0], said.get("open")
@@ -869,7 +869,7 @@ def write_relations(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
     return " ".join(say_relation(next(style), k, v) for k, v in instance.trace)
 
-# %% ../nbs/05_procedural.ipynb #730f5c95
+# %% ../nbs/05_procedural.ipynb #40861e59
 def opposite(quantity: str) -> str: return quantity.replace("more", "-").replace("less", "more").replace("-", "less")
 
 def all_relations() -> set[Claim]:
@@ -888,7 +888,7 @@ def steps_relations(instance: Instance) -> tuple[list[Claim], set]:
     free = {("met", (met[1].lower(), frozenset((high, other)))), ("asked", asked), ("option", instance.answer.lower())} if met else set()
     return list(instance.trace), all_relations() | ends | free
 
-# %% ../nbs/05_procedural.ipynb #4439467f
+# %% ../nbs/05_procedural.ipynb #029c7aca
 KIND = either(t for _, things, _ in SCALES for t in things)
 AMOUNTS = either({q.split()[1] for *_, chain in SCALES for q in chain})
 AMOUNT = rf"((?:more|less) (?:{AMOUNTS}))"
@@ -1031,7 +1031,7 @@ def write_strategy(instance: Instance, rng: Random) -> str:
     told = " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace[:-1])
     return told + rng.choice((" That is", " These are")) + f" {same}."
 
-# %% ../nbs/05_procedural.ipynb #4473de89
+# %% ../nbs/05_procedural.ipynb #abe92c24
 def steps_strategy(instance: Instance) -> tuple[list[Claim], set]:
     return low(list(dict.fromkeys(instance.trace))), known_facts() | {("verdict", instance.answer)}
 
@@ -1043,7 +1043,7 @@ def order_strategy(instance: Instance) -> list[set[int]]:
         out.setdefault(step, {list(out).index(trace[k - 1])} if goes_on else set())
     return [*out.values(), set(range(len(out)))]
 
-# %% ../nbs/05_procedural.ipynb #b30810e4
+# %% ../nbs/05_procedural.ipynb #ca3e3488
 SAME = rf"(?:live in the same place|eat the same food|have the same colour|share a (?:{TRAIT}))"
 STRATEGY_FORMS = (*WORLD_FORMS, *((re.compile(p), make) for p, make in (
     (r"\b(?:that|this|these|those|they|both|which|it) (?:is|are)( not)?(?: both)?(?: the)? (same|different)\b",
@@ -1122,7 +1122,7 @@ def order_sentiment(instance: Instance) -> list[set[int]]:
     n = len(instance.trace)
     return [set()] * n + [set(range(n))]
 
-# %% ../nbs/05_procedural.ipynb #c1ff13b3
+# %% ../nbs/05_procedural.ipynb #c2c62307
 PART, ADJECTIVE, TONE = either(PARTS), either(GOOD + BAD), r"(positive|negative)"
 JOIN = r"(?:[,:;=]|->|\b(?:so|and|that|which|this|it|is|means|sounds|counts|as|makes|are|a|point)\b| )*"
 SENTIMENT_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|plot|cast|song|pace|joke|the (?:end|start|look) (?:is|was|has))\b")
@@ -1194,7 +1194,7 @@ def write_entail(instance: Instance, rng: Random) -> str:
     last = rule(chain[-1], quality, not end.startswith("not"))
     return " ".join(out) + (f" {last[:-1]}, so {name} is {end}.", f" So {name} is {end}.")[next(style)]
 
-# %% ../nbs/05_procedural.ipynb #c014174f
+# %% ../nbs/05_procedural.ipynb #c2d5f256
 def rules_of(question: str) -> set[Claim]:
     "The rules that a question states."
     body = tidy(question.split(" Claim:")[0])
@@ -1207,10 +1207,10 @@ def steps_entail(instance: Instance) -> tuple[list[Claim], set]:
     about = {("about", (k, quality)) for k in (*chain, name)} if end == "unknown" else set()
     return low([("is", (name, k)) for k in chain[1:]] + [("end", end)]), low(free | about) | rules_of(instance.question)
 
-# %% ../nbs/05_procedural.ipynb #59cccf0d
+# %% ../nbs/05_procedural.ipynb #680bffdf
 SORT, QUALITY = either(KINDS_OF_THING), either(QUALITIES)
 ENTAIL_WORDS = re.compile(rf"\d|\b(?:{FOLK}|(?:{SORT})s?|{QUALITY.replace('|kind', '').replace('kind|', '')}|nothing says|kind(?! of)"
-                          rf"|true|false|unknown)\b")
+                          r"|true|false|unknown)\b")
 RULES = tuple((re.compile(p), make) for p, make in (
     (rf"\b(?:every|each|all|any) ({SORT})s? (?:is|are) (?:an? )?({SORT})s?\b", lambda m: [("rule", (m[1], m[2], True))]),
     (rf"\b(every|each|all|any|no) ({SORT})s? (?:is|are) ({QUALITY})\b", lambda m: [("rule", (m[2], m[3], m[1] != "no"))])))
@@ -1219,8 +1219,8 @@ ENTAIL_FORMS = (*RULES, *((re.compile(p), make) for p, make in (
     (rf"\bnothing says (?:if|whether|that) (?:an? )?({SORT}|{FOLK}) is (?:not )?({QUALITY})(?: or not)?",
      lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
     (r"\bnothing says(?: so)?$", lambda m: [("end", "unknown")]),
-    (rf"\b(?:the )?(?:claim|answer|statement|it|this|that) is (?:therefore )?(true|false|unknown)\b|^(?:so|thus|,| )*(true|false"
-     rf"|unknown)$", lambda m: [("verdict", m[1] or m[2])]),
+    (r"\b(?:the )?(?:claim|answer|statement|it|this|that) is (?:therefore )?(true|false|unknown)\b|^(?:so|thus|,| )*(true|false"
+     r"|unknown)$", lambda m: [("verdict", m[1] or m[2])]),
     (rf"\b({FOLK}) (?:is|=) an? ({SORT})\b", lambda m: [("is", (m[1], m[2]))]),
     (rf"\b({FOLK}) (?:is|=) (not )?({QUALITY})\b", lambda m: [("quality", (m[1], (m[2] or "") + m[3]))]))))
 
@@ -1267,7 +1267,7 @@ def order_sst(instance: Instance) -> list[set[int]]:
     "The two judgements in any order."
     return [set() for _ in instance.trace]
 
-# %% ../nbs/05_procedural.ipynb #d2993273
+# %% ../nbs/05_procedural.ipynb #c192bce3
 SST_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|movie|drama|tale|story|plot|cast|song|pace|joke|letters?|"
                        r"the (?:end|start|look) (?:is|was|has)|(?:end|start|look)(?= \|))\b")
 SST_FORMS = tuple((re.compile(p), make) for p, make in (
