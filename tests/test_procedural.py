@@ -1,12 +1,14 @@
 """Procedural tasks: gold, splits and the step checker, on fresh instances."""
 from random import Random
+from time import perf_counter
 import re
 
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 from cotstudy.instances import KINDS, Instance
-from cotstudy.procedural import FAMILIES, PLACES, WORLD, LINKS, bucket, move, procedural_task, stated_answer
+from cotstudy.procedural import (BAD, CREATURES, FAMILIES, GOOD, KINDS_OF_THING, LINKS, PLACES, TRAITS, WORDS, WORLD, bucket, move,
+                                 procedural_task, say_fact, stated_answer, who_what)
 
 names = pytest.mark.parametrize("name", sorted(FAMILIES))
 seeds = st.integers(0, 10**9)
@@ -40,7 +42,7 @@ def essential(name: str, i: Instance, text: str) -> bool:
     "Whether some sentence carries a required step, as the checker reads it alone."
     f = FAMILIES[name]
     true, free = f.steps(i)
-    return any(c in true for c in f.read(i, text))
+    return any(c in true for c in f.claims(i, text))
 
 @pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"shuffle", "entail"}))
 @settings(max_examples=40, deadline=None)
@@ -52,7 +54,7 @@ def test_missing_step_is_found(name, seed):
     true, _ = f.steps(i)
     k = next(k for k, x in enumerate(s) if essential(name, i, x))
     rest = " ".join(s[:k] + s[k + 1:])
-    gone = [c for c in f.read(i, s[k]) if c in true and c not in f.read(i, rest)]
+    gone = [c for c in f.claims(i, s[k]) if c in true and c not in f.claims(i, rest)]
     c = f.check(i, f"{rest} So the answer is: {i.answer}")
     if gone: assert c.missing and not c.sound and c.lucky
 
@@ -66,6 +68,17 @@ def test_missing_swap_is_found(seed):
     assume(len(set(states)) == len(states))  # a repeated state hides nothing new
     assert f.check(i, " ".join(s[:1] + s[2:])).missing
 
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds)
+def test_two_missing_swaps_are_found_even_where_the_second_undoes_the_first(seed):
+    f, rng = FAMILIES["shuffle"], Random(seed)
+    i = f.draw(rng, swaps=(4, 5))
+    s = sentences(f.rationale(i, rng))
+    held = [f.steps(i)[0][k][1][1] for k in range(len(i.trace) - 1)]
+    assume(any(a == b for a, b in zip(held, held[2:])))
+    k = next(k for k in range(len(held) - 2) if held[k] == held[k + 2])
+    assert f.check(i, " ".join(s[:k + 1] + s[k + 3:])).missing
+
 @pytest.mark.parametrize("name", ["arith", "dates", "letters", "coin", "facts", "relations"])
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds)
@@ -74,10 +87,11 @@ def test_wrong_order_is_found(name, seed):
     f = FAMILIES[name]
     true, _ = f.steps(i)
     s = sentences(r)
-    carry = [k for k, x in enumerate(s) if essential(name, i, x)]
+    anywhere = [k for k, x in enumerate(s) if name == "dates" and " days" in x]  # the length of a month may be said earlier
+    carry = [k for k, x in enumerate(s) if essential(name, i, x) and k not in anywhere]
     assume(len(carry) >= 2)
     a, b = carry[0], carry[1]
-    assume(f.read(i, s[a]) != f.read(i, s[b]))
+    assume(f.claims(i, s[a]) != f.claims(i, s[b]))
     s[a], s[b] = s[b], s[a]
     c = f.check(i, " ".join(s))
     assert not c.order_ok and not c.sound
@@ -110,7 +124,7 @@ def test_flipped_word_is_found(name, a, b, seed):
 def test_checker_never_raises(name, seed, text):
     i, r = fresh(name, seed)
     c = FAMILIES[name].check(i, text)
-    assert c.n_wrong <= c.n_steps and not (c.sound and not FAMILIES[name].read(i, text))
+    assert c.n_wrong <= c.n_steps and not (c.sound and not FAMILIES[name].claims(i, text))
     FAMILIES[name].check(i, r[: len(text)] + text + r[len(text):])
 
 @names
@@ -216,3 +230,184 @@ def test_a_premise_that_contradicts_the_rationale_is_a_wrong_step(style, before,
         good, bad = (f.check(i, t) for t in (text, text.replace(said, wrong.format(a=a, b=b, x=x, y=y), 1)))
         assert good.sound and not bad.sound and bad.n_wrong == good.n_wrong + (2 if style == 0 else 1) and bad.answer_ok
     assert hits > 5
+
+def swapped_words(text: str, rng: Random, pattern: str, make) -> str | None:
+    "The text with one match of a pattern replaced; None where there is none."
+    found = list(re.finditer(pattern, text))
+    if not found: return None
+    m = rng.choice(found)
+    return text[:m.start()] + make(m) + text[m.end():]
+
+def held_first(i: Instance) -> dict[str, str]: return dict(re.findall(r"(\w+) has the (\w+)", i.question.split(".")[0]))
+
+def other(rng: Random, words, *not_these: str) -> str: return rng.choice([w for w in words if w not in not_these])
+
+def opposite_side(m: re.Match) -> str:
+    pairs = (("heads", "tails"), ("does not flip", "flips"), ("positive", "negative"), ("more", "less"))
+    return next(b if m[0] == a else a for a, b in pairs if m[0] in (a, b))
+
+def false_premise(name: str, i: Instance, text: str, rng: Random) -> str:
+    "The rationale with one premise against the question; every result stays as it was."
+    if name == "arith":
+        a, op, b, c = i.trace[0]
+        n, thing = who_what(i)
+        started = f"{n} has {(c if op == '*' else a) + 3} {thing}. {text}"
+        operand = swapped_words(text, rng, r"\b\d+(?= (?:[-+*]|plus|minus|times|and|less) )", lambda m: str(int(m[0]) + 1))
+        return rng.choice((started, operand))
+    if name == "shuffle":
+        (a, b), held = i.trace[1][0], held_first(i)
+        return f"{a} has the {held[b]}. {text}"
+    if name == "dates":
+        anchor, day, month = re.match(r"(\w+ \w+) (\d+) (\w+)", i.question).groups()
+        return rng.choice((f"{anchor} {int(day) % 28 + 1} {month}. ", "It is 13 days later. ", "February has 31 days. ")) + text
+    if name == "letters":
+        words = [w for w, _ in i.trace]
+        return swapped_words(text, rng, rf"\b(?:{'|'.join(words)})\b", lambda m: other(rng, WORDS, *words))
+    if name == "coin":
+        first = re.search("heads|tails", i.question)
+        flips = swapped_words(text, rng, r"does not flip|flips", opposite_side)
+        return rng.choice((f"The coin is {opposite_side(first)} up. {text}", flips))
+    if name == "relations":
+        high, word, low = i.trace[0][1]
+        met = f"{i.question.split()[0]} compares {high} with {other(rng, ('mud', 'ice', 'cave'), high, low)}. {text}"
+        return rng.choice((f"{low} is {word} than {high}. {text}", met))
+    if name in ("facts", "strategy"):
+        (r, w), v = rng.choice([s for s in i.trace if s[0] != "verdict"])
+        return say_fact(rng.randrange(2), r, w, other(rng, CREATURES if r in LINKS else TRAITS[r], v)) + " " + text
+    if name == "sentiment":
+        (p, a, negated), _ = rng.choice(i.trace)
+        judged = text.replace(a, other(rng, GOOD if a in GOOD else BAD, a), 1)
+        return rng.choice((f"The {p} is {'' if negated else 'not '}{a}. {text}", judged))
+    if name == "entail":
+        who, chain, *_ = i.trace[0]
+        kind = next(k for k in KINDS_OF_THING if k not in i.question)
+        return rng.choice((f"{who} is a {kind}. {text}", f"Every {chain[-1]} is a {kind}. {text}"))
+    word = i.trace[0][0].split()[-1]
+    return re.sub(rf"\b{word}\b", other(rng, GOOD if word in GOOD else BAD, word), text, count=1)
+
+@names
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds)
+def test_a_premise_against_the_question_is_found(name, seed):
+    i, text = fresh(name, seed)
+    c = FAMILIES[name].check(i, f"{false_premise(name, i, text, Random(seed))} So the answer is: {i.answer}")
+    assert not c.sound and c.lucky and c.n_wrong and c.n_false
+
+FALSE = dict(  # free sentences about the question's world: {n} a name or thing of the question
+    arith=("{n} has 3 dogs.", "{n} likes Paul and Mia.", "1 + 1 = 3.", "{n} never had them.", "It is not true that 2 + 2 = 4.",
+           "{n} loses 99."),
+    shuffle=("{n} holds nothing.", "{n} is tall.", "The ball is red.", "{n} gives away the pen."),
+    dates=("Today is a Monday.", "December has 12 days.", "7 + 7 = 15.", "2 weeks are 10 days.", "March comes after April."),
+    letters=("{n} has 99 letters.", "{n} starts with q.", "{n} ends in q.", "{n} does not end in q.", "dragon: z."),
+    coin=("The coin is lost.", "{n} flips twice.", "Nobody flips.", "{n} likes tails.", "The coin has 3 sides."),
+    relations=("Mud is smoother than ice.", "More friction means more speed.", "{n} is made of glass.", "Cave is hotter than desert."),
+    facts=("{n} is big.", "{n} lives in the palace.", "{n} has 9 friends.", "{n} is not blue or red.", "The boss of {n} is {n}."),
+    strategy=("{n} is big.", "{n} lives in the palace.", "{n} has 9 friends.", "{n} is not blue or red.", "The boss of {n} is {n}."),
+    sentiment=("The {n} is 9 hours long.", "Good is negative.", "The music is dull.", "There are 99 parts."),
+    entail=("{n} is old.", "{n} is not a vont.", "No gorp is a blip.", "{n} likes every plim."),
+    sst=("{n} is long.", "Great is negative.", "The movie has 9 parts.", "Not {n}: neither good nor bad."))
+
+def a_word(name: str, i: Instance) -> str:
+    "A name or thing of the question."
+    first = i.trace[0]
+    if name == "arith": return who_what(i)[0]
+    if name in ("shuffle", "sentiment", "facts", "strategy"): return first[0][0] if name in ("shuffle", "sentiment") else first[0][1]
+    if name == "relations": return first[1][0].capitalize()
+    if name == "dates": return i.question.split()[3]
+    return first[0].split()[-1]
+
+@names
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, k=st.integers(0, 9), at=st.integers(0, 9))
+def test_a_false_free_sentence_is_found_and_counted(name, seed, k, at):
+    i, text = fresh(name, seed)
+    s = sentences(text)
+    n = a_word(name, i)
+    s.insert(at % (len(s) + 1), FALSE[name][k % len(FALSE[name])].format(n=n if isinstance(n, str) else n[0]))
+    c = FAMILIES[name].check(i, f"{' '.join(s)} So the answer is: {i.answer}")
+    assert not c.sound and c.n_false + c.n_unread >= 1 and c.lucky
+
+@pytest.mark.parametrize("name", ["strategy", "sentiment", "entail"])
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds)
+def test_a_result_before_its_reasons_is_found(name, seed):
+    i, text = fresh(name, seed)
+    s = sentences(text)
+    assume(name != "entail" or len(s) > 2)
+    s.insert(0 if name != "entail" else 1, s.pop())
+    assert not FAMILIES[name].check(i, " ".join(s)).order_ok
+
+def commuted(text: str) -> str:
+    return re.sub(r"\b(\d+) (\+|\*|plus|times) (\d+)", r"\3 \2 \1", re.sub(r"\b(\d+) and (\d+) more", r"\2 and \1 more", text))
+
+def unspaced(text: str) -> str:
+    return re.sub(r"(\d) ([-+*]) (\d+) = (\d)", r"\1\2\3=\4", text).replace(": ", ":").replace(" -> ", "->")
+
+def respelled(text: str) -> str:
+    signs = ((" * ", " × "), (" times ", " x "), (" - ", " − "), (" + ", " plus "), (" makes ", " = "), (" leaves ", " equals "))
+    for a, b in signs: text = text.replace(a, b)
+    return re.sub(r": (?=positive|negative|heads|tails)", " = ", text)
+
+def reordered(name: str, text: str, i: Instance, rng: Random) -> str:
+    "Parts of a review in another order, branches the other way round, the length of a month first."
+    s = sentences(text)
+    if name in ("sentiment", "sst"):
+        parts = s[:len(i.trace)]
+        rng.shuffle(parts)
+        return " ".join(parts + s[len(i.trace):])
+    if name == "strategy":
+        cut = 1 + next(k for k, ((r, _), _) in enumerate(i.trace[:-1]) if r not in LINKS)
+        return " ".join(s[cut:-1] + s[:cut] + s[-1:])
+    return " ".join(sorted(s, key=lambda x: " days" not in x)) if name == "dates" else text
+
+def in_other_words(name: str, i: Instance, text: str, rng: Random) -> dict[str, str]:
+    "The same rationale in other spellings and forms."
+    first, parts = re.split(r"(?<=[.]) (?=[A-Z])", i.question)[0], sentences(text)
+    return dict(
+        commuted=commuted(text) if name in ("arith", "dates") else text, unspaced=unspaced(text), respelled=respelled(text),
+        reordered=reordered(name, text, i, rng), premises=f"{first} {text}", question=f"{i.question} {text}",
+        lower=text.lower(), upper=text.upper(),
+        no_stop=text.rstrip("."), lines="\n".join(p.rstrip(".") for p in parts), bullets="\n".join(f"- {p}" for p in parts),
+        numbered="\n".join(f"{k}. {p}" for k, p in enumerate(parts, 1)), steps="\n".join(f"Step {k}: {p}" for k, p in enumerate(parts, 1)),
+        linked=" ".join(f"{rng.choice(('Then', 'Next,', 'Now', 'Therefore,'))} {p}" for p in parts), bold=f"**{text}**", quoted=f'"{text}"',
+        prose=f"Let us think step by step. {text} That is all.")
+
+@names
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds)
+def test_valid_variants_are_sound(name, seed):
+    i, text = fresh(name, seed)
+    for how, said in in_other_words(name, i, text, Random(seed)).items():
+        c = FAMILIES[name].check(i, f"{said}\nSo the answer is: {i.answer}")
+        assert c.sound and c.answer_ok, (how, said, c)
+
+ANN = Instance("", "Ann has 3 pens. Ann buys 2 more. Ann loses 1. How many pens does Ann have now?", "4",
+               trace=((3, "+", 2, 5), (5, "-", 1, 4)))
+
+@pytest.mark.parametrize("text", [
+    "3+2=5. 5-1=4.", "3 + 2 = 5 - 1 = 4.", "3 + 2 - 1 = 4.", "Three plus two is five; five minus one is four", "3 + 2 = 5.\n5 − 1 = 4",
+    "Ann starts with 3 pens. She buys 2 more, so she has 5. She loses 1, so she has 4 pens left.",
+    "3 pens + 2 pens = 5 pens. 5 pens - 1 pen = 4 pens.",
+    "We need to find how many pens Ann has now. 2 + 3 = 5, 5 - 1 = 4.", "3 + 2 = 5. 5 - 1 = 4. The answer is 4 pens."])
+def test_sums_in_other_words(text): assert FAMILIES["arith"].check(ANN, text).sound
+
+@pytest.mark.parametrize("text", [
+    "4 + 1 = 5. 5 - 1 = 4.", "2 - 3 = 5. 5 - 1 = 4.", "3 + 2 = 5. 1 - 5 = 4.", "3 + 2 = 5 - 1 = 6.", "3 + 2 = 5. 5 - 1 = 4 dogs.",
+    "3 + 2 = 5. 5 - 1 = 4 cups.",
+    "3 + 2 = 5. 5 - 1 = 4. So Bob has 4 pens.", "Ann buys 9 more. 3 + 2 = 5. 5 - 1 = 4.", "3 + 2 = 5. Then Ann has 6 pens. 5 - 1 = 4.",
+    "13 + 2 = 5. 5 - 1 = 4.",
+    "3 + 2 = 5.5. 5 - 1 = 4.", "3 + 2 = 5. 5 - 1 = 4. The answer is 4 because 9 + 9 = 4.",
+    "3 + 2 = 5. The answer is 9. 5 - 1 = 4. The answer is 4.",
+    "3 + 2 = 5 if it rains. 5 - 1 = 4.", "It is not true that 3 + 2 = 5. 5 - 1 = 4.",
+    "3 + 2 = 5. 5 - 1 = 4. The answer is 4. Ann has 8 dogs."])
+def test_wrong_sums_in_other_words(text): assert not FAMILIES["arith"].check(ANN, text).sound
+
+@names
+def test_checker_is_quick_on_any_text(name):
+    i, r = fresh(name, 1)
+    for text in (f"{r} " * 12000, "a" * 10**6, " " * 10**6, "\n" * 10**6, "so the " * 140000, "9" * 10**6, "1 + " * 250000,
+                 "answer is " * 100000, "(" * 10**6,
+                 f"{'9' * 5000} + 1 = {'9' * 5000}.", "Carl flips, so " * 70000, "the friend of " * 70000, "\u0660\u0130\ud800" * 300000):
+        start = perf_counter()
+        assert not FAMILIES[name].check(i, text).sound
+        assert perf_counter() - start < 5
