@@ -6,8 +6,8 @@
 __all__ = ['ANALYSES', 'REFERENCES', 'HEADLINE_CLAIMS', 'FILTER_SETS', 'NUMBERS', 'CORPUS', 'Analysis', 'analysis',
            'analysis_named', 'feeds', 'references', 'teacher_row', 'voted', 'vary_each', 'sample_count', 'student_size',
            'sequence_length', 'chains_per_visit', 'question_count', 'teacher_quality', 'rationale_quality',
-           'rationale_filters', 'transfer', 'conditions_of', 'cost', 'panels', 'figures_of', 'difference', 'says',
-           'Found', 'study_cell']
+           'rationale_filters', 'transfer', 'conditions_of', 'cost', 'panels', 'figures_of', 'side_by_side',
+           'difference', 'says', 'Found', 'study_cell']
 
 # %% ../nbs/77_analyses.ipynb #e35cbbb5
 """The analyses of both papers, each a function from a base condition to a list of conditions, and a record: where it is from, what is
@@ -211,7 +211,7 @@ def _greedy_is_zero(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows in which greedy decoding has temperature 0, and sampled draws are no vote."
     return rows.assign(temperature=rows.temperature.where(rows.decoding == "vote", 0.0), decoding="sampled")
 
-@analysis("Quality of rationales", "Ho et al. 2023, sec. 4.4; Li et al. 2023, sec. 3.1.1", "temperature", apart=(), measure="sound",
+@analysis("Quality of rationales", "Ho et al. 2023, sec. 4.4; Li et al. 2023, sec. 3.1.1", "temperature", measure="sound",
           view=_greedy_is_zero,
           columns=("method", "student", "decoding", "mean_sound", "mean_lucky", "mean_length", "mean_new_wording", "mean_copied"))
 def rationale_quality(
@@ -354,6 +354,15 @@ def figures_of(
         else: out[name] = small_multiples(a.figure, g, published=published)
     return out
 
+def side_by_side(a: Analysis, rows: pd.DataFrame) -> Figure:  # rows of one task
+    "One figure with a panel for everything that has one of its own."
+    parts = list(panels(a, rows).values()) or [rows]
+    if a.figure is fig_length: return fig_length(parts[0])[0].figure
+    with style():
+        figure, axes = plt.subplots(1, len(parts), figsize=(8 * len(parts), 5), squeeze=False)
+        for ax, g in zip(axes[0], parts): a.figure(g, ax=ax)
+    return figure
+
 # %% ../nbs/77_analyses.ipynb #c23a3eed
 def difference(
     joined: pd.DataFrame,  # of join_items, one task and student
@@ -432,14 +441,7 @@ class Found:
     def figure(self) -> Figure | None:
         "Its figure, with a panel for everything that has one of its own; None where its measure does not apply to the task."
         rows = by_measure(self.rows, self.items, self.analysis.measure)
-        if rows.empty: return None
-        rows = self.analysis.view(rows)
-        parts = list(panels(self.analysis, rows).values()) or [rows]
-        if self.analysis.figure is fig_length: return fig_length(parts[0])[0].figure
-        with style():
-            figure, axes = plt.subplots(1, len(parts), figsize=(8 * len(parts), 5), squeeze=False)
-            for ax, g in zip(axes[0], parts): self.analysis.figure(g, ax=ax)
-        return figure
+        return None if rows.empty else side_by_side(self.analysis, self.analysis.view(rows))
 
     def says(self) -> str:
         "What the numbers say, in words."

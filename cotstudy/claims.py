@@ -209,6 +209,7 @@ def _refuse_same(picks: list) -> None:
         if varies := [c for c in p if c not in alternatives and p.groupby("student")[c].nunique(dropna=False).max() > 1]:
             raise LookupError(f"results differ in {', '.join(varies)}, and the claim does not say which to take")
 
+# %% ../nbs/75_claims.ipynb #f66c2ac0
 MATCH = [COLUMNS[leaf] for leaf, f in FIELDS.items() if f.stage == "student" and leaf not in ("student", "revision")] + [
     "n_questions", "teacher", "max_student_tok", "task_args", "format", "rule", "split", "n_items"]  # the same on both sides of a contrast
 

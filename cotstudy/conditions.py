@@ -122,6 +122,7 @@ class Condition(Chosen):
         "A copy with other values, checked again; names may be dotted: `with_(**{'recipe.lr': 1e-3})`."
         return changed(self, changes)
 
+# %% ../nbs/50_conditions.ipynb #50e52051
 def _check_gold(cond: Condition) -> None:
     "Refuse filters that do not exist, and gold answers where there may be none."
     facts = [(f, FILTERS[parse_filter(f)[0]]) for f in cond.filters or ()]

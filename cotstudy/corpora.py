@@ -222,7 +222,7 @@ def select(rows: Sequence[Mapping], filters: Sequence[str] | None, seed: int = 0
     for name, g in chains.groupby("task", sort=False, dropna=False):
         task = None if pd.isna(name) else _at_hand(name)
         parts.append(choose(g, questions_of(g, task), task or NO_TASK, filters, seed))
-    kept = pd.concat(parts).sort_index()
+    kept = pd.concat(parts).sort_index() if parts else chains.assign(told=None)
     return kept
 
 NO_TASK = Task("", "text", dict.fromkeys(SPLITS, ()))

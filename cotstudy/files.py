@@ -78,6 +78,7 @@ def write_parquet(path: str | Path, frame: pd.DataFrame) -> Path:
     with whole(path) as new: frame.to_parquet(new, index=False)
     return Path(path)
 
+# %% ../nbs/02_files.ipynb #c3c73bc8
 @contextmanager
 def whole_folder(
     path: str | Path,  # the folder to be written; an older one of the same name is replaced

@@ -121,7 +121,7 @@ def by_measure(
 
 # %% ../nbs/58_results.ipynb #6c0d364a
 def show_chains(store: Store, cond: Condition, n_questions: int = 2, n_chains: int = 4) -> pd.DataFrame:
-    "What the teacher said to a few training questions, whether it was right, and whether every step was."
+    "What the teacher said to a few training questions, and whether it was right."
     task = load_task(cond.task, **cond.task_args)
     asked, greedy = questions(task, cond.n_questions)[:n_questions], cond.teaching == "greedy"
     voice = teacher_voice(store, cond, task, greedy)

@@ -183,7 +183,7 @@ def exemplars(task: Task, n: int) -> tuple[Exemplar, ...]:
     return tuple(Exemplar(*e) for e in exemplars_for(task, n)) if n else ()
 
 def questions(task: Task, n: int | None) -> list[Instance]:
-    "The training questions, or the first n of a seeded order (nested in nothing but their seed, as in Ho et al. 2023)."
+    "The training questions, or the first n of one seeded order, so that 8 are among 32 (Ho et al. 2023)."
     found = list(task.split("train"))
     return found if n is None else [found[i] for i in few_samples(range(len(found)), n)]
 

@@ -80,6 +80,22 @@ def test_conditions_figures_and_sentences_of_every_analysis(name):
     assert "difference" in told and "points" in told
 
 
+@pytest.mark.parametrize("name", ANALYSES)
+def test_figures_over_two_tasks(name):
+    parts = [results_of(conditions_of(name, BASE.with_(task=task, student=s), KNOBS.get(name, {})), name)
+             for task in ("arith", "dates") for s in ("pocket/s", "pocket/m")]
+    drawn = figures_of(analysis_named(name), good_rows(pd.concat([rows for rows, _ in parts]).assign(error=None)))
+    assert drawn
+    plt.close("all")
+
+
+def test_supervisions_are_told_apart_in_sentences():
+    rows, items = results_of(conditions_of("sample_count", BASE, dict(n_rationales=[1, 4], supervisions=["full", "few_shot"])),
+                             "sample_count")
+    told = says(ANALYSES["sample_count"], rows, items.drop_duplicates(["eval_id", "instance"]))
+    assert told.count("CoT, sampled") == 2
+
+
 def test_two_values_of_a_field_that_nobody_named_are_not_mixed():
     rows, items = results_of(conditions_of("sample_count", BASE, dict(n_rationales=[4], seeds=[0, 1])), "sample_count")
     other, more = results_of(conditions_of("sample_count", BASE.with_(**{"recipe.lr": 9e-3}), dict(n_rationales=[4], seeds=[0, 1])),

@@ -140,6 +140,16 @@ def test_the_only_value_is_the_headline_but_the_smallest_of_one_is_no_finding():
     assert asked.estimate is None and "only one chains_per_visit" in asked.reason
 
 
+@pytest.mark.parametrize("column, rich, poor", [("steps", 1000, 100), ("n_questions", 400.0, 50.0), ("teacher", "big", "small"), ("lr",
+        2e-3, 1e-3)])
+def test_two_sides_of_a_claim_have_the_same_budget(column, rich, poor):
+    items = world(1.2)
+    unequal = items.assign(**{column: np.where(items.method == "cot", rich, poor)})
+    v = verdict(claim(), unequal)
+    assert v.verdict == "not testable here" and f"the two sides differ in {column}" in v.reason
+    assert verdict(claim(), items.assign(**{column: rich})).verdict == "reproduced"
+
+
 def test_evaluations_that_rows_cannot_tell_apart_are_refused():
     items = world(1.2, format="cotstudy")
     with pytest.raises(ValueError, match="evaluations"): verdict(claim(), pd.concat([items.assign(eval_id="e"), items.assign(eval_id="f")]))

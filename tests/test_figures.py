@@ -208,6 +208,17 @@ def test_rows_that_differ_in_any_field_are_never_one_point(leaf, one, other):
     with pytest.raises(ValueError, match=leaf): fig_sample_count(pd.concat([same.assign(**{leaf: one}), same.assign(**{leaf: other})]))
 
 
+def test_seeds_that_differ_in_a_field_are_never_pooled():
+    mixed = rows(ns=(1,), seeds=(0, 1)).query("method == 'cot'").assign(lr=[1e-3, 2e-3])
+    with pytest.raises(ValueError, match="lr"): fig_sample_count(mixed)
+
+
+def test_a_measure_that_is_no_share_has_its_own_interval_and_axis():
+    long = rows(ns=(1, 8), seeds=(0, 1)).query("method == 'cot'").assign(measure="length", accuracy=40.0, lo=38.0, hi=42.0)
+    ax = fig_sample_count(long)
+    assert ax.get_ylim()[1] > 42 and ax.get_ylabel() == "tokens" and ax.points.lo.between(30, 40).all()
+
+
 def test_a_measure_in_place_of_accuracy_is_named_on_the_axis():
     assert fig_sample_count(rows(measure="sound")).get_ylabel() == "sound chains" and fig_sample_count(rows()).get_ylabel() == "accuracy"
 

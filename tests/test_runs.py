@@ -381,3 +381,37 @@ def test_the_text_shown_is_the_text_that_was_read(store):
         task, voice = runs.load_task(cond.task, **cond.task_args), runs.answer_voice(cond, runs.load_task(cond.task, **cond.task_args))
         read = [runs.read_answer(text, voice, task, "cotstudy") for text in shown.said]
         assert len(read) >= 6 and read == [None if pd.isna(p) else p for p in shown.prediction]
+
+
+# --- what must never be taken for the same ---
+
+@pytest.mark.parametrize("fmt", ["scotd", "ho", "wei", "cotstudy"])
+def test_two_readings_of_one_text_are_two_evaluations(store, fmt):
+    "In some formats a label and a rationale are asked for in the same words; the answers are read differently."
+    base = dict(task="arith", task_args=SIZES, student="pocket/xs", max_student_tok=24, format=fmt)
+    rows = [run(Condition(method=m, **base), store)[0] for m in ("zero_shot", "zero_shot_cot")]
+    assert rows[0]["eval_id"] != rows[1]["eval_id"] and "mean_sound" in rows[1] and "mean_sound" not in rows[0]
+
+
+def test_a_chain_without_an_answer_is_not_taught(store, monkeypatch):
+    whole = store.teacher.complete
+    def cut(requests, decoding):
+        for part in whole(requests, decoding):
+            yield [replace(c, text=c.text.split("So the answer")[0] if c.draw_index == 1 else c.text) for c in part]
+    monkeypatch.setattr(store.teacher, "complete", cut)
+    corpus = make_corpus(store, condition(n_rationales=4, filters=(), supervision="few_shot"), procedural_task("arith", **SIZES))
+    told = [c.rpartition("So the answer is:")[2].strip() for e in corpus.examples for c in e.completions]
+    assert len(told) == 30 and all(told)
+
+
+def test_sources_with_the_same_ids_are_not_mixed(tmp_path, store):
+    files = []
+    for word, right in (("cups", "yes"), ("hats", "no")):
+        lines = [json.dumps(dict(id=str(k), question=f"Are there {k} {word}?", answer=right if k % 2 else "yes")) for k in range(12)]
+        files.append(tmp_path / f"{word}.jsonl")
+        files[-1].write_text("\n".join(lines))
+    cond = Condition(task="coin", sources=tuple(map(str, files)), method="label_only", student="scratch/0.1m", recipe=Recipe(steps=1))
+    corpus = make_corpus(store, cond, runs.load_task("coin", n_train=2, n_selection=1, n_test=2))
+    words = [("cups" in e.prompt, "hats" in e.prompt) for e in corpus.examples]
+    assert words.count((True, False)) > 3 and words.count((False, True)) > 3 and len(words) == corpus.facts["n_asked"]
+    with pytest.raises(ValueError, match="not to be seen"): cond.with_(**{"recipe.checkpoint": "gold"})
