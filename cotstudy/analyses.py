@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ANALYSES', 'REFERENCES', 'HEADLINE_CLAIMS', 'FILTER_SETS', 'NUMBERS', 'CORPUS', 'Analysis', 'analysis',
-           'analysis_named', 'feeds', 'references', 'teacher_row', 'voted', 'vary_each', 'sample_count', 'student_size',
-           'sequence_length', 'chains_per_visit', 'question_count', 'teacher_quality', 'rationale_quality',
-           'rationale_filters', 'transfer', 'conditions_of', 'cost', 'panels', 'figures_of', 'side_by_side',
-           'difference', 'says', 'Found', 'study_cell']
+           'analysis_named', 'feeds', 'references', 'teacher_row', 'voted', 'vary_each', 'pair_figures', 'sample_count',
+           'student_size', 'sequence_length', 'chains_per_visit', 'question_count', 'teacher_quality',
+           'rationale_quality', 'rationale_filters', 'transfer', 'conditions_of', 'cost', 'panels', 'figures_of',
+           'side_by_side', 'difference', 'says', 'Found', 'study_cell']
 
 # %% ../nbs/77_analyses.ipynb #e35cbbb5
 """The analyses of both papers, each a function from a base condition to a list of conditions, and a record: where it is from, what is
@@ -27,7 +27,8 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from .claims import join_items
 from .conditions import COLUMNS, FIELDS, STAGES, Condition, base_of, content_id, describe, row_id, stage_key, vary, words_of
 from .evaluate import Estimate, two_level_bootstrap
-from .figures import fig_against, fig_length, fig_sample_count, fig_student_size, small_multiples, style
+from .figures import (fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote, small_multiples,
+                              style)
 from .methods import look_of, method_named, named
 from .openers import scheme_of
 from .procedural import titled
@@ -50,6 +51,7 @@ class Analysis:
     measure: str = "accuracy"  # or a measure
     along: tuple[str, ...] = ()  # columns that are varied one at a time, the others at their largest; (): x alone
     view: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows  # its rows as figure and sentences want them
+    also: Callable[[pd.DataFrame], dict[str, Figure]] = lambda rows: {}  # further figures of its rows, by name
 
     @property
     def knobs(self) -> dict[str, inspect.Parameter]:
@@ -101,15 +103,23 @@ def vary_each(conditions: Sequence[Condition], **axes: Sequence) -> list[Conditi
     "`vary` of each of several conditions."
     return [c for base in conditions for c in vary(base, **axes)]
 
-# %% ../nbs/77_analyses.ipynb #5b9a514d
+# %% ../nbs/77_analyses.ipynb #d42bf00a
 HEADLINE_CLAIMS = ("ho-H1", "ho-H2", "ho-H3", "ho-H4", "ho-H7a", "ho-H7b", "ho-H8", "ho-H11", "ho-H12", "scotd-H1", "scotd-H2", "scotd-H3",
                    "scotd-H4",
                    "scotd-H7a", "scotd-H8", "scotd-H11", "scotd-H12")
 
+def pair_figures(rows: pd.DataFrame) -> dict[str, Figure]:
+    "With and without gold, and one answer or a vote, where both were run (Li et al. 2023, Tables 2b and 3a)."
+    kinds = (("supervision", "decoding", "greedy", fig_supervision), ("decoding", "supervision", "full", fig_vote))
+    groups = rows[rows.student_id.notna()].groupby(["task", "student"], sort=False)
+    found = {(c, task, s): (fig, g[g[other] == v]) for (task, s), g in groups for c, other, v, fig in kinds}
+    return {"-".join(name): fig(both).figure for name, (fig, both) in found.items() if both[name[0]].nunique() > 1}
+
+# %% ../nbs/77_analyses.ipynb #5b9a514d
 @analysis("Rationales per question", "Ho et al. 2023, diverse reasoning; Li et al. 2023, Fig. 2 and Table 3", "n_rationales",
           fig_sample_count,
           apart=("supervision", "student"), columns=("method", "supervision", "decoding", "n_rationales", "seed"),
-          claims=(*HEADLINE_CLAIMS, "scotd-H5a", "scotd-H5b", "scotd-H6a", "scotd-H6b"))
+          claims=(*HEADLINE_CLAIMS, "scotd-H5a", "scotd-H5b", "scotd-H6a", "scotd-H6b"), also=pair_figures)
 def sample_count(
     base: Condition,
     n_rationales: Sequence[int] = (1, 4, 8),  # per question, before filters
@@ -352,7 +362,7 @@ def figures_of(
         if a.figure is fig_length: out[name] = fig_length(g)[0].figure
         elif g.task.nunique() == 1: out[name] = a.figure(g, published=published).figure
         else: out[name] = small_multiples(a.figure, g, published=published)
-    return out
+    return out | {f"{a.name}-{name}": figure for name, figure in a.also(rows).items()}
 
 def side_by_side(a: Analysis, rows: pd.DataFrame) -> Figure:  # rows of one task
     "One figure with a panel for everything that has one of its own."

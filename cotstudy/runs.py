@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHAIN', 'home', 'Store', 'Voice', 'said', 'read_answer', 'read_chains', 'blind', 'choose', 'to_examples', 'Corpus',
            'corpus_id', 'Lesson', 'exemplars', 'questions', 'teacher_voice', 'lesson_of', 'taught', 'make_corpus',
-           'Start', 'make_student', 'scorer', 'checkpoint_score', 'reading_of', 'make_items', 'known_measures',
-           'provenance', 'answer_voice', 'run', 'means']
+           'Start', 'make_student', 'scorer', 'Judge', 'checkpoint_score', 'reading_of', 'make_items', 'known_measures',
+           'provenance', 'asks_twice', 'answer_voice', 'Plan', 'plan_of', 'judge_of', 'run', 'means']
 
 # %% ../nbs/55_runs.ipynb #21838228
 """What a condition sets in motion: draws, chains, a corpus, a student, its answers, each under an id chained from the contents of what
@@ -196,11 +196,11 @@ def teacher_voice(store: Store, cond: Condition, task: Task, greedy: bool) -> Vo
     how = Decoding(0.0 if greedy else t.temperature, t.top_p, t.top_k, t.max_tok, fmt.stop)
     return Voice(model.in_format(fmt), fmt, how, shown=exemplars(task, t.n_exemplars), twice=fmt.trigger and not model.one_step)
 
-def lesson_of(store: Store, cond: Condition, task: Task) -> Lesson:
+def lesson_of(store: Store, cond: Condition, task: Task, chains: bool) -> Lesson:  # chains: or labels only
     "What a condition wants to be taught of one task."
     gold, asked, teaching = cond.supervision == "full", questions(task, cond.n_questions), cond.teaching
     if teaching == "gold": return Lesson(task, asked, None, rule=cond.rule)
-    voice, chains = teacher_voice(store, cond, task, teaching == "greedy"), method_named(cond.method).chains
+    voice = teacher_voice(store, cond, task, teaching == "greedy")
     pick = (f"sample:{cond.n_rationales}",) if chains and teaching == "sampled" else ()
     usual = ("correct",) if gold else ("parsed",)
     kept = usual if cond.filters is None else cond.filters
@@ -208,13 +208,13 @@ def lesson_of(store: Store, cond: Condition, task: Task) -> Lesson:
                   pick + kept if chains else (), cond.seed, cond.rule, gold and chains)
 
 # %% ../nbs/55_runs.ipynb #0b14f4bc
-def taught(store: Store, lesson: Lesson, method: Method, progress: Callable | None = None) -> tuple[pd.DataFrame, dict]:
+def taught(ledger: Ledger, lesson: Lesson, method: Method, progress: Callable | None = None) -> tuple[pd.DataFrame, dict]:
     "The rows to be taught of one task (instance, question, rationale, told), and facts about them."
     task, asked = lesson.task, lesson.asked
     if lesson.voice is None:
         return pd.DataFrame(dict(instance=[i.id for i in asked], question=[i.question for i in asked], rationale=None,
                                  told=[i.answer for i in asked])), {}
-    draws = said(store.ledger, lesson.voice, asked, lesson.n, lesson.limit, progress)
+    draws = said(ledger, lesson.voice, asked, lesson.n, lesson.limit, progress)
     seen = asked if lesson.gold else blind(asked)
     chains = read_chains(draws, lesson.voice, task, seen, lesson.rule, lesson.gold)
     if not method.chains:
@@ -242,16 +242,15 @@ def _soundness(kept: pd.DataFrame, asked: Sequence[Instance], task: Task, rule: 
     return {f"n_{name}": int(found[name].sum()) for name in found}
 
 # %% ../nbs/55_runs.ipynb #097e7811
-def make_corpus(store: Store, cond: Condition, task: Task, progress: Callable | None = None) -> Corpus:
-    "The training examples of a condition (Ho et al. 2023, sec. 3; Li et al. 2023, sec. 2)."
-    method, fmt = method_named(cond.method), format_named(cond.format)
-    lessons = [lesson_of(store, cond, t) for t in _taught_tasks(cond, task)]
-    parts = [taught(store, lesson, method, progress) for lesson in lessons]
+def make_corpus(ledger: Ledger, lessons: Sequence[Lesson], method: Method, fmt: Format, progress: Callable | None = None) -> Corpus:
+    "The training examples of some lessons (Ho et al. 2023, sec. 3; Li et al. 2023, sec. 2)."
+    parts = [taught(ledger, lesson, method, progress) for lesson in lessons]
     rendered = [to_examples(rows, fmt, method.mode, method.render) for rows, _ in parts]  # ids are unique within a task only
     examples, n_unrenderable = [e for found, _ in rendered for e in found], sum(n for _, n in rendered)
     n_asked = sum(len(lesson.asked) for lesson in lessons)
     if not examples:
-        raise ValueError(f"no training example is left of {n_asked} questions ({cond.task}, {cond.method}, filters {cond.filters}): "
+        of, filters = ", ".join(lesson.task.name for lesson in lessons), list(lessons[0].filters)
+        raise ValueError(f"no training example is left of {n_asked} questions ({of}, {method.name}, filters {filters}): "
                          "is the teacher able to answer this task? Look at its draws with `cotstudy show`")
     facts = dict(n_asked=n_asked, n_taught=len(examples), n_chains=sum(len(e.completions) for e in examples))
     if method.chains: facts["n_unrenderable"] = n_unrenderable
@@ -323,14 +322,22 @@ def scorer(
         return sum(is_correct(a, target[i], task, rule) for i, a in answers.items()) / len(answers)
     return score, [[a.instance, a.prompt, target[a.instance]] for a in asks] + [voice.how.max_tok, rule]
 
-def checkpoint_score(store: Store, cond: Condition, task: Task) -> tuple[Callable, list] | None:
-    "How a condition's checkpoints are scored; None: the last one counts."
-    if cond.recipe.checkpoint == "last": return None
-    asked, student = list(task.split("selection")), answer_voice(cond.with_(decoding="greedy", n_paths=1), task)
-    if cond.recipe.checkpoint == "gold": return scorer(student, asked, {i.id: i.answer for i in asked}, task, cond.rule)
-    teacher = teacher_voice(store, cond, task, greedy=False)
-    chains = read_chains(said(store.ledger, teacher, asked, cond.teacher.pool), teacher, task, blind(asked), cond.rule, gold=False)
-    return scorer(student, asked, votes(chains), task, cond.rule)
+@dataclass(frozen=True, eq=False)
+class Judge:
+    "By what the checkpoints of a student are chosen."
+    task: Task
+    student: Voice  # how the student is asked; its model is not used
+    teacher: Voice | None  # whose vote is the answer; None: gold
+    pool: int  # its draws a question
+    rule: str
+
+def checkpoint_score(ledger: Ledger, judge: Judge | None) -> tuple[Callable, list] | None:
+    "How checkpoints are scored, as `train` wants it; None: the last one counts."
+    if judge is None: return None
+    task, teacher, asked = judge.task, judge.teacher, list(judge.task.split("selection"))
+    if teacher is None: return scorer(judge.student, asked, {i.id: i.answer for i in asked}, task, judge.rule)
+    chains = read_chains(said(ledger, teacher, asked, judge.pool), teacher, task, blind(asked), judge.rule, gold=False)
+    return scorer(judge.student, asked, votes(chains), task, judge.rule)
 
 # %% ../nbs/55_runs.ipynb #6c9ab275
 def reading_of(voice: Voice, task: Task, asked: Sequence[Instance], rule: str, method: Method) -> list:
@@ -368,7 +375,7 @@ def _complete(items: pd.DataFrame, voice: Voice) -> bool:
     "Do stored items have every measure that there is today? A measure added later is computed from the stored texts."
     return voice.mode == "label" or items.attrs.get("measures") == known_measures()
 
-# %% ../nbs/55_runs.ipynb #a5aaf92a
+# %% ../nbs/55_runs.ipynb #ffc03c61
 @cache
 def provenance() -> dict:
     "Commit of the checkout, whether it had changes, and the versions that matter."
@@ -379,23 +386,54 @@ def provenance() -> dict:
     return dict(commit=git("rev-parse", "HEAD"), dirty=bool(git("status", "--porcelain", "--", "*.py")),
                 versions=" ".join(f"{p}={version(p)}" for p in ("cotstudy", "torch", "transformers", "datasets")))
 
+# %% ../nbs/55_runs.ipynb #3f3e9dd1
+def asks_twice(fmt: Format, method: Method, model: Model | None) -> bool:
+    "Is a model that was not taught the format asked for its answer in a second step?"
+    return fmt.trigger and method.mode == "cot" and not method.trained and not (model and model.one_step)
+
 def answer_voice(cond: Condition, task: Task, model: Model | None = None) -> Voice:  # without a model: only its prompts can be made
     "A model as a condition asks it the questions of a split."
     fmt, method = format_named(cond.format), method_named(cond.method)
     how = Decoding(cond.temperature if cond.decoding == "vote" else 0.0, max_tok=cond.max_student_tok, stop=fmt.stop)
-    twice = fmt.trigger and method.mode == "cot" and not method.trained and not (model and model.one_step)
+    twice = asks_twice(fmt, method, model)
     shown = exemplars(task, cond.n_exemplars or method.shots)
     return Voice(model and model.in_format(fmt), fmt, how, method.mode, shown, method.parse, twice)
 
+# %% ../nbs/55_runs.ipynb #da44b0e4
+@dataclass(frozen=True, eq=False)
+class Plan:
+    "A condition whose names have become objects: all that the way from draws to answers needs."
+    task: Task
+    method: Method
+    lessons: list[Lesson]  # what is taught; none of a method that is not trained
+    start: Start
+    recipe: Recipe
+    judge: Judge | None  # of checkpoints; None: the last one counts
+
+def plan_of(store: Store, cond: Condition, task: Task | None = None) -> Plan:  # task: None: the one that is named
+    "The door: from here on nobody asks the condition for a name."
+    task, method = task or load_task(cond.task, **cond.task_args), method_named(cond.method)
+    lessons = [lesson_of(store, cond, t, method.chains) for t in _taught_tasks(cond, task)] if method.trained else []
+    start = Start(cond.student, cond.revision, cond.seed, format_named(cond.format))
+    judge = None if cond.recipe.checkpoint == "last" or not method.trained else judge_of(store, cond, task)
+    return Plan(task, method, lessons, start, cond.recipe.model_copy(update=dict(seed=cond.seed)), judge)
+
+def judge_of(store: Store, cond: Condition, task: Task) -> Judge:
+    "By what a condition chooses its checkpoints: gold, or its teacher's vote."
+    student = answer_voice(cond.with_(decoding="greedy", n_paths=1), task)
+    teacher = None if cond.recipe.checkpoint == "gold" else teacher_voice(store, cond, task, greedy=False)
+    return Judge(task, student, teacher, cond.teacher.pool, cond.rule)
+
+# %% ../nbs/55_runs.ipynb #a5aaf92a
 def run(cond: Condition, store: Store, progress: Callable | None = None) -> tuple[dict, pd.DataFrame]:
     "Make or find everything a condition needs; its row and its items."
     began = time.perf_counter()
-    task, method = load_task(cond.task, **cond.task_args), method_named(cond.method)
-    start, made = Start(cond.student, cond.revision, cond.seed, format_named(cond.format)), dict(corpus_id=None, student_id=None)
+    plan, made = plan_of(store, cond), dict(corpus_id=None, student_id=None)
+    task, method, start = plan.task, plan.method, plan.start
     if method.trained:
-        corpus = make_corpus(store, cond, task, progress)
-        recipe = cond.recipe.model_copy(update=dict(seed=cond.seed))
-        student_id, folder = make_student(store, start, corpus, recipe, method, checkpoint_score(store, cond, task), progress)
+        corpus = make_corpus(store.ledger, plan.lessons, method, start.fmt, progress)
+        score = checkpoint_score(store.ledger, plan.judge)
+        student_id, folder = make_student(store, start, corpus, plan.recipe, method, score, progress)
         start, made = replace(start, name=str(folder), revision=None), dict(corpus_id=corpus.id, student_id=student_id, **corpus.facts)
     voice = answer_voice(cond, task, start.open(store.models))
     asked = list(task.split(cond.split))[: cond.n_items]

@@ -36,7 +36,9 @@ from .methods import Method, method_named
 from .prompts import Format, check_same_prompt, format_named, render_prompt
 from .recorded import Recorded, recorded
 from .results import results, texts_of
-from .runs import (Start, Store, Voice, answer_voice, checkpoint_score, corpus_id, make_items, provenance, read_chains, said,
+from .runs import (Start, Store, Voice, answer_voice, asks_twice, checkpoint_score, corpus_id, judge_of, make_items, provenance,
+                           read_chains,
+                           said,
                            teacher_voice)
 from .sources import SOURCES
 from .students import POCKET, Recipe, read_record, train
@@ -283,7 +285,7 @@ def distil(
     scored = None
     if plan.recipe.checkpoint != "last":
         cond = condition_of(rows, student, plan, max_student_tok)
-        scored, _ = checkpoint_score(store, cond, load_task(cond.task, **cond.task_args))
+        scored, _ = checkpoint_score(store.ledger, judge_of(store, cond, load_task(cond.task, **cond.task_args)))
     fresh = begin.open(store.models, fresh=True)  # trained in place
     first_id = fresh.id
     own = dict(objective=how.objective) if how.objective else {}
@@ -500,8 +502,7 @@ def ask(
     store, (fmt, _, how) = store or Store(), asking(model, format, "label" if label else None)
     decoding = Decoding(float(temperature), max_tok=max_tok, stop=fmt.stop)
     lm = store.models.open(str(model), revision, **options)
-    twice = fmt.trigger and how.mode == "cot" and not how.trained and not lm.one_step
-    voice = Voice(lm.in_format(fmt), fmt, decoding, how.mode, parse=how.parse, twice=twice)
+    voice = Voice(lm.in_format(fmt), fmt, decoding, how.mode, parse=how.parse, twice=asks_twice(fmt, how, lm))
     draws = said(store.ledger, voice, [Instance("asked", question, "")], n)
     parts = [voice.parse(fmt, text, voice.mode) for text in draws.text]
     return [dict(p._asdict(), text=text, n_tok=None if pd.isna(k) else int(k), finish=None if pd.isna(f) else f)

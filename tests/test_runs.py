@@ -20,7 +20,7 @@ from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.methods import METHODS, Method
 from cotstudy.prompts import Parsed
 from cotstudy.results import collect, run_cell, show_answers
-from cotstudy.runs import Start, Store, Voice, checkpoint_score, make_corpus, make_items, make_student, run
+from cotstudy.runs import Store, Voice, checkpoint_score, make_items, make_student, plan_of, run
 from cotstudy.students import Recipe
 
 SIZES = dict(n_train=10, n_selection=4, n_test=6)
@@ -64,6 +64,11 @@ def store(tmp_path, monkeypatch):
     store = Store(tmp_path / "store")
     store.teacher = teacher
     return store
+
+
+def make_corpus(store, cond, task=None):
+    plan = plan_of(store, cond, task)
+    return runs.make_corpus(store.ledger, plan.lessons, plan.method, plan.start.fmt)
 
 
 def condition(**changes):
@@ -139,8 +144,8 @@ def test_checkpoints_are_chosen_without_the_test_split(store, rule, monkeypatch)
     monkeypatch.setattr(runs, "load_task", lambda *a, **k: watched)
     cond = condition(recipe=Recipe(steps=4, batch=4, checkpoint=rule, score_every=2), supervision="full" if rule == "gold" else "few_shot")
     corpus = make_corpus(store, cond, runs.load_task())
-    start = Start(cond.student, None, 0, runs.format_named(cond.format))
-    make_student(store, start, corpus, cond.recipe, METHODS[cond.method], checkpoint_score(store, cond, runs.load_task()))
+    plan = plan_of(store, cond)
+    make_student(store, plan.start, corpus, plan.recipe, plan.method, checkpoint_score(store.ledger, plan.judge))
     assert "selection" in seen and "test" not in seen
 
 
