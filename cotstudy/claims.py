@@ -218,9 +218,10 @@ def _refuse_unequal(picks: list) -> None:
     named = {c for _, query, _ in picks for c, _ in query}
     sides = [p for _, _, p in picks if p is not None and not (p.method == "teacher").any()]
     for column in (c for c in MATCH if c not in named):
-        seen = [p.dropna(subset=[column]).groupby("student")[column].agg(set) for p in sides if column in p and p[column].notna().any()]
+        known = [p[["student", column]].dropna() for p in sides if column in p]
+        seen = [{student: set(g[column]) for student, g in p.groupby("student")} for p in known]
         for a, b in combinations(seen, 2):
-            if any(a[s].isdisjoint(b[s]) for s in a.index.intersection(b.index)):
+            if any(a[s].isdisjoint(b[s]) for s in a.keys() & b.keys()):
                 raise LookupError(f"the two sides differ in {column}, and the claim does not ask for that")
 
 def _common_students(picks: list) -> list:
