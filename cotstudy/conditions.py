@@ -27,7 +27,7 @@ from .instances import Task
 from .methods import Method, method_named
 from .openers import check_name
 from .prompts import format_named
-from .students import POCKET, Recipe
+from .recipes import POCKET, Recipe
 
 # %% ../nbs/50_conditions.ipynb #e8e73f37
 class Spec(BaseModel):

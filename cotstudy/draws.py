@@ -242,6 +242,7 @@ class Shelf:
 
     def __init__(self, folder: Path):
         self.folder, self.damaged, self.keys = folder, [], {}  # damaged: parts set aside, by the path they had; keys: of parts checked
+        self.known: tuple = ((), None)  # the parts of the last look, and where each of their draws is
 
     def parts(self) -> list[Path]:
         "The parts there are, in the order of writing; their keys are then in memory."
@@ -254,7 +255,8 @@ class Shelf:
         while True:
             try:
                 parts = self.parts()
-                return use(parts, *index([self.keys[p] for p in parts]))
+                if self.known[0] != (now := tuple(parts)): self.known = now, index([self.keys[p] for p in parts])
+                return use(parts, *self.known[1])
             except FileNotFoundError: continue
             except Damaged as e: self.set_aside(e)
 
@@ -572,6 +574,15 @@ class Ledger:
         ids = prompt_ids(self._ids, shelf, model, requests, decoding)
         how = dict(flush_every=flush_every, flush_s=flush_s, progress=progress)
         return _draw_through(shelf, model, requests, ids, n, decoding, first, tokens, **how)
+
+    def batches(
+        self, model, requests: Sequence[tuple[str, str]], n: int, decoding: Decoding,
+        at_once: int = 60_000,  # draws in memory
+        **how,  # as in `draw`
+    ) -> Iterator[pd.DataFrame]:  # together the rows of `draw`
+        "The same draws, a few requests at a time: a million with their tokens need not be in memory together."
+        few = max(1, at_once // max(1, n))
+        for i in range(0, len(requests), few): yield self.draw(model, requests[i: i + few], n, decoding, **how)
 
     @property
     def damaged(self) -> list[Path]:
