@@ -242,7 +242,7 @@ class Shelf:
 
     def __init__(self, folder: Path):
         self.folder, self.damaged, self.keys = folder, [], {}  # damaged: parts set aside, by the path they had; keys: of parts checked
-        self.known: tuple = ((), None)  # the parts of the last look, and where each of their draws is
+        self.known: tuple = (None, None)  # the parts of the last look, and where each of their draws is
 
     def parts(self) -> list[Path]:
         "The parts there are, in the order of writing; their keys are then in memory."
