@@ -20,7 +20,7 @@ from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.methods import METHODS, Method
 from cotstudy.prompts import Parsed
 from cotstudy.results import collect, run_cell, show_answers
-from cotstudy.runs import Store, Voice, checkpoint_score, make_items, make_student, plan_of, run
+from cotstudy.runs import Exam, Store, Voice, checkpoint_score, make_items, make_student, plan_of, run
 from cotstudy.students import Recipe
 
 SIZES = dict(n_train=10, n_selection=4, n_test=6)
@@ -68,7 +68,7 @@ def store(tmp_path, monkeypatch):
 
 def make_corpus(store, cond, task=None):
     plan = plan_of(store, cond, task)
-    return runs.make_corpus(store.ledger, plan.lessons, plan.method, plan.start.fmt)
+    return runs.make_corpus(store.ledger, plan.lessons, plan.exam.method, plan.exam.voice.fmt)
 
 
 def condition(**changes):
@@ -145,7 +145,7 @@ def test_checkpoints_are_chosen_without_the_test_split(store, rule, monkeypatch)
     cond = condition(recipe=Recipe(steps=4, batch=4, checkpoint=rule, score_every=2), supervision="full" if rule == "gold" else "few_shot")
     corpus = make_corpus(store, cond, runs.load_task())
     plan = plan_of(store, cond)
-    make_student(store, plan.start, corpus, plan.recipe, plan.method, checkpoint_score(store.ledger, plan.judge))
+    make_student(store, plan.start, corpus, plan.recipe, plan.exam.method, checkpoint_score(store.ledger, plan.judge))
     assert "selection" in seen and "test" not in seen
 
 
@@ -210,7 +210,7 @@ def test_a_recorded_teacher_answers_by_question_id(store, tmp_path, monkeypatch)
     Path("old.jsonl").write_text("".join(json.dumps(dict(id=i.id, rationale=f"Said of {i.id}.", answer_text=" 3.")) + "\n" for i in twins))
     cond = condition(method="greedy_cot", n_rationales=1, teacher=Teacher(model="recorded:old.jsonl", format="ho_teacher", pool=1))
     task = procedural_task("arith", **SIZES)
-    said = lambda asked: runs.said(store.ledger, runs.teacher_voice(store, cond, task, greedy=True), asked, 1)
+    said = lambda asked: runs.said(store.ledger, runs.teacher_voice(store, cond.teacher, task, greedy=True), asked, 1)
     for asked in (twins[:1], twins[1:2], twins):
         draws = said(asked)
         assert [t.split(".")[0].strip() for t in draws.text] == [f"Said of {i.id}" for i in asked]
@@ -339,8 +339,8 @@ def test_right_by_luck_is_counted_in_items_and_corpora(store):
                                                  f" It just is. So the answer is: {said(r)}", (1,), (-0.1,), 1,
                                                  "stop") for k in r.draw_indices] for r in requests)
     task = procedural_task("arith", **SIZES)
-    voice = Voice(lame, runs.format_named("cotstudy"), runs.Decoding(max_tok=99))
-    _, items = make_items(store, voice, task, task.split("test"), 1, "cotstudy", METHODS["zero_shot_cot"])
+    exam = Exam(task, Voice(lame, runs.format_named("cotstudy"), runs.Decoding(max_tok=99)), METHODS["zero_shot_cot"])
+    _, items = make_items(store, exam)
     assert items.correct.all() and items.lucky.mean() == 1.0 and items.sound.mean() == 0.0
     corpus = make_corpus(store, condition(n_rationales=4), task)
     assert corpus.facts["n_sound"] == corpus.facts["n_kept"] == 20 and corpus.facts["n_lucky"] == 0
@@ -382,9 +382,9 @@ def test_the_text_shown_is_the_text_that_was_read(store):
         run(cond, store)
     conditions.append(conditions[0].with_(max_student_tok=5))  # a view of the longer draws
     for cond in conditions:
-        shown = show_answers(store, cond, n_each=6)
-        task, voice = runs.load_task(cond.task, **cond.task_args), runs.answer_voice(cond, runs.load_task(cond.task, **cond.task_args))
-        read = [runs.read_answer(text, voice, task, "cotstudy") for text in shown.said]
+        plan = plan_of(store, cond)
+        shown = show_answers(store, plan, n_each=6)
+        read = [runs.read_answer(text, plan.exam.voice, plan.exam.task, "cotstudy") for text in shown.said]
         assert len(read) >= 6 and read == [None if pd.isna(p) else p for p in shown.prediction]
 
 
