@@ -110,6 +110,8 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count cells, tokens and steps; run nothing")] = False,
     workers: Annotated[int, typer.Option(min=0, max=1024, help="kernels at once; 0: one per core")] = 0,
     force: Annotated[bool, typer.Option(help="execute again what is done")] = False,
+    cluster: Annotated[str, typer.Option(help="on dask.distributed: local, or the address of a scheduler")] = "",
+    needs: Annotated[str, typer.Option(help="with --cluster: what a job takes of a worker's resources, e.g. GPU=1,MEMORY=8e9")] = "",
     as_json: AsJson = False,
 ):
     "Run what is not done of a study; ends with its report."
@@ -120,7 +122,8 @@ def run(
             plan = studies.dry_run(s, workers, past=batch.times(s))
             print(json.dumps(plan, indent=1) if as_json else "\n".join(f"{k:22} {v if v is not None else '-'}" for k, v in plan.items()))
             return
-        records, folder = run_watched(s, workers, force, sys.stderr if as_json else sys.stdout), batch.study_folder(s.study)
+        to = sys.stderr if as_json else sys.stdout
+        records, folder = run_watched(s, workers, force, to, cluster, needs), batch.study_folder(s.study)
     failed = [r for r in records if r["status"] != "done"]
     if as_json: print(json.dumps(dict(study=s.study, failed=len(failed), folder=str(folder), records=records), default=str))
     else:
@@ -128,13 +131,20 @@ def run(
         for figure in sorted((folder / "figures").glob("*.svg")): print(f"figure:  {figure}")
     if failed: raise typer.Exit(1)
 
-def run_watched(study: Any, workers: int, force: bool, to: Any) -> list[dict]:
-    "Run a study with a bar where there is a terminal, else with plain lines."
+def run_watched(study: Any, workers: int, force: bool, to: Any, cluster: str = "", needs: str = "") -> list[dict]:
+    "Run a study with a bar where there is a terminal, else with plain lines; on a cluster the bar names its dashboard."
+    from functools import partial
     from cotstudy.batch import run_study
     from cotstudy.steps import Reporter
+    if needs and not cluster: raise ValueError("--needs says what a job takes of a cluster's workers; give it with --cluster")
     with Reporter("conditions") as report:
         def say(line: str): report.say(line, to)
-        with patience(study, say): return run_study(study, workers, force, say, report if report.is_bar else None)
+        def named(link: str): report.what = f"jobs ({link})"
+        through = None
+        if cluster:
+            from cotstudy.cluster import resources, run_cells
+            through = partial(run_cells, address=cluster, needs=resources(needs), named=named)
+        with patience(study, say): return run_study(study, workers, force, say, report if report.is_bar else None, through)
 
 # %% ../nbs/95_cli.ipynb #6d203745
 @app.command()

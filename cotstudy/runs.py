@@ -30,7 +30,7 @@ from .conditions import Condition, Teacher, content_id, describe
 from .decoding import Decoding, Model, Request
 from .draws import Ledger
 from .evaluate import summarise
-from .files import lease, write_parquet
+from .files import lease, look_again, write_parquet
 from .filters import apply_filters, needed, votes
 from .instances import Instance, Task, few_samples
 from .later import later
@@ -295,6 +295,7 @@ def make_student(
     student_id = content_id("student", corpus.id, corpus.eos, start.model.id, recipe.model_dump(mode="json"), chosen_on, *more)
     folder = store.folder / "students" / student_id
     with lease(folder.with_suffix(".lock"), timeout=24 * 3600):
+        if folder.exists(): look_again(folder)
         if not (folder / "train.json").exists():
             own = dict(objective=method.objective) if method.objective else {}
             students.train(start.fresh(), corpus.examples, recipe, folder, corpus.eos, score=score, progress=progress, **own)
