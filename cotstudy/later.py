@@ -17,10 +17,8 @@ class Later(ModuleType):
     "A module that is imported when something of it is first asked for."
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"): raise AttributeError(name)  # who asks for these only looks around
-        module = import_module(self.__name__)
-        found = getattr(module, name)
-        self.__dict__[name] = found
-        return found
+        if "_module" not in self.__dict__: self.__dict__["_module"] = import_module(self.__name__)
+        return getattr(self.__dict__["_module"], name)
 
 def later(
     name: str,  # as in `import name`
