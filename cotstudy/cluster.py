@@ -161,13 +161,13 @@ def _cell(told: Mapping, force: bool) -> dict:
 @contextmanager
 def client_of(address: str, workers: int = 0) -> Iterator[Any]:
     "A client of the scheduler at an address, or of a cluster of this machine's own."
-    try: distributed.Client
+    try: client_class = distributed.Client
     except ImportError as e:
         raise ImportError("--cluster needs dask.distributed; install it with: pip install 'cotstudy[cluster]' -c constraints.txt") from e
     import dask
     with dask.config.set({"distributed.scheduler.allowed-failures": 10}):
         if address != "local":
-            try: client = distributed.Client(address, timeout="30s")
+            try: client = client_class(address, timeout="30s")
             except (OSError, ValueError) as e:
                 raise ConnectionError(f"no scheduler answers at {address!r} ({e}); start one with `dask scheduler`, or say "
                                       "--cluster local") from e
@@ -175,7 +175,7 @@ def client_of(address: str, workers: int = 0) -> Iterator[Any]:
             return
         n = workers or models.cores()
         with (distributed.LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0",
-                                       silence_logs=50) as cluster, distributed.Client(cluster) as client): yield client
+                                       silence_logs=50) as cluster, client_class(cluster) as client): yield client
 
 def resources(text: str) -> dict[str, float]:
     "'GPU=1,MEMORY=8e9' -> {'GPU': 1.0, 'MEMORY': 8e9}."
