@@ -88,11 +88,11 @@ def place_of() -> Place:
 
 SEEN_S = 90.0  # a network file system may show a new file so late
 
-def wait_for(path: str | Path, seconds: float = SEEN_S) -> None:
+def wait_for(path: str | Path) -> None:
     "Wait until a file that somebody else has written is seen here."
     began, path = time.monotonic(), Path(path)
     while not path.exists():
-        if time.monotonic() - began > seconds: raise FileNotFoundError(f"{path} was written by another machine and is not seen here")
+        if time.monotonic() - began > SEEN_S: raise FileNotFoundError(f"{path} was written by another machine and is not seen here")
         if path.parent.exists(): look_again(path.parent)
         time.sleep(0.2)
 

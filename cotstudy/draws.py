@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from .decoding import Completion, Decoding, Request, prompt_id
-from .files import explained as explained_file, lease, sync_folder, whole
+from .files import clock_of, explained as explained_file, lease, sync_folder, whole
 
 # %% ../nbs/30_draws.ipynb #7b22a177
 SCHEMA = pa.schema([
@@ -280,8 +280,9 @@ class Shelf:
 def compact(shelf: Shelf, over: int, at_least: int):
     "If there are more than `over` small parts, merge the smallest `at_least` into one, and more while none outweighs all before it."
     with lease(shelf.folder / "compaction", timeout=0):
+        now = clock_of(shelf.folder)
         for old in shelf.folder.glob(".part-*"):
-            if time.time() - old.stat().st_mtime > STALE_S: old.unlink()
+            if now - old.stat().st_mtime > STALE_S: old.unlink()
         if len(small(shelf)) > over: shelf.reading(lambda parts, ids, rows: merge(shelf, parts, rows, at_least))
 
 def small(shelf: Shelf) -> list[Path]: return [p for p in shelf.folder.glob("part-*.parquet") if p.stat().st_size < SMALL_BYTES]
