@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['distributed', 'models', 'SEEN_S', 'Job', 'jobs_of', 'waiting_for', 'Place', 'place_of', 'wait_for', 'at', 'work',
-           'client_of', 'resources', 'run_cells']
+           'client_of', 'resources', 'run_cells', 'behind']
 
 # %% ../nbs/83_cluster.ipynb #e8cda0cd
 """A study on `dask.distributed`: on this machine's own small cluster, or on one that runs already. What is sent out is finer than a cell:
@@ -20,12 +20,12 @@ from functools import cache
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Lock
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 from uuid import uuid4
 
 from .batch import execute_once, surroundings, text_of, write_record
 from .conditions import PROTOCOL, Condition, checked, content_id, row_id, stage_key
-from .files import look_again, write_text
+from .files import lease, look_again, write_text
 from .later import later
 from .methods import method_named
 from .runs import Store, checkpoint_score, home, make_corpus, make_student, plan_of, run, said
@@ -76,15 +76,18 @@ def waiting_for(jobs: Mapping[str, Job]) -> dict[str, int]:
 class Place:
     "Where a study is at home, as its driver tells the workers."
     env: dict  # COTSTUDY_OUTPUTS and its like
-    token: str  # a file there
+    token: str  # what a file there says, which no other folder has
     code: str  # hash of this package
 
 def place_of() -> Place:
-    "This process's own place, with a fresh file to know it by."
+    "This process's own place; a file in its store tells it from every other."
     env = {k: v for k, v in os.environ.items() if k.startswith("COTSTUDY_")} | dict(COTSTUDY_OUTPUTS=str(home().resolve()))
-    token = home().resolve() / f".here-{uuid4().hex[:12]}"
-    write_text(token, "a driver of a study looks whether its workers see this folder")
-    return Place(env, str(token), text_of(Path(make_corpus.__code__.co_filename).parent))
+    file = home() / "store" / "token"
+    with lease(file):
+        if not file.exists(): write_text(file, uuid4().hex)
+    return Place(env, file.read_text(), _code())
+
+def _code() -> str: return text_of(Path(make_corpus.__code__.co_filename).parent)
 
 SEEN_S = 90.0  # a network file system may show a new file so late
 
@@ -96,22 +99,28 @@ def wait_for(path: str | Path) -> None:
         if path.parent.exists(): look_again(path.parent)
         time.sleep(0.2)
 
+def _check_shared(place: Place) -> None:
+    "Refuse to work in a folder that only looks like the driver's."
+    try:
+        wait_for(home() / "store" / "token")
+        if (home() / "store" / "token").read_text() == place.token: return
+    except FileNotFoundError: pass
+    raise RuntimeError(f"this worker's {home()} is not the folder where the study keeps its results; every worker must see that folder "
+                       "under the same path")
+
 _WORKS: dict[str, Any] = dict(lock=Lock(), n=0, env=None)
 
 @contextmanager
 def at(place: Place) -> Iterator[None]:
     "Work at a place; a process that works at another one sends the job elsewhere."
-    if (mine := text_of(Path(make_corpus.__code__.co_filename).parent)) != place.code:
+    if (mine := _code()) != place.code:
         raise RuntimeError(f"this worker runs another cotstudy ({mine[:8]}) than the driver ({place.code[:8]}); install the same on both")
     with _WORKS["lock"]:
         if _WORKS["n"] and _WORKS["env"] != place.env: raise distributed.Reschedule()
         os.environ.update(place.env)
         _WORKS.update(n=_WORKS["n"] + 1, env=place.env)
     try:
-        try: wait_for(place.token)
-        except FileNotFoundError:
-            raise RuntimeError(f"this worker does not see {Path(place.token).parent}, where the study keeps its results; every worker "
-                               "must see that folder under the same path") from None
+        _check_shared(place)
         with surroundings(), models.threads(int(os.environ.get("COTSTUDY_THREADS", 1))): yield
     finally:
         with _WORKS["lock"]: _WORKS["n"] -= 1
@@ -203,20 +212,25 @@ def run_cells(
 ) -> list[dict]:
     "Execute cells on a cluster; failures are records, not exceptions."
     jobs, records, place = jobs_of(study, cells, folder), dict[str, dict](), place_of()
-    try:
-        with client_of(address, workers) as client:
-            named(client.dashboard_link)
-            say(f"{len(jobs)} jobs for {len(cells)} cells; dashboard: {client.dashboard_link}")
-            _check_needs(client, needs)
-            lost: dict[str, str] = {name: "" for name, j in jobs.items() if j.kind == "cell"}
-            for attempt in range(rounds):
-                if lost: lost = _round(client, jobs, place, dict(needs), attempt, force, records, say, progress)
-        for name, why in lost.items():
-            told = json.loads(jobs[name].told)
-            facts = dict(status="failed", error=f"lost {rounds} times: {why}", wall_s=0.0, template=told["template"])
-            records[told["name"]] = write_record(study.study, told["name"], **facts)
-        return [records[c.name] for c in cells]
-    finally: Path(place.token).unlink(missing_ok=True)
+    with client_of(address, workers) as client:
+        named(client.dashboard_link)
+        say(f"{len(jobs)} jobs for {len(cells)} cells; dashboard: {client.dashboard_link}")
+        _check_needs(client, needs)
+        lost: dict[str, str] = {name: "" for name, j in jobs.items() if j.kind == "cell"}
+        for attempt in range(rounds):
+            if lost: lost = _round(client, behind(jobs, lost), place, dict(needs), attempt, force, records, say, progress)
+    for name, why in lost.items():
+        told = json.loads(jobs[name].told)
+        facts = dict(status="failed", error=f"lost {rounds} times: {why}", wall_s=0.0, template=told["template"])
+        records[told["name"]] = write_record(study.study, told["name"], **facts)
+    return [records[c.name] for c in cells]
+
+def behind(jobs: Mapping[str, Job], wanted: Iterable[str]) -> dict[str, Job]:
+    "Some jobs, and those that they need."
+    keep = set(wanted)
+    for name in reversed(jobs):
+        if name in keep: keep.update(jobs[name].needs)
+    return {name: job for name, job in jobs.items() if name in keep}
 
 # %% ../nbs/83_cluster.ipynb #ad6ac23c
 def _round(
@@ -228,7 +242,6 @@ def _round(
     heard, began, lost, weight = Queue[tuple](), time.monotonic(), dict[str, str](), waiting_for(jobs)
     futures: dict[str, Any] = {}
     for name, job in jobs.items():
-        if job.kind == "cell" and json.loads(job.told)["name"] in records: continue
         futures[name] = client.submit(
             work, job.kind, job.told, place, force, *[futures[n] for n in job.needs], key=f"{name}-{attempt}" if attempt else name,
             priority=weight[name], retries=2, resources=needs or None, pure=False)
@@ -245,7 +258,8 @@ def _round(
         if progress: progress(sum(done.values()), len(futures))
         if f.status == "finished": _heard(jobs[name], f.result(), records, say, len(records) + 1)
         elif f.status in ("cancelled", "lost") or client.status not in ("running", "connecting"): raise ConnectionError(_gone(client))
-        elif jobs[name].kind == "cell": lost[name] = f"{type(f.exception()).__name__}: {str(f.exception())[:200]}"
+        elif not isinstance(e := f.exception(), distributed.KilledWorker): raise e  # a worker that may not work, a disk that is full
+        elif jobs[name].kind == "cell": lost[name] = f"{type(e).__name__}: {str(e)[:200]}"
     return lost
 
 def _gone(client: Any) -> str:

@@ -22,7 +22,7 @@ SMALL = dict(study="small", title="A small study", summaries=[],
              cells=[dict(template="sample_count", over=dict(task=["arith"], student=["pocket/xs"]),
                          **{"with": dict(n_rationales=[1, 2], seeds=[0, 1], methods=["zero_shot_cot"])}),
                     dict(template="question_count", over=dict(task=["arith"], student=["pocket/xs"]),
-                         **{"with": dict(n_rationales=2, n_questions=[4, 8], seeds=[0], methods=["zero_shot_cot"])})])
+                         **{"with": dict(n_rationales=2, n_questions=[8], seeds=[0])})])
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_names_of_jobs_are_those_of_another_driver(small):
 
 def test_a_cluster_gives_what_a_local_run_gives(small, tmp_path, monkeypatch):
     lines, links = [], []
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as one:
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as one:
         with urllib.request.urlopen(one.dashboard_link, timeout=30) as page: assert page.status == 200
 
         def through(*args): return cluster.run_cells(*args, address=one.scheduler_address, named=links.append)
@@ -72,7 +72,6 @@ def test_a_cluster_gives_what_a_local_run_gives(small, tmp_path, monkeypatch):
     assert links == [one.dashboard_link] and any(links[0] in line for line in lines)
     found = items(tmp_path / "outputs")
     weights = {p.parent.name: p.read_bytes() for p in (tmp_path / "outputs/store/students").glob("*/model.safetensors")}
-    assert not list((tmp_path / "outputs").glob(".here-*"))
     monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path / "local"))
     batch.run_study(small, workers=1, say=lines.append)
     local = items(tmp_path / "local")
@@ -80,13 +79,12 @@ def test_a_cluster_gives_what_a_local_run_gives(small, tmp_path, monkeypatch):
     assert weights == {p.parent.name: p.read_bytes() for p in (tmp_path / "local/store/students").glob("*/model.safetensors")}
 
 
-def test_a_worker_refuses_other_code_and_another_folder(small, tmp_path, monkeypatch):
+def test_a_worker_refuses_other_code_and_another_folder(small):
     place = cluster.place_of()
-    monkeypatch.setattr(cluster, "SEEN_S", 0.0)
     with pytest.raises(RuntimeError, match="another cotstudy"):
         with cluster.at(cluster.Place(place.env, place.token, "0" * 64)): pass
-    with pytest.raises(RuntimeError, match="does not see"):
-        with cluster.at(cluster.Place(place.env, str(tmp_path / "elsewhere" / "token"), place.code)): pass
+    with pytest.raises(RuntimeError, match="is not the folder"):
+        with cluster.at(cluster.Place(place.env, "of another folder", place.code)): pass
     with cluster.at(place): assert cluster._WORKS["n"] == 1
     assert cluster._WORKS["n"] == 0
 
