@@ -131,6 +131,7 @@ def run(
         for figure in sorted((folder / "figures").glob("*.svg")): print(f"figure:  {figure}")
     if failed: raise typer.Exit(1)
 
+# %% ../nbs/95_cli.ipynb #d55ff49f
 def run_watched(study: Any, workers: int, force: bool, to: Any, cluster: str = "", needs: str = "") -> list[dict]:
     "Run a study with a bar where there is a terminal, else with plain lines; on a cluster the bar names its dashboard."
     from functools import partial

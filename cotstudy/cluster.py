@@ -108,6 +108,7 @@ def _check_shared(place: Place) -> None:
     raise RuntimeError(f"this worker's {home()} is not the folder where the study keeps its results; every worker must see that folder "
                        "under the same path")
 
+# %% ../nbs/83_cluster.ipynb #f6bc468e
 _WORKS: dict[str, Any] = dict(lock=Lock(), n=0, env=None)
 
 @contextmanager
@@ -262,6 +263,7 @@ def _round(
         elif jobs[name].kind == "cell": lost[name] = f"{type(e).__name__}: {str(e)[:200]}"
     return lost
 
+# %% ../nbs/83_cluster.ipynb #44d2ad1b
 def _gone(client: Any) -> str:
     return "the scheduler has gone; what was made is kept. Start it again, and run the same again to go on"
 

@@ -576,14 +576,8 @@ class Ledger:
         how = dict(flush_every=flush_every, flush_s=flush_s, progress=progress)
         return _draw_through(shelf, model, requests, ids, n, decoding, first, tokens, **how)
 
-    def batches(
-        self, model, requests: Sequence[tuple[str, str]], n: int, decoding: Decoding,
-        at_once: int = 60_000,  # draws in memory
-        **how,  # as in `draw`
-    ) -> Iterator[pd.DataFrame]:  # together the rows of `draw`
-        "The same draws, a few requests at a time: a million with their tokens need not be in memory together."
-        few = max(1, at_once // max(1, n))
-        for i in range(0, len(requests), few): yield self.draw(model, requests[i: i + few], n, decoding, **how)
+    def batches(self, model, requests, n: int, *how, at_once: int = 60_000, **more) -> Iterator[pd.DataFrame]:
+        return _batches(self, model, requests, n, at_once, *how, **more)
 
     @property
     def damaged(self) -> list[Path]:
@@ -644,3 +638,12 @@ def _read_all(
 def _stats_all(ledger: Ledger) -> pd.DataFrame:
     "One row per shelf: whose draws, how many, how large."
     return pd.DataFrame([row for shelf in ledger.shelves() if (row := _stats_of(shelf))], columns=_STATS)
+
+def _batches(
+    ledger: Ledger, model, requests: Sequence[tuple[str, str]], n: int,
+    at_once: int,  # draws in memory
+    *how, **more,  # as in `Ledger.draw`
+) -> Iterator[pd.DataFrame]:  # together the rows of `draw`
+    "The same draws, a few requests at a time: a million with their tokens need not be in memory together."
+    few = max(1, at_once // max(1, n))
+    for i in range(0, len(requests), few): yield ledger.draw(model, requests[i: i + few], n, *how, **more)

@@ -172,6 +172,7 @@ def _read_template(path: Path, stamp: tuple) -> Template:
     of = lambda tag: tuple("".join(c["source"]) for c in cells if not tag or tag in c["metadata"].get("tags", []))
     return Template(of(""), of("parameters"))
 
+# %% ../nbs/80_studies.ipynb #de4f1f9f
 def parameters_of(template: Path) -> Mapping[str, Parameter]:
     "The parameters of a template, from its cell tagged 'parameters'."
     return _parameters(template.name, template_at(template).tagged)

@@ -30,7 +30,7 @@ STUDY = dict(study="chaos", title="A small study to be disturbed", summaries=[],
              cells=[dict(template="sample_count", over=dict(task=["arith"], student=["pocket/xs"]),
                          **{"with": dict(n_rationales=[1, 2], seeds=[0, 1], methods=["zero_shot_cot", "label_only"])})])
 QUICK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s",
-         "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s", "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "50",
+         "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "60s", "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "50",
          "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "5s"}
 SKEW = """import time
 _t, _n = time.time, time.time_ns
