@@ -576,15 +576,13 @@ class Ledger:
         how = dict(flush_every=flush_every, flush_s=flush_s, progress=progress)
         return _draw_through(shelf, model, requests, ids, n, decoding, first, tokens, **how)
 
-    def batches(self, model, requests, n: int, *how, at_once: int = 60_000, **more) -> Iterator[pd.DataFrame]:
-        return _batches(self, model, requests, n, at_once, *how, **more)
-
     @property
     def damaged(self) -> list[Path]:
         "Parts that were found damaged and set aside since this ledger was opened."
         return [p for shelf in self._shelves.values() for p in shelf.damaged]
 
     def compact(self) -> None: _compact_all(self)
+    def batches(self, *asked, at_once: int = 60_000, **how) -> Iterator[pd.DataFrame]: return _batches(self, at_once, *asked, **how)
     def read(self, columns: Sequence[str] | None = None, filters=None) -> pd.DataFrame: return _read_all(self, columns, filters)
     def stats(self) -> pd.DataFrame: return _stats_all(self)
     def count(self) -> int: return int(self.stats().n_draws.sum())
@@ -640,9 +638,9 @@ def _stats_all(ledger: Ledger) -> pd.DataFrame:
     return pd.DataFrame([row for shelf in ledger.shelves() if (row := _stats_of(shelf))], columns=_STATS)
 
 def _batches(
-    ledger: Ledger, model, requests: Sequence[tuple[str, str]], n: int,
+    ledger: Ledger,
     at_once: int,  # draws in memory
-    *how, **more,  # as in `Ledger.draw`
+    model, requests: Sequence[tuple[str, str]], n: int, *how, **more,  # as in `Ledger.draw`
 ) -> Iterator[pd.DataFrame]:  # together the rows of `draw`
     "The same draws, a few requests at a time: a million with their tokens need not be in memory together."
     few = max(1, at_once // max(1, n))
