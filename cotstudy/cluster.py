@@ -165,7 +165,10 @@ _MAKERS = dict(draws=_draws, student=_student, answers=_answers)
 def _cell(told: Mapping, force: bool) -> dict:
     "Execute a cell; nearly all of it is found."
     cell = Cell(told["name"], told["template"], told["parameters"])
-    return execute_once(told["study"], cell, studies_folder(), told["timeout_s"], force)
+    for _ in range(3):
+        record = execute_once(told["study"], cell, studies_folder(), told["timeout_s"], force)
+        if not record.get("error", "").startswith("DeadKernelError"): break  # a kernel that was killed is worth another one
+    return record
 
 # %% ../nbs/83_cluster.ipynb #bde1a1c8
 @contextmanager

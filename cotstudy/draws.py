@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from .decoding import Completion, Decoding, Request, prompt_id
-from .files import clock_of, explained as explained_file, lease, sync_folder, whole
+from .files import clock_of, explained as explained_file, lease, look_again, sync_folder, whole
 
 # %% ../nbs/30_draws.ipynb #7b22a177
 SCHEMA = pa.schema([
@@ -440,6 +440,7 @@ def _produce(
     shelf.check_writable()
     with ExitStack() as held:
         with _explaining(shelf.folder), lease(shelf.folder):
+            look_again(shelf.folder)
             others = claims(shelf)
             _fold(shelf, list(others))
             if {*shelf.folder.glob("part-*.parquet")} - {*shelf.damaged} != {*seen}: missing, found = shelf.reading(look)

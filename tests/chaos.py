@@ -25,8 +25,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 STUDY = dict(study="chaos", title="A small study to be disturbed", summaries=[],
-             base={"task_args.n_train": 8, "task_args.n_test": 12, "teacher.pool": 2, "teacher.model": "pocket/m", "recipe.steps": 6,
-                  "recipe.batch": 4},
+             base={"task_args.n_train": 8, "task_args.n_test": 12, "teacher.pool": 2, "recipe.steps": 6, "recipe.batch": 4},
              cells=[dict(template="sample_count", over=dict(task=["arith"], student=["pocket/xs"]),
                          **{"with": dict(n_rationales=[1, 2], seeds=[0, 1], methods=["zero_shot_cot", "label_only"])})])
 QUICK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s",

@@ -18,7 +18,7 @@ from cotstudy.cli import app  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SMALL = dict(study="small", title="A small study", summaries=[],
-             base={"task_args.n_train": 8, "task_args.n_test": 12, "teacher.pool": 2, "teacher.model": "pocket/xs", "recipe.steps": 3},
+             base={"task_args.n_train": 8, "task_args.n_test": 12, "teacher.pool": 2, "recipe.steps": 3, "recipe.batch": 4},
              cells=[dict(template="sample_count", over=dict(task=["arith"], student=["pocket/xs"]),
                          **{"with": dict(n_rationales=[1, 2], seeds=[0, 1], methods=["zero_shot_cot"])}),
                     dict(template="question_count", over=dict(task=["arith"], student=["pocket/xs"]),
