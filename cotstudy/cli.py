@@ -6,8 +6,8 @@
 __all__ = ['app', 'AsJson', 'EXPECTED', 'HINTS', 'Task', 'Revision', 'Rule', 'Layout', 'NEVER', 'judge', 'pocket', 'tell',
            'one_line', 'expected', 'patience', 'run', 'run_watched', 'status', 'share', 'claim_lines', 'claims',
            'tasks', 'rescore', 'listed', 'server_options', 'sample', 'own_kind', 'import_recorded', 'distil',
-           'evaluate', 'show', 'ask', 'export', 'import_corpus', 'judge_make', 'judge_serve', 'judge_score',
-           'pocket_build', 'bench', 'readme']
+           'evaluate', 'show', 'ask', 'export', 'import_corpus', 'judge_make', 'judge_serve', 'judge_score', 'pack',
+           'reproduce', 'pocket_build', 'bench', 'readme']
 
 # %% ../nbs/95_cli.ipynb #f28971e4
 """The `cotstudy` command. It parses, calls one function of another room and prints; it holds no logic of its own."""
@@ -438,11 +438,12 @@ def judge_make(
 ):
     "A set of blind pairs from any two conditions."
     with expected():
-        from cotstudy import judge as j
-        key = j.set_of(a, b, study, claim, n=n, title=title, criteria=listed(criteria) or [], ties=ties, both_correct=both_correct,
-                       n_checks=None if checks < 0 else checks, seed=seed)
-        where = j.write_set(key, out)
-    tell(dict(page=str(where / "judge.html"), key=str(where / "key.json")) | j.set_facts(key), as_json)
+        from cotstudy.judge import set_facts, set_of
+        from cotstudy.judging import write_set
+        key = set_of(a, b, study, claim, n=n, title=title, criteria=listed(criteria) or [], ties=ties, both_correct=both_correct,
+                     n_checks=None if checks < 0 else checks, seed=seed)
+        where = write_set(key, out)
+    tell(dict(page=str(where / "judge.html"), key=str(where / "key.json")) | set_facts(key), as_json)
 
 @judge.command("serve")
 def judge_serve(
@@ -451,7 +452,7 @@ def judge_serve(
 ):
     "The same page under Voila, for several judges; results come into the folder."
     with expected():
-        from cotstudy.judge import serve as show_page
+        from cotstudy.judging import serve as show_page
         raise typer.Exit(show_page(folder, port))
 
 @judge.command("score")
@@ -465,14 +466,40 @@ def judge_score(
 ):
     "Win rate, agreement and equivalence of what people said."
     with expected():
-        from cotstudy import judge as j
+        from cotstudy import judging as j
+        from cotstudy.judge import keep_people
         key = j.read_key(folder)
         table = j.judgements(key, j.read_results(folder, results or []))
         found = j.outcomes(key, table, margin)
-        kept = j.keep_people(study, table) if study else None
+        kept = keep_people(study, table) if study else None
     about = dict(set=key["id"], a=key["a"], b=key["b"], kept=kept and str(kept)) | j.attention(table)
     if as_json: print(json.dumps(about | dict(outcomes=found)))
     else: print(j.in_words(key, table, margin) + (f"\n\nkept in {kept}" if kept else ""))
+
+# %% ../nbs/95_cli.ipynb #20b4c7fb
+@app.command()
+def pack(
+    study: Annotated[str, typer.Argument(help="a study that was run")],
+    out: Annotated[Path, typer.Option(help="a new folder; none given: outputs/STUDY/pack")] = None,  # type: ignore[assignment]
+    as_json: AsJson = False,
+):
+    "Cards, checksums, versions, and every answer as lm-evaluation-harness reads it."
+    with expected():
+        from cotstudy.pack import write_pack
+        r = write_pack(study, out)
+    tell(r, as_json)
+
+@app.command()
+def reproduce(
+    study: Annotated[str, typer.Argument(help="a study that was run")],
+    row: Annotated[str, typer.Argument(help="the beginning of a row's id, as in numbers.csv of its pack")],
+    as_json: AsJson = False,
+):
+    "One number of a study again, in a store of its own, compared with what was recorded."
+    with expected():
+        from cotstudy.pack import reproduce as again
+        r = again(study, row)
+    tell(r, as_json)
 
 # %% ../nbs/95_cli.ipynb #23eda949
 pocket = typer.Typer(no_args_is_help=True, help="The small language models that ship with the package.")

@@ -15,8 +15,8 @@ function numbers(text) { // random numbers in [0, 1) that depend on a text alone
 
 export function orderFor(set, judge) { // everybody sees the same blocks; within a block each in an order of their own
   const random = numbers(set.id + "/" + judge), order = []
-  for (let i = 0; i < set.pairs.length; i += set.block) {
-    const block = set.pairs.slice(i, i + set.block)
+  for (const number of new Set(set.pairs.map((p) => p.block))) {
+    const block = set.pairs.filter((p) => p.block === number)
     for (let k = block.length - 1; k > 0; k--) {
       const j = Math.floor(random() * (k + 1));
       [block[k], block[j]] = [block[j], block[k]]
