@@ -64,7 +64,7 @@ class Claim:
         if self.kind not in KINDS: raise ValueError(f"claim {self.id}: kind is {self.kind!r}, expected one of {KINDS}")
         if self.smallest <= 0:
             raise ValueError(f"claim {self.id}: smallest effect is {self.smallest}, expected a positive share such as 0.03")
-        if self.people and (self.kind != "proxy" or self.people not in KINDS[:2] or len(self.contrast) != 2):
+        if self.people and (self.kind not in ("proxy", self.people) or self.people not in KINDS[:2] or len(self.contrast) != 2):
             raise ValueError(f"claim {self.id}: people={self.people!r} is of a proxy with two sides; 'difference' or 'equivalence'")
         if not self.contrast and self.kind != "not testable here":
             raise ValueError(f"claim {self.id}: no contrast; write one, or say 'not testable here'")

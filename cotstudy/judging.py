@@ -167,13 +167,14 @@ def outcome(
                  n_judgements=len(counted), n_judges=counted.judge.nunique())
     if counted.empty: return about
     e, seen = preference(counted), counted[counted.choice != "same"]
+    chosen = seen.choice[seen.choice != "tie"]
     (lo, hi), inner, agreed = e.interval(), e.interval(0.9), agreement(counted) or (None, None, None)
     return about | dict(
         win_rate=e.value + 0.5, lo=max(0.0, lo + 0.5), hi=min(1.0, hi + 0.5), p_even=e.p_value(), margin=margin,
         p_equivalent=e.p_equivalent(margin), equivalent=bool(-margin < inner[0] and inner[1] < margin),
         n_ties=int((seen.choice == "tie").sum()), n_same=counted[counted.choice == "same"].pair.nunique(), 
         **dict(zip(("alpha", "alpha_lo", "alpha_hi"), agreed)),
-        left=float((seen.choice == "left").sum() / max(1, (seen.choice != "tie").sum())),
+        left=float((chosen == "left").mean()) if len(chosen) else None,
         median_s=median(seen.ms) / 1000 if len(seen) else None)
 
 def attention(table: pd.DataFrame) -> dict:
@@ -200,13 +201,14 @@ def in_words(key: Mapping, table: pd.DataFrame, margin: float = 0.05) -> str:
 
 def _told(o: Mapping) -> str:
     "One outcome in a few lines."
-    alpha = "no agreement to measure" if o["alpha"] is None else f"alpha {o['alpha']:.2f} [{o['alpha_lo']:.2f}, {o['alpha_hi']:.2f}]"
+    alpha = "alpha not defined" if o["alpha"] is None else f"alpha {o['alpha']:.2f} [{o['alpha_lo']:.2f}, {o['alpha_hi']:.2f}]"
     same = f", {o['n_same']} of them with the same words" if o["n_same"] else ""
+    left = "" if o["left"] is None else f"left chosen {100 * o['left']:.0f} %; "
     equal = "equivalent" if o["equivalent"] else "not shown to be equivalent"
     return (f"  {o['pairs'] + ' pairs' if o['pairs'] != 'both correct' else 'both correct'}: the first wins {100 * o['win_rate']:.1f} % "
             f"[{100 * o['lo']:.1f}, {100 * o['hi']:.1f}]; {o['n_pairs']} pairs{same}, {o['n_judgements']} judgements, "
             f"{o['n_judges']} {'judge' if o['n_judges'] == 1 else 'judges'}\n"
-            f"    {o['n_ties']} ties; {alpha}; left chosen {100 * o['left']:.0f} %; {equal} within {100 * o['margin']:g} points "
+            f"    {o['n_ties']} ties; {alpha}; {left}{equal} within {100 * o['margin']:g} points "
             f"(p = {o['p_equivalent']:.3f}); {o['median_s'] or 0:.1f} s a judgement")
 
 # %% ../nbs/46_judging.ipynb #f845b7f1

@@ -74,7 +74,7 @@ def reproduce(study: str, row_id: str, store: Store | None = None) -> dict:  # s
     both = before[before.eval_id == row.eval_id].merge(items, on=["instance", "path"], suffixes=("", "_now"))
     same = {f"same_{k}": now[k] == row[k] for k in ("corpus_id", "student_id", "eval_id") if isinstance(row[k], str)}
     agree = int((both.prediction.fillna("") == both.prediction_now.fillna("")).sum())
-    return dict(row_id=row.row_id, recorded=row.n_correct, now=now["n_correct"], n=now["n"], same_answers=agree, of=len(items)) | same
+    return dict(row_id=row.row_id, recorded=float(row.n_correct), now=now["n_correct"], n=now["n"], same_answers=agree, of=len(items)) | same
 
 # %% ../nbs/89_pack.ipynb #b18ae088
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ RECIPE = ("steps", "batch", "lr", "optimiser", "schedule", "warmup", "clip", "pr
 def model_card(rows: pd.DataFrame, store: Store) -> str:
     "The card of a model: what it is, what was measured, and what that does not say."
     row, trained = rows.iloc[0], isinstance(rows.iloc[0].student_id, str)
-    name = f"Student {row.student_id}" if trained else str(short(row.student))
+    name = "Student " + ", ".join(rows.student_id.unique()) if trained else str(short(row.student))
     made = dict(begins_with=short(row.student), parameters=_plain(row.n_params), corpus=row.corpus_id if trained else "",
                 method=row.method if trained else "", model_id=row.model_id) | ({k: _plain(row.get(k)) for k in RECIPE} if trained else {})
     weights = store.folder / "students" / str(row.student_id) / "model.safetensors"
@@ -322,13 +322,13 @@ def model_card(rows: pd.DataFrame, store: Store) -> str:
 
 def _limits(rows: pd.DataFrame) -> list[str]:
     "What the numbers of a model do not say."
-    tasks, right = sorted({short(t) for t in rows.task}), rows.n_correct.sum()
+    tasks, greedy = sorted({short(t) for t in rows.task}), rows[rows.decoding == "greedy"]
     out = [f"* Asked only about {', '.join(tasks)}; nothing else was measured.",
            "* The intervals are of its questions; they know of no other run of training. Compare seeds before you compare methods."]
-    if unread := int(rows.n_unparsed.sum()): out.append(f"* {unread} completions could not be read and count as wrong.")
-    if rows.n_truncated.sum(): out.append(f"* {int(rows.n_truncated.sum())} completions reached the length limit.")
-    if "mean_lucky" in rows and (lucky := (rows.mean_lucky * rows.n).sum()) > 0:
-        out.append(f"* {lucky:.0f} of its {right:.0f} right answers stand over a chain with a wrong or missing step.")
+    if unread := int(rows.n_unparsed.sum()): out.append(f"* Completions that could not be read, and count as wrong: {unread}.")
+    if cut := int(rows.n_truncated.sum()): out.append(f"* Completions that reached the length limit: {cut}.")
+    if "mean_lucky" in rows and (lucky := (greedy.mean_lucky * greedy.n).sum()) > 0:
+        out.append(f"* Of its {greedy.n_correct.sum():.0f} right greedy answers {lucky:.0f} stand over a chain with a wrong or missing step.")
     return out
 
 # %% ../nbs/89_pack.ipynb #15e58723
