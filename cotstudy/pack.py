@@ -74,7 +74,8 @@ def reproduce(study: str, row_id: str, store: Store | None = None) -> dict:  # s
     both = before[before.eval_id == row.eval_id].merge(items, on=["instance", "path"], suffixes=("", "_now"))
     same = {f"same_{k}": now[k] == row[k] for k in ("corpus_id", "student_id", "eval_id") if isinstance(row[k], str)}
     agree = int((both.prediction.fillna("") == both.prediction_now.fillna("")).sum())
-    return dict(row_id=row.row_id, recorded=float(row.n_correct), now=now["n_correct"], n=now["n"], same_answers=agree, of=len(items)) | same
+    counts = dict(recorded=float(row.n_correct), now=now["n_correct"], n=now["n"], same_answers=agree, of=len(items))
+    return dict(row_id=row.row_id) | counts | same
 
 # %% ../nbs/89_pack.ipynb #b18ae088
 @dataclass(frozen=True)
@@ -328,7 +329,7 @@ def _limits(rows: pd.DataFrame) -> list[str]:
     if unread := int(rows.n_unparsed.sum()): out.append(f"* Completions that could not be read, and count as wrong: {unread}.")
     if cut := int(rows.n_truncated.sum()): out.append(f"* Completions that reached the length limit: {cut}.")
     if "mean_lucky" in rows and (lucky := (greedy.mean_lucky * greedy.n).sum()) > 0:
-        out.append(f"* Of its {greedy.n_correct.sum():.0f} right greedy answers {lucky:.0f} stand over a chain with a wrong or missing step.")
+        out.append(f"* Of its {greedy.n_correct.sum():.0f} right greedy answers, {lucky:.0f} stand over a wrong or missing step.")
     return out
 
 # %% ../nbs/89_pack.ipynb #15e58723
