@@ -428,6 +428,7 @@ def judge_make(
     b: Annotated[str, typer.Option(help="second side")] = "",
     study: Annotated[str, typer.Option(help="that was run here")] = "",
     claim: Annotated[str, typer.Option(help="in place of --a and --b: the sides of scotd-H11 or scotd-H12")] = "",
+    student: Annotated[str, typer.Option(help="with --claim, where the study has several")] = "",
     n: Annotated[int, typer.Option("--n", help="pairs")] = 40,
     criteria: Annotated[str, typer.Option(help="of correct,facts,fluent")] = "correct",
     ties: Annotated[bool, typer.Option("--ties/--no-ties", help="may a judge see no difference?")] = True,
@@ -440,7 +441,7 @@ def judge_make(
     with expected():
         from cotstudy.judge import set_facts, set_of
         from cotstudy.judging import write_set
-        key = set_of(a, b, study, claim, n=n, title=title, criteria=listed(criteria) or [], ties=ties, both_correct=both_correct,
+        key = set_of(a, b, study, claim, student, n=n, title=title, criteria=listed(criteria) or [], ties=ties, both_correct=both_correct,
                      n_checks=None if checks < 0 else checks, seed=seed)
         where = write_set(key, out)
     tell(dict(page=str(where / "judge.html"), key=str(where / "key.json")) | set_facts(key), as_json)

@@ -96,18 +96,21 @@ def _chains_at(store: Store, row: Mapping, items: pd.DataFrame) -> pd.DataFrame:
                         columns=SIDE)
 
 # %% ../nbs/88_judge.ipynb #e600f26a
-def sides_of_claim(study: str, claim_id: str) -> tuple[dict, dict]:  # two values of `where`
+def sides_of_claim(study: str, claim_id: str, student: str = "") -> tuple[dict, dict]:  # two values of `where`; "": the only student
     "The two conditions that a claim compares, among the rows of a study."
     claim = next((c for c in CLAIMS if c.id == claim_id and c.people), None)
     if claim is None:
         raise KeyError(f"no claim {claim_id!r} that people can judge; there are {', '.join(c.id for c in CLAIMS if c.people)}")
     rows, items = results(study)
     cells = cells_of(join_items(good_rows(rows), items))
+    known = rows.drop_duplicates("eval_id").set_index("eval_id")
+    mine = lambda found: sorted(e for e in found if not student or known.student[e] == student or known.method[e] == "teacher")
     sides: tuple[list, list] = ([], [])
     for task in tasks_of(claim, cells):
-        for side, found in zip(sides, sides_of(claim, task, cells)): side += sorted(found)
+        a, b = map(mine, sides_of(claim, task, cells))
+        if a and b: sides = (sides[0] + a, sides[1] + b)
     if not sides[0]:
-        raise ValueError(f"study {study!r} has no task with both sides of {claim_id} ({claim.title}); "
+        raise ValueError(f"study {study!r} has no task with both sides of {claim_id} ({claim.title}){' for ' * bool(student)}{student}; "
                          f"it would need {', '.join((*claim.tasks, *claim.stand_ins))}")
     return dict(eval_id=sides[0]), dict(eval_id=sides[1])
 
@@ -233,12 +236,13 @@ def people_of(study: str) -> pd.DataFrame | None:
     return pd.read_parquet(path) if path.exists() else None
 
 # %% ../nbs/88_judge.ipynb #1a78129f
-def set_of(a: str, b: str, study: str, claim: str, store: Store | None = None, **how) -> dict:  # how: as for make_set
+def set_of(a: str, b: str, study: str, claim: str, student: str = "", store: Store | None = None, **how) -> dict:  # how: of make_set
     "The key of a set from two sides by name: points of a study, corpora, or a claim's own sides."
     if claim and (a or b or not study): raise ValueError("a claim names its own sides: give --study and --claim, without --a and --b")
+    if student and not claim: raise ValueError("a student belongs to a claim; name it in --a and --b: student=...")
     if not claim and not (a and b): raise ValueError("name two sides: --a and --b, or --study and --claim")
     store = store or Store()
-    sides = sides_of_claim(study, claim) if claim else (a, b)
+    sides = sides_of_claim(study, claim, student) if claim else (a, b)
     names = (f"{claim}, first side", f"{claim}, second side") if claim else (a, b)
     return make_set(*(_side(store, side, study) for side in sides), names=names, **how)
 
