@@ -27,9 +27,8 @@ from .files import write_parquet
 from .filters import stream
 from .judging import BLOCK, CRITERIA, KEY
 from .results import good_rows, results, study_folder, texts_of
-from .runs import Store, answer_voice, provenance
+from .runs import Store, exam_of, provenance
 from .steps import condition_at, pairs as columns_of
-from .tasks import load as load_task
 
 # %% ../nbs/88_judge.ipynb #70bbaf11
 SIDE = ("task", "seed", "eval_id", "instance", "path", "question", "rationale", "correct")
@@ -82,9 +81,9 @@ def side_of_study(store: Store, study: str, where: Mapping[str, str | Sequence[s
 def _chains_at(store: Store, row: Mapping, items: pd.DataFrame) -> pd.DataFrame:
     "The chains of one row, as far as their texts are stored."
     cond = condition_at(row)
-    task = load_task(cond.task, **cond.task_args)
-    voice, asked = answer_voice(cond, task), {i.id: i for i in task.split(cond.split)}
-    texts = texts_of(store, cond, task, row["model_id"])
+    exam = exam_of(cond)
+    voice, asked = exam.voice, {i.id: i for i in exam.asked}
+    texts = texts_of(store, exam, row["model_id"], lambda ids: store.model(cond.student, cond.revision).decode(ids))
     if voice.mode != "cot": raise ValueError(f"{cond.method!r} gives labels without a rationale; compare methods that reason")
     if not texts:
         what = f"{cond.task} {cond.student} {cond.method}"

@@ -39,7 +39,7 @@ from .methods import method_named
 from .models import threads
 from .prompts import format_named, parse_completion
 from .results import good_rows, results, study_folder, texts_of
-from .runs import Store, Voice, answer_voice, home, read_answer, run
+from .runs import Exam, Store, Voice, exam_of, home, read_answer, run
 from .sources import SOURCES, checksums
 from .tasks import load as load_task
 
@@ -113,11 +113,10 @@ def not_for_the_harness(cond: Condition) -> str:
     return "it is asked twice" if fmt.trigger and not method.trained else ""
 
 # %% ../nbs/89_pack.ipynb #3769bf23
-def docs_of(asked: Asked, cond: Condition) -> list[dict]:
+def docs_of(asked: Asked, exam: Exam) -> list[dict]:
     "The questions of a task of the harness, with all that its filters need."
-    task = load_task(asked.task, **json.loads(asked.args))
-    told = list(task.split(asked.split))[: asked.n_items]
-    prompts = dict(answer_voice(cond, task).prompts(told))
+    task, told = exam.task, exam.asked
+    prompts = dict(exam.voice.prompts(told))
     about = dict(task=short(task.name), kind=task.kind, labels=list(task.labels), rule_key=task.rule_key, rule=asked.rule,
                  format=asked.format, mode=asked.mode)
     return [dict(id=i.id, question=i.question, prompt=prompts[i.id], answer=i.answer, options=list(i.options)) | about for i in told]
@@ -237,13 +236,13 @@ def _write_log(row: Mapping, store: Store, folder: Path, known: dict) -> dict:
     if not isinstance(row.get("condition"), str): return dict(left_out="it was recorded without its condition")
     cond = checked(json.loads(row["condition"]))
     if why := not_for_the_harness(cond): return dict(left_out=why)
-    asked = asked_as(cond)
+    asked, exam = asked_as(cond), exam_of(cond)
     if asked not in known:
-        known[asked] = docs_of(asked, cond)
+        known[asked] = docs_of(asked, exam)
         write_text(folder / f"{asked.name}.yaml", task_file(asked))
         write_text(folder / "data" / f"{asked.name}.jsonl", _lines(known[asked]))
     docs = known[asked]
-    found = texts_of(store, cond, load_task(cond.task, **cond.task_args), row["model_id"])
+    found = texts_of(store, exam, row["model_id"], lambda ids: store.model(cond.student, cond.revision).decode(ids))
     texts = {d["id"]: [found.get((d["id"], k)) for k in range(asked.n_paths)] for d in docs}
     if any(t is None for ts in texts.values() for t in ts): return dict(harness_task=asked.name, left_out="its texts are not stored here")
     lines = log_lines(asked, docs, texts)

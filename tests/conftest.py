@@ -46,3 +46,13 @@ def studied(study_made, monkeypatch):
     "That study, as the outputs of this test."
     monkeypatch.setenv("COTSTUDY_OUTPUTS", str(study_made))
     return study_made
+
+
+@pytest.fixture
+def one_thread():
+    "One thread of torch, as studies use: sums of the same order, and no waiting for cores that are busy."
+    import torch  # here: most tests need none of it
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
