@@ -144,14 +144,14 @@ def vote_answers(resps: Iterable[Sequence[str]], docs: Iterable[Mapping]) -> lis
 def score(doc: Mapping, results: Sequence) -> dict:
     "A metric of the harness: right or not, or the share of right ones among the winners of a vote."
     winners = results[0] if isinstance(results[0], (list, tuple)) else [results[0]]
-    return dict(exact_match=sum(w == doc["answer"] for w in winners) / len(winners))
+    return dict(exact_match=sum(w.casefold() == doc["answer"].casefold() for w in winners) / len(winners))
 
 # %% ../nbs/89_pack.ipynb #c98dd899
 def strict_pattern(fmt_name: str, mode: str) -> str:
     "What stands after the last separator, as a regular expression of the harness."
     fmt = format_named(fmt_name)
     mark = (fmt.label_lead if mode == "label" else fmt.sep).strip()
-    before, after = (re.escape(part) for part in fmt.letter.split("{a}"))
+    before, after = (f"(?:{re.escape(part)})?" if part else "" for part in fmt.letter.split("{a}"))
     skip = "" if not mark else ".*?" if fmt.first else ".*"
     return rf"(?s)^{skip}{re.escape(mark)}\s*{before}(.*?){after}\s*{re.escape(fmt.end.strip())}\s*$"
 
@@ -188,11 +188,12 @@ import json
 from pathlib import Path
 
 from cotstudy.pack import read_answers, score, vote_answers  # noqa: F401  called by the task files
+from datasets import Dataset
 
 
 def questions(name, **metadata):
     text = (Path(__file__).parent / "data" / f"{name}.jsonl").read_text("utf-8")
-    return {"test": [json.loads(line) for line in text.split("\\n") if line]}
+    return {"test": Dataset.from_list([json.loads(line) for line in text.split("\\n") if line])}
 '''
 
 # %% ../nbs/89_pack.ipynb #15d8da7f
