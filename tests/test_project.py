@@ -83,7 +83,9 @@ UNIMPORTED = {  # what no module imports, and why it is needed all the same
 TOOLS = {  # what neither a module nor a test imports
     "execnb": "used by nbdev, version fits", "fastcore": "used by nbdev, version fits",
     "ghapi": "used by nbdev, version fits", "fastgit": "used by nbdev, version fits", "jupyterlab": "make lab",
-    "ipywidgets": "widgets in JupyterLab", "math-verify": "a process of its own in the extraction audit", "pytest-xdist": "pytest -n",
+    "ipywidgets": "widgets in JupyterLab",
+    "voila": "the judging page as an app", "playwright": "a browser for the judging page",
+    "math-verify": "a process of its own in the extraction audit", "pytest-xdist": "pytest -n",
     "ruff": "make lint"}
 
 
