@@ -459,6 +459,7 @@ def judge_serve(
         from cotstudy.judging import serve as show_page
         raise typer.Exit(show_page(folder, port))
 
+# %% ../nbs/95_cli.ipynb #63a89b88
 @judge.command("score")
 def judge_score(
     folder: Annotated[Path, typer.Argument(help="made by `judge make`")],
