@@ -2,7 +2,7 @@
 
 A study with a teacher's draws, students, answers and a notebook runs on a scheduler and workers of its own. Each trial disturbs it in
 one way, lets it end (the same command again, as its messages say), and then compares: items must be equal, students equal to the byte,
-no draw stored twice, every error one clear line. By default a few minutes; `make chaos KILLS=1000` for hours. Trials that need root (a
+no draw stored twice, every error one clear line. By default a few minutes; `make chaos CHAOS=1000` for hours. Trials that need root (a
 small disk, a read-only mount, network namespaces) say so where they may not run."""
 import argparse
 import hashlib
