@@ -272,7 +272,9 @@ def _gone(client: Any) -> str:
 
 def _line(seconds: float, done: Mapping[str, int], total: Mapping[str, int], client: Any) -> str:
     "How far it is."
-    return "  ".join([f"    {seconds:4.0f} s", *(f"{k} {done[k]}/{n}" for k, n in total.items() if n), client.dashboard_link])
+    n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
+    many = f"{n_workers} workers" if n_workers else "NO WORKERS: start some"
+    return "  ".join([f"    {seconds:4.0f} s", *(f"{k} {done[k]}/{n}" for k, n in total.items() if n), many, client.dashboard_link])
 
 def _heard(job: Job, told: dict, records: dict[str, dict], say: Callable, k: int) -> None:
     "What a job has said."

@@ -232,6 +232,7 @@ def kills(folder: Path, true, n: int, rng: random.Random, every_s: tuple[float, 
                 if time.time() - began > at_most_s: raise SystemExit(f"a disturbed study did not end:\n{one.told()[-3000:]}")
                 with suppress(subprocess.TimeoutExpired): p.wait(rng.uniform(*every_s))
                 if sum(killed.values()) < n: killed.update(kill_one(one, rng))
+                revive(one)
                 if p.poll() not in (None, 0): p = one.driver()
             bad, doubled = bad or wrong(one.outputs, true), doubled + twice(one.outputs)
         shutil.rmtree(one.folder)
@@ -239,17 +240,23 @@ def kills(folder: Path, true, n: int, rng: random.Random, every_s: tuple[float, 
 
 
 def kill_one(one: Lab, rng: random.Random) -> list[str]:
-    "SIGKILL for a process of a random role; scheduler and nannies are started again."
+    "SIGKILL for a process of a random role."
     alive = {role: ps for role, ps in one.victims().items() if ps}
     if not alive: return []
     role = rng.choice(sorted(alive))
     victim = rng.choice(alive[role])
-    with suppress(psutil.Error): victim.send_signal(signal.SIGKILL)
-    for name, p in list(one.procs.items()):
-        if name != "driver" and p.pid == victim.pid:
-            p.wait()
-            one.scheduler() if name == "scheduler" else one.worker(int(name.split("-")[1]))
+    with suppress(psutil.Error):
+        victim.send_signal(signal.SIGKILL)
+        victim.wait(10)
     return [role]
+
+
+def revive(one: Lab):
+    "Start a scheduler and nannies again that have ended: what a supervisor, or SLURM, does."
+    for name, p in list(one.procs.items()):
+        if name.startswith("driver") or p.poll() is None: continue
+        if name == "scheduler": one.scheduler()
+        else: one.worker(int(name.split("-")[1]))
 
 
 def disturbed(folder: Path, true, lines: dict[str, str], at_most_s: float) -> tuple[str, int, str]:
