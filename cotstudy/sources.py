@@ -587,6 +587,12 @@ def read_text(path: str | Path) -> str:
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as e:
         raise ValueError(f"{path.name} is neither UTF-8 text nor a whole gzip file of it ({type(e).__name__}); save it as UTF-8") from None
 
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    "A JSON object whose fields are all different."
+    if len(record := dict(pairs)) < len(pairs):
+        raise ValueError(f"field {next(k for n, (k, _) in enumerate(pairs) if k in dict(pairs[:n]))[:40]!r} occurs twice; remove one")
+    return record
+
 def read_jsonl(path: str | Path) -> list[dict]:
     "The records of a JSON-lines file, or of one list of them; gzipped or not."
     text, name = read_text(path), Path(path).name
@@ -596,7 +602,7 @@ def read_jsonl(path: str | Path) -> list[dict]:
     out = []
     for n, line in enumerate(text.split("\n"), 1):
         if not line.strip(): continue
-        try: out.append(json.loads(line))
+        try: out.append(json.loads(line, object_pairs_hook=_once))
         except (ValueError, RecursionError) as e: raise ValueError(f"{name}, line {n}: not JSON ({e})") from None
         if not isinstance(out[-1], dict): raise ValueError(f"{name}, line {n}: a {type(out[-1]).__name__}, expected an object")
         if re.search(r"\\u[dD][89a-fA-F]", line): _check_whole(out[-1], f"{name}, line {n}")
