@@ -413,6 +413,7 @@ def _read_yesno(text: str, last: bool) -> str | None:
 _DENIED = re.compile(r"(?:\bnot|n t|\bneither|\bnor|rather than|instead of|\bnever|\bcannot|\bthan|\bthought|\bconsidered)"
                      r"(?: (?:be|the|a|an|label|simply|really|necessarily|clearly))*$")
 
+# %% ../nbs/18_answers.ipynb #88a1d9de
 def _read_label(text: str, labels: Sequence[str]) -> str | None:
     def read(piece: str) -> str | None:
         words = {_squeezed(k): k for k in labels if _squeezed(k)}

@@ -116,6 +116,7 @@ def _check_limits(tokens: int | None, money: float | None, price: Price | None, 
 # %% ../nbs/28_servers.ipynb #4419b77e
 WINDOW_TOK = 1 << 17  # a request whose cost nobody tells may have taken so many: the context window of a large model
 
+# %% ../nbs/28_servers.ipynb #384df02e
 class Budget:
     "A limit on what a run may spend, in tokens or money."
 
@@ -407,6 +408,7 @@ def bill_of(answer, prompt: str) -> tuple[int | None, int | None, int]:
     if (n_in or 1e9) < _words(prompt) / 2 or (n_out or 1e9) < _words(_text_in(answer)) / 2: return None, None, 0  # most words are tokens
     return n_in, n_out, max(0, (total or 0) - (n_in or 0) - (n_out or 0)) if n_in and n_out else 0
 
+# %% ../nbs/28_servers.ipynb #446541e9
 def _words(text: str) -> int: return len(re.findall(r"\w+|[^\w\s]+", text))
 
 def _text_in(answer: dict) -> str:
@@ -751,6 +753,7 @@ def named_options(
     if (tokens, money, price) != (None, None, None): options["budget"] = budget(tokens, money, price or "", model, unseen_tok)
     return model, options
 
+# %% ../nbs/28_servers.ipynb #21fe4b79
 def budget(
     tokens: int | None = None, money: float | None = None,
     price: str = "",  # input,output[,date] for a million tokens; none given: by the table

@@ -49,3 +49,34 @@ def desk(tmp_path, monkeypatch):
     "A store and an empty folder with own questions; see desk.py."
     from desk import set_up  # here: most tests need none of what it imports
     return set_up(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def study_made(tmp_path_factory):
+    "The outputs of a small study of two seeds, run once: sample_count on relations, with one vote."
+    from cotstudy.analyses import study_cell
+    from cotstudy.results import collect
+    out = tmp_path_factory.mktemp("judged")
+    small = {"task_args.n_train": 16, "task_args.n_test": 24, "teacher.pool": 2, "recipe.steps": 8}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COTSTUDY_OUTPUTS", str(out))
+        study_cell("sample_count", "judged", "", "relations", "pocket/xs", small, n_rationales=[1, 2], seeds=[0, 1], n_paths=3)
+        collect("judged")
+    return out
+
+
+@pytest.fixture
+def studied(study_made, monkeypatch):
+    "That study, as the outputs of this test."
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(study_made))
+    return study_made
+
+
+@pytest.fixture
+def one_thread():
+    "One thread of torch, as studies use: sums of the same order, and no waiting for cores that are busy."
+    import torch  # here: most tests need none of it
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
