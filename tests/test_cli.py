@@ -192,6 +192,7 @@ BAD_STUDIES = {
             "with: {seeds: many}, over:"),
     "parameter_object": STUDY.replace("over:", "with: {seeds: {a: 1}}, over:"), "base_text": STUDY + "base: x\n",
     "base_list": STUDY + "base: [a]\n",
+    "base_number": STUDY + "base: {5: 5}\n", "base_null": STUDY + "base: {null: 1}\n", "base_dots": STUDY + "base: {'a..b': 1}\n",
     "base_unknown": STUDY + "base: {recipe.stepps: 4}\n", "base_value": STUDY + "base: {recipe.steps: many}\n",
     "base_negative": STUDY + "base: {recipe.steps: -4}\n", "base_nan": STUDY + "base: {recipe.lr: .nan}\n",
     "base_inf": STUDY + "base: {recipe.lr: .inf}\n",
