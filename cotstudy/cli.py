@@ -221,12 +221,14 @@ NEVER = "; none given: a dated table, or yours in COTSTUDY_PRICES"
 
 def listed(text: str) -> list[str] | None: return [x.strip() for x in text.split(",") if x.strip()] if text else None
 
-def server_options(name: str, base_url: str, dialect: str, concurrency: int, tokens: int, money: float, price: str) -> dict[str, Any]:
+def server_options(
+    name: str, base_url: str, dialect: str, concurrency: int, tokens: int, money: float, price: str, unseen_tok: int | None,
+) -> dict[str, Any]:
     "What a model behind an address is opened with; nothing for others."
     from cotstudy.openers import scheme_of
     from cotstudy.servers import budget, named_options
     if scheme_of(name) != "api:": return {}
-    limit = budget(tokens or None, money or None, price, named_options(name)[0])
+    limit = budget(tokens or None, money or None, price, named_options(name)[0], unseen_tok)
     return dict(base_url=base_url or None, dialect=dialect, concurrency=concurrency, budget=limit)
 
 # %% ../nbs/95_cli.ipynb #673ec9f3
@@ -248,13 +250,14 @@ def sample(
     budget_tok: Annotated[int, typer.Option(help="tokens this run may use; 0: no limit")] = 0,
     budget_money: Annotated[float, typer.Option(help="money this run may cost; 0: no limit")] = 0.0,
     price: Annotated[str, typer.Option(help="input,output[,date] for a million tokens" + NEVER)] = "",
+    unseen_tok: Annotated[int | None, typer.Option(help="what the server adds to a prompt, where it hides its bill")] = None,
     as_json: AsJson = False,
 ):
     "A corpus from any teacher on any task; only missing draws are made."
     with expected():
         from cotstudy import corpora, steps
         corpora.may_replace_corpus(out)
-        options = server_options(teacher, base_url, dialect, concurrency, budget_tok, budget_money, price)
+        options = server_options(teacher, base_url, dialect, concurrency, budget_tok, budget_money, price, unseen_tok)
         with steps.Reporter("draws") as report:
             rows = steps.sample(task, teacher, n, split, n_questions or None, temperature, top_p, top_k, max_tok, format, rule,
                                 revision or None, progress=report, **options)
@@ -456,6 +459,7 @@ def judge_serve(
         from cotstudy.judging import serve as show_page
         raise typer.Exit(show_page(folder, port))
 
+# %% ../nbs/95_cli.ipynb #63a89b88
 @judge.command("score")
 def judge_score(
     folder: Annotated[Path, typer.Argument(help="made by `judge make`")],

@@ -78,6 +78,7 @@ def side_of_study(store: Store, study: str, where: Mapping[str, str | Sequence[s
     parts = [_chains_at(store, row, items[items.eval_id == row["eval_id"]]) for row in points(good_rows(rows), where).to_dict("records")]
     return pd.concat(parts, ignore_index=True)
 
+# %% ../nbs/88_judge.ipynb #29a158dd
 def _chains_at(store: Store, row: Mapping, items: pd.DataFrame) -> pd.DataFrame:
     "The chains of one row, as far as their texts are stored."
     cond = condition_at(row)

@@ -187,6 +187,7 @@ def task_file(asked: Asked) -> str:
         metric_list=[dict(metric="exact_match", aggregation="mean", higher_is_better=True)], metadata=dict(version=1)),
         Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=130)
 
+# %% ../nbs/89_pack.ipynb #59d5bbe6
 UTILS = '''"""What the task files beside this one call. The filter `cotstudy` needs the package cotstudy; `strict` does not."""
 import json
 from pathlib import Path
@@ -367,6 +368,7 @@ def _agreeing(table: pd.DataFrame) -> pd.Series:  # True, False, or nothing wher
     if "by_filter" not in table: return pd.Series(pd.NA, table.index, dtype="boolean")
     return ((table.by_filter - table.accuracy).abs() < 1e-9).astype("boolean").where(table.by_filter.notna())
 
+# %% ../nbs/89_pack.ipynb #66bff315
 def _write_cards(rows: pd.DataFrame, store: Store, folder: Path) -> int:
     "Cards of questions, corpora and models."
     asked = dict.fromkeys((t, a) for t, a in zip(rows.task, rows.task_args.fillna("{}")))
@@ -416,6 +418,7 @@ def front_page(study: str, table: pd.DataFrame, verdicts: pd.DataFrame, rows: pd
     lines += ["", "```sh", *(f"{call} {t}" for t in named), "```", "", "## Numbers", "", _number_table(table), ""]
     return "\n".join(lines)
 
+# %% ../nbs/89_pack.ipynb #ba281f2e
 def _number_table(table: pd.DataFrame) -> str:
     "All numbers as Markdown."
     columns = varied(table)
