@@ -539,7 +539,7 @@ BEYOND = (
     _beyond("votes", "voted labels beat greedy ones", "Labels that the teacher voted for teach more than its greedy labels.",
             minus(q("label_only", labels="vote", **FEW_ONE), q("label_only", labels="greedy", **FEW_ONE))),
     _beyond("self", "a student improves on its own", "A student taught by those of its own chains that end well beats itself before.",
-            minus(at(MANY, method="self_taught"), q("zero_shot_cot", decoding="greedy"))),
+            minus(at(MANY, method="self_taught", teacher="*"), q("zero_shot_cot", decoding="greedy"))),
 )
 
 # %% ../nbs/75_claims.ipynb #30a985bc

@@ -196,10 +196,10 @@ def data_fraction(
 
 def _drawn(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows by the chains that were paid for."
-    return rows.assign(n_drawn=rows.n_drawn.astype(float).where(rows.method == "cot"))
+    return rows.assign(n_drawn=rows.n_drawn.astype(float), n_rationales=np.nan)
 
 @analysis("Cost per point", "Ho et al. 2023, sec. 5; Li et al. 2023, sec. 3.1", "n_drawn", view=_drawn,
-          columns=("n_drawn", "n_kept", "n_questions", "n_rationales", "seed"))
+          columns=("n_drawn", "n_kept", "n_questions", "seed"))
 def cost_per_point(
     base: Condition,
     n_rationales: Sequence[int] = (1, 2, 4, 8),
@@ -411,12 +411,13 @@ def balance(base: Condition, n_rationales: int = 8, seeds: Sequence[int] = (0,))
 
 # %% ../nbs/76_questions.ipynb #4058b1a9
 def _tokens(rows: pd.DataFrame) -> pd.DataFrame:
-    "Rows by the tokens that an answer takes, mean over seeds."
+    "Rows by the tokens that an answer takes, mean over seeds; a greedy answer is one path."
     spent = (rows.mean_tok * rows.n_paths).groupby([rows.task, rows.student, rows.method, rows.decoding, rows.n_paths]).transform("mean")
-    return rows.assign(answer_tok=spent.round(1))
+    return rows.assign(answer_tok=spent.round(1), decoding="greedy")
 
-@analysis("Inference cost", "Li et al. 2023, sec. 3.2; Ho et al. 2023, sec. 5", "answer_tok", view=_tokens,
-          columns=("method", "decoding", "n_paths", "mean_tok", "seed"))
+@analysis("Inference cost", "Li et al. 2023, sec. 3.2; Ho et al. 2023, sec. 5", "answer_tok",
+          partial(fig_against, x="answer_tok", curves=("label_only", "greedy_cot", "cot")), view=_tokens,
+          columns=("method", "n_paths", "mean_tok", "answer_tok", "seed"))
 def inference_cost(
     base: Condition,
     n_paths: Sequence[int] = (5, 10),
