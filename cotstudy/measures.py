@@ -155,7 +155,8 @@ def scores(
     for c in chains.itertuples():
         earlier = before.setdefault(c.instance, [])
         right = bool(c.correct) if judged else None
-        said.append(Said(c.text, c.rationale or "", c.answer, right, None if pd.isna(c.n_tok) else int(c.n_tok), tuple(earlier)))
+        answer = None if pd.isna(c.answer) else c.answer  # a frame may hold nan for it
+        said.append(Said(c.text, c.rationale or "", answer, right, None if pd.isna(c.n_tok) else int(c.n_tok), tuple(earlier)))
         earlier.append(c.rationale or "")
     out = pd.DataFrame(index=chains.index)
     for m in MEASURES.values() if names is None else map(measure_named, names):

@@ -99,16 +99,16 @@ def filled(rows: pd.DataFrame, seed: int, count: Callable[[str], int]) -> pd.Dat
 
 # %% ../nbs/48_methods.ipynb #e22c51a3
 def falsify(chain: str, rng: np.random.Generator) -> str | None:
-    "A chain up to a sentence that now ends in something else: a number a little larger, or the end of another sentence; None if none can."
+    "A chain up to a sentence whose last number is a little larger now, or whose last word is that of another; None if none can be so."
     sentences = re.split(r"(?<=[.!?])\s+", chain.strip())
-    ends = [m for s in sentences if (m := re.search(r"(\w+)\W*$", s))]
+    last = [([*re.finditer(r"\d+", s)] or [*re.finditer(r"\w+(?=\W*$)", s)] or [None])[-1] for s in sentences]
     for k in rng.permutation(len(sentences)):
-        if not (m := re.search(r"(\w+)\W*$", sentences[k])): continue
-        others = sorted({e[1] for e in ends if e[1].isalpha()} - {m[1]})
-        if m[1].isdigit(): new = str(int(m[1]) + int(rng.integers(1, 4)))
+        if (m := last[k]) is None: continue
+        others = sorted({e[0] for e in last if e and not e[0].isdigit()} - {m[0]})
+        if m[0].isdigit(): new = str(int(m[0]) + int(rng.integers(1, 4)))
         elif others: new = others[rng.integers(len(others))]
         else: continue
-        return " ".join([*sentences[:k], sentences[k][:m.start(1)] + new + sentences[k][m.end(1):]])
+        return " ".join([*sentences[:k], sentences[k][:m.start()] + new + sentences[k][m.end():]])
     return None
 
 def falsified(ledger, voice, asked: Sequence[Instance], n: int, progress: Callable | None = None) -> pd.DataFrame:

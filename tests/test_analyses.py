@@ -21,7 +21,8 @@ SIZES = {"pocket/xs": 1e5, "pocket/s": 3e5, "pocket/m": 6e5, "pocket/l": 1e6, "p
 KNOBS = dict(sample_count=dict(n_rationales=[1, 4, 30], seeds=[0, 1], supervisions=["full", "few_shot"], n_paths=5,
                                methods=["zero_shot_cot", "few_shot_cot", "label_only", "greedy_cot"]),
              student_size=dict(n_rationales=30, seeds=[0, 1]), rationale_quality={}) | {
-             a: dict(seeds=[0, 1]) for a, found in ANALYSES.items() if "seeds" in found.knobs and a not in ("sample_count", "student_size")}
+             name: dict(seeds=[0, 1]) for name, a in ANALYSES.items()
+             if "seeds" in a.knobs and name not in ("sample_count", "student_size")}
 KNOBS["question_count"] |= dict(n_questions=[8, 32])
 ASKED_OF = dict(transfer="sst", contrast_sets="sentiment")  # analyses of tasks of their own
 
@@ -35,8 +36,9 @@ def results_of(conditions, name, seed=0):
         score = rng.random(40) < 0.3 + 0.4 * rng.random()
         e = f"e{hash(known_as)}"
         rows.append(describe(c) | dict(eval_id=e, n=40, accuracy=score.mean(), n_params=SIZES[c.student], chance=0.25, student_id=e,
-                                       analysis=name, n_asked=400, n_truncated=0, teacher_truncated=0, n_drawn=400 * c.n_rationales, n_passed=30,
-                                       mean_tok=9.0, mean_error_calculation=0.1, mean_error_reasoning=0.1, mean_error_format=0.1))
+                                       analysis=name, n_asked=400, n_truncated=0, teacher_truncated=0,
+                                       n_drawn=400 * c.n_rationales, n_passed=30, mean_tok=9.0,
+                                       mean_error_calculation=0.1, mean_error_reasoning=0.1, mean_error_format=0.1))
         items.append(pd.DataFrame(dict(eval_id=e, instance=[f"q{i}" for i in range(40)], path=0, prediction="x", correct=score, parsed=True,
                                        truncated=False, n_tok=9, sound=score.astype(float), lucky=rng.random(40), length=9 * rng.random(40),
                                        wordy=rng.random(40))))
