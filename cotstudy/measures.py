@@ -19,7 +19,7 @@ import pandas as pd
 
 from .filters import bigrams
 from .instances import Instance, Task
-from .procedural import FAMILIES, OPS
+from .procedural import CLOSING, FAMILIES, OPS
 
 # %% ../nbs/47_measures.ipynb #868ea472
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def follows(instance: Instance, said: Said, task: Task) -> float | None:
     option = dict(zip("ABCDEFGH", instance.options))
     text = lambda answer: option.get(answer, answer).lower()
     if text(instance.answer) not in outcome(true[-1]): return None  # here the answer is a verdict on the last step
-    steps = [c for c in claims if c not in free or c in true]
+    steps = [c for c in claims if c[0] != "premise" and (c not in free or c in true or c[0] in CLOSING)]
     return float(bool(steps) and said.answer is not None and text(said.answer) in outcome(steps[-1]))
 
 # %% ../nbs/47_measures.ipynb #f9d4a830
