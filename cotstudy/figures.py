@@ -224,6 +224,7 @@ def fig_against(
     text: Callable[[object], str] | None = None,  # how a value of x is written; None: numbers shortly, names as they are
     suffix: str = "",  # after the name of a curve with sampled chains, such as ", N = 8"
     title: str = "",
+    beside: bool = True,  # with labels: names beside the lines; False where the axis says them
 ) -> Axes:
     "Accuracy against anything: a line for each method that varies in it, a level for each that does not."
     curves = _along(df, x) if curves is None else curves
@@ -241,7 +242,7 @@ def fig_against(
         scale.ticks(ax, x, theirs, curves, levels)
         _chance(ax, df, names)
         _head(ax, _task_title(df, title), _caption(points, theirs, not labels))
-        _finish(ax, points, names if labels else None, _measured(df))
+        _finish(ax, points, names if labels and beside else None, _measured(df))
     return ax
 
 # %% ../nbs/70_figures.ipynb #923c862b
@@ -313,9 +314,11 @@ def fig_arms(
         theirs = published.assign(arm=[place.get(look_of(m).words) if m in (*METHODS, "teacher") else None for m in published.method])
         theirs = theirs[theirs.arm.notna()]
     own = _canvas(ax, (max(6.0, 1.5 * len(arms) + 1), 5))
-    ax = fig_against(df, "arm", own, tuple(dict.fromkeys(df.method)), theirs, False, lambda v: textwrap.fill(v, 12))
+    crowded = len(arms) > 4
+    ax = fig_against(df, "arm", own, tuple(dict.fromkeys(df.method)), theirs, labels, str if crowded else lambda v: textwrap.fill(v, 14),
+                     beside=False)
     ax.set_xlabel("")
-    ax.tick_params(axis="x", labelsize=plt.rcParams["font.size"] * (0.95 if labels else 0.75))
+    if crowded: plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
     return ax
 
 # %% ../nbs/70_figures.ipynb #0a7ae34f

@@ -119,7 +119,8 @@ def _said(column: str, value: object) -> str:
     if column == "n_rationales": return f"N = {value:g}"
     if column == "labels": return f"{value} labels"
     if column == "max_rationale_tok": return f"at most {value:g} tokens"
-    return str(value).replace("parsed", "unfiltered").replace(":", " ") or "all correct"
+    if column == "filters": return _filter_words(str(value)).replace("\n", " ")
+    return str(value)
 
 def plain(base: Condition, n_rationales: int, seeds: Sequence[int], methods: Sequence[str]) -> list[Condition]:
     "Methods at one number of sampled chains; the teacher where it is named."
@@ -252,8 +253,8 @@ def split_rule(
 # %% ../nbs/76_questions.ipynb #1ae1d644
 def _filter_words(filters: str) -> str:
     "Filters on an axis, one below the other."
-    shown = filters.replace("correct ", "").replace("parsed", "unfiltered").replace("_", " ").replace(":", " ")
-    return shown.replace(" ", "\n") or "all correct"
+    shown = "unfiltered" if filters == "parsed" else filters.removeprefix("correct ").removeprefix("parsed ")
+    return shown.replace("_", " ").replace(":", " ").replace(" ", "\n") or "the usual"
 
 def under_filters(base: Condition, n_rationales: int, filter_sets: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[Condition]:
     "The same draws under several filters; the usual one counts as none."
