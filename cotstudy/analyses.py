@@ -308,6 +308,7 @@ def further(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame | None) -> dict
     "The figures of an analysis beside its main one."
     return a.also(rows) | ({} if items is None else a.of_items(a.view(rows), items))
 
+# %% ../nbs/77_analyses.ipynb #0072c2cb
 def side_by_side(a: Analysis, rows: pd.DataFrame) -> Figure:  # rows of one task
     "One figure with a panel for everything that has one of its own."
     parts = list(panels(a, rows).values()) or [rows]
