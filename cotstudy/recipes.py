@@ -45,9 +45,19 @@ class Recipe(BaseModel):
     truncate: Literal["error", "cut", "drop"] = "error"  # completions over the limit; "cut" loses the end, where the answer is
     chains_per_visit: int = Field(1, ge=1)  # completions of an instance each time it is drawn
     balancing: Literal["instance", "chain"] = "instance"  # every instance counts the same, or every completion
-    checkpoint: Literal["last", "gold", "vote"] = "last"  # which weights are kept
+    checkpoint: Literal["last", "gold", "vote", "reported"] = "last"  # which weights are kept; reported: by the very questions reported
     score_every: int = Field(0, ge=0)  # steps between two scores; 0 = only after the last step
     seed: int = Field(0, ge=0)
+    epochs: float = Field(0.0, ge=0)  # passes over all completions, in place of `steps`; 0: `steps` counts
+
+    def settled(self, n_completions: int) -> "Recipe":
+        "The recipe with the steps that its passes over a corpus take; itself where steps count."
+        if not self.epochs: return self
+        return self.model_copy(update=dict(steps=max(1, math.ceil(self.epochs * n_completions / self.batch))))
+
+    def named(self) -> dict:
+        "Its fields as they name a training; one that came later is left out at its default, so that older names stay."
+        return {k: v for k, v in self.model_dump(mode="json").items() if k != "epochs" or v}
 
 # %% ../nbs/38_recipes.ipynb #e8a51669
 POCKET = Recipe(steps=400, batch=32, lr=1e-3, warmup=30, schedule="linear", clip=1.0)

@@ -487,7 +487,7 @@ def _load_state(lm, optimiser, folder: Path) -> dict:
 # %% ../nbs/40_students.ipynb #2b6f8c45
 def fingerprint(lm, rows: Sequence[Row], recipe: Recipe, objective: str = "") -> str:  # 32 hex digits
     "Name of a training: first weights, tokens, recipe, and the name of an objective other than the likelihood."
-    told = [recipe.model_dump(), str(lm.net.dtype), [(r.instance, r.prompt, r.completions) for r in rows]]
+    told = [recipe.named(), str(lm.net.dtype), [(r.instance, r.prompt, r.completions) for r in rows]]
     h = sha256(json.dumps(told + [objective] * bool(objective)).encode())
     for k, p in sorted(_params(lm.net).items()):
         h.update(k.encode())
@@ -590,6 +590,7 @@ def _loop(lm, nll, optimiser, rows, recipe, record, job):
     counts, cache, before, saved = [len(r.completions) for r in rows], {}, record["seconds"], time.monotonic()
     while record["step"] < recipe.steps:
         chosen = step_rows(rows, batch_at(counts, recipe, record["step"], cache))
+        if job.write: chosen = job.write(lm, chosen, record["step"])
         loss, record["budget_tok"] = _step(lm, nll, optimiser, chosen, recipe, record["step"], record["budget_tok"], job.twins)
         record["step"] += 1
         record["losses"].append(loss)
@@ -638,14 +639,17 @@ def train(
     checkpoint_s: float = 60.0,  # seconds between two checkpoints
     budget_tok: int | None = None,  # tokens computed at once, to begin with; None: 2,048 on a CPU (its caches), 16,384 elsewhere
     objective: Callable | None = None,  # objective(net, rows) -> loss, a sum over response tokens; None: the response's likelihood
+    write: Callable | None = None,  # write(lm, rows, step) -> the same rows with other completions; None: those of the examples
 ) -> Path:  # the folder, for models.load
     "Train a student and write it with its record (Li et al. 2023, sec. 2: loss on response tokens only)."
     folder, begun, writes = Path(folder), time.monotonic(), world()[0] == 0
     if recipe.checkpoint != "last" and score is None:
         raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
+    if write and world()[1] > 1: raise ValueError("a student that writes its own completions trains in one process; start one")
     _refuse_foreign(lm, folder)
     rows, n = tokenise(lm, examples, recipe, eos)
-    name = fingerprint(lm, rows, recipe, name_of(objective))
+    recipe = recipe.settled(n["n_completions"])
+    name = fingerprint(lm, rows, recipe, " ".join(filter(None, (name_of(objective), name_of(write)))))
     _meet()
     if not resume and writes: _clear(folder, [_RECORD, *_TRACES])
     _meet()
@@ -657,7 +661,8 @@ def train(
         if found == "started": record = _load_state(lm, optimiser, folder)
         _meet()
         with _twins(lm, recipe) as twins:
-            job = SimpleNamespace(folder=folder, score=score, progress=progress, checkpoint_s=checkpoint_s, begun=begun, twins=twins)
+            job = SimpleNamespace(folder=folder, score=score, progress=progress, checkpoint_s=checkpoint_s, begun=begun, twins=twins,
+                                  write=write)
             _loop(lm, nll, optimiser, rows, recipe, record, job)
         if writes: _finish(lm, record, recipe, folder)
     if writes: _clear(folder, _TRACES)

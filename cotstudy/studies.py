@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['models', 'torch', 'LARGEST', 'KINDS', 'LARGEST_SPLIT', 'Grid', 'Study', 'Cell', 'studies_folder', 'load_study',
-           'expand', 'Parameter', 'Template', 'template_at', 'file_stamp', 'parameters_of', 'check_parameters',
-           'cell_conditions', 'matmul_rate', 'dry_run']
+           'all_results', 'expand', 'Parameter', 'Template', 'template_at', 'file_stamp', 'parameters_of',
+           'check_parameters', 'cell_conditions', 'matmul_rate', 'dry_run']
 
 # %% ../nbs/80_studies.ipynb #27bc6b7b
 """Study files: which templates, over which tasks and students, from which base. Every parameter is read as the Python literal that it is
@@ -24,6 +24,7 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Iterator, Mapping, NamedTuple
 
+import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -32,7 +33,7 @@ from .conditions import FIELDS, Condition, base_of
 from .later import later
 from .openers import n_params_of
 from .procedural import FAMILIES, procedural_task
-from .results import cell_name
+from .results import cell_name, results
 from .tasks import load as load_task
 
 models, torch = later("cotstudy.models"), later("torch")
@@ -56,6 +57,7 @@ class Study(BaseModel):
     summaries: list[Annotated[str, Field(pattern=r"^\w[\w-]*$")]] = ["report"]  # summary templates, in order
     timeout_s: int = Field(4 * 3600, ge=1)  # of one cell
     needs_data: bool = False  # reads the folder named by COTSTUDY_DATA
+    beside: list[Annotated[str, Field(pattern=r"^\w[\w.-]*$")]] = []  # studies whose results feed its claims too
 
 @dataclass(frozen=True)
 class Cell:
@@ -109,6 +111,15 @@ def load_study(name: str | Path) -> Study:
     except ValidationError as e:
         first = e.errors()[0]
         raise ValueError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {str(first.get('input'))[:80]!r}") from None
+
+# %% ../nbs/80_studies.ipynb #dc246756
+def all_results(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "Rows and items of a study and of those that stand beside it."
+    try: beside = load_study(study).beside
+    except FileNotFoundError: beside = []  # results without a study file
+    names = [study, *beside]
+    rows, items = zip(*[results(name) for name in names])
+    return pd.concat(rows, ignore_index=True), pd.concat(items, ignore_index=True).drop_duplicates(["eval_id", "instance", "path"])
 
 # %% ../nbs/80_studies.ipynb #576edb7c
 _MOST_CELLS = 100_000
