@@ -718,9 +718,8 @@ def train(
         if found == "started": record = _load_state(lm, optimiser, folder)
         _meet()
         with _twins(lm, recipe) as twins:
-            job = SimpleNamespace(folder=folder, score=score, progress=progress, checkpoint_s=checkpoint_s, begun=begun, twins=twins,
-                                  write=write)
-            _loop(lm, nll, optimiser, rows, recipe, record, job)
+            told = dict(folder=folder, score=score, progress=progress, write=write)
+            _loop(lm, nll, optimiser, rows, recipe, record, SimpleNamespace(checkpoint_s=checkpoint_s, begun=begun, twins=twins, **told))
         if writes: _finish(lm, record, recipe, folder)
     if writes: _clear(folder, _TRACES)
     _meet()
