@@ -714,8 +714,7 @@ def train(
     if found != "finished":
         if writes: write_text(folder / _MARK, name)
         nll, optimiser = objective or choose_nll(lm, rows), _optimiser(lm, recipe)
-        record = _record(lm, name, recipe, n, name_of(nll), budget_tok)
-        if found == "started": record = _load_state(lm, optimiser, folder)
+        record = _load_state(lm, optimiser, folder) if found == "started" else _record(lm, name, recipe, n, name_of(nll), budget_tok)
         _meet()
         with _twins(lm, recipe) as twins:
             told = dict(folder=folder, score=score, progress=progress, write=write)
