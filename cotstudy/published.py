@@ -151,7 +151,7 @@ def read_ho(texts: Sequence[str], items: Sequence[Instance], kind: str) -> Itera
                        rationale=c["reasoning_completion"], finish_reason=c["reasoning_finish_reason"], answer_text=c["completion"],
                        prediction=first_of_kind(kind, c["completion"]), gold=c["answer"])
 
-# %% ../nbs/25_published.ipynb #07c47178
+# %% ../nbs/25_published.ipynb #b642102d
 def read_mario(texts: Sequence[str], items: Sequence[Instance]) -> Iterator[dict]:
     "Rationales and labels that GPT-3 sampled (Ramnath et al. 2024), several a question."
     known = {i.question.strip(): i.id for i in items}
@@ -160,6 +160,7 @@ def read_mario(texts: Sequence[str], items: Sequence[Instance]) -> Iterator[dict
         yield dict(id=name, question=r["question"], rationale=r["predicted_rationale"], prediction=r["predicted_label"],
                    gold=r["gold_label"])
 
+# %% ../nbs/25_published.ipynb #dd76c760
 _FIRST_RUN = """
 ixMR6xBG5wIhjY0IKolWYixDsEIQE0sKAwdRwQj8e4xQQWIKQAgBL5MPF2e7oCpIAArlaZCjingAXIEQJRBcRBKKCPCbloUoBSGPi0BSAZIgAlgJFgBBCkCY
 NB0ZUA0CEAkUqTCUOxoIgQgiSIKBgxEQLFSJIRcSNeg5idZICaQeABAgiBIAm2DIADCACXuAM5IgWRyiBqAAmqDRQiRgMIHgXwSsSgJlQKsA5HcCwJcUFZFF
@@ -183,6 +184,7 @@ def palm_order(items: Sequence[Instance]) -> list[Instance]:
     stem = lambda i: i.question.rpartition(" Answer Choices:")[0]
     return [i for run in (True, False) for i in sorted((i for i, f in zip(items, first) if f == run), key=stem)]
 
+# %% ../nbs/25_published.ipynb #fe035e13
 def read_palm(texts: Sequence[str], items: Sequence[Instance]) -> Iterator[dict]:
     "PaLM 540B on CommonsenseQA's training questions (Hsieh et al. 2023), each cut where it ran on to a question of its own."
     said, items = [t for part in texts for t in json.loads(part)], palm_order(items)
@@ -192,7 +194,7 @@ def read_palm(texts: Sequence[str], items: Sequence[Instance]) -> Iterator[dict]
         letter = re.search(r"answer is \(([a-e])\)", rationale)
         yield dict(id=item.id, rationale=rationale, prediction=letter[1].upper() if letter else "", gold=item.answer)
 
-# %% ../nbs/25_published.ipynb #ed34cbac
+# %% ../nbs/25_published.ipynb #f4ffa9e7
 @dataclass(frozen=True)
 class Corpus:
     "Completions of one teacher on one task."
@@ -207,6 +209,8 @@ class Corpus:
     chain: bool = True  # rationales; else answers alone
 
 _DAVINCI, _ALMOST = "text-davinci-002, greedy", "MIT (reasoning-teacher; the copy states none)"
+
+# %% ../nbs/25_published.ipynb #18dae252
 _LOG_OF = dict(addsub="addsub", aqua_heldout="aqua", coin_flip="coin_flip", commonsense_qa="commonsensqa",
                date_understanding="date_understanding", gsm8k="gsm8k", last_letter_concatenation="last_letters", multiarith="multiarith",
                tracking_shuffled_objects="shuffled_objects", single_eq="singleeq", strategy_qa="strategyqa", svamp="svamp")
@@ -238,7 +242,7 @@ CORPORA |= {
     "obqa_train__gpt35_kard": Corpus("openbookqa", "gpt-3.5-turbo-0613, sampled", 3, "MIT (mirror)", conditioned=True),
 }
 
-# %% ../nbs/25_published.ipynb #8f9198b9
+# %% ../nbs/25_published.ipynb #a423cd82
 def place_of(name: str) -> str:
     "Where a corpus would be read: data folder, files at hand, upstream, or nowhere."
     if (folder := data_dir()) and (folder / "recorded" / f"{name}.jsonl.gz").is_file(): return "data folder"
@@ -263,6 +267,7 @@ def asked_of(corpus: Corpus, base_url: str = RAW) -> list[Instance]:
     if source.parts[0].split != "all": return items
     return sorted(items, key=lambda i: int(i.id.rsplit("-", 1)[1]))  # it was cut here
 
+# %% ../nbs/25_published.ipynb #c58262c3
 def published(
     name: str,  # a key of CORPORA
     base_url: str = RAW,  # a mirror

@@ -48,6 +48,7 @@ def numbered(frame: pd.DataFrame) -> pd.Series:
     if index and not (index == "sample" and frame.duplicated(["instance", index]).any()): return frame[index]
     return frame.groupby("instance").cumcount()  # one upstream file numbers two samples 0
 
+# %% ../nbs/26_recorded.ipynb #9cd05fdf
 def recorded(name_or_path: str | Path) -> pd.DataFrame:
     "Recorded completions, one row each; `instance` is the id in the task, .attrs hold name, path and sha256."
     rows, name, where, checksum = _rows_of(name_or_path)
@@ -134,6 +135,7 @@ def recorded_model(name: str, fmt: Format, table: pd.DataFrame | None = None) ->
     "Published completions as a model whose draws are what was recorded."
     return Recorded(recorded(name.removeprefix("recorded:")) if table is None else table, name).in_format(fmt)
 
+# %% ../nbs/26_recorded.ipynb #485f2c8c
 def check_letters(table: pd.DataFrame | None, task: Task, name: str = "") -> None:
     "Refuse recorded completions whose letters stand for other options than the task's (Kojima et al. and Ho et al. shuffle differently)."
     if task.kind != "choice" or table is None: return
