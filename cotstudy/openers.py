@@ -19,7 +19,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from .decoding import Model, digest
-from .models import SIZES, load, pocket_models, scratch
+from .models import SIZES, hub_named, load, pocket_models, scratch
 from .packaged import packaged_named, packaged_place
 from .recorded import Recorded, recorded, saw_gold, with_gold
 from .servers import Server, Vllm, named_options
@@ -43,7 +43,7 @@ def _vllm(name: str, revision: str | None, seed: int, **options): return Vllm(na
 
 def _load(name: str, revision: str | None, seed: int, **options): return load(name, revision, **options)
 
-OPENERS: dict[str, Callable] = {"pocket/": _load, "pypi/": _load, "scratch/": _scratch, "recorded:": _recorded, "api:": _api,
+OPENERS: dict[str, Callable] = {"pocket/": _load, "pypi/": _load, "hub/": _load, "scratch/": _scratch, "recorded:": _recorded, "api:": _api,
                                 "vllm:": _vllm}
 
 # %% ../nbs/29_openers.ipynb #538e3cff
@@ -100,7 +100,7 @@ def n_params_of(name: str | Path) -> int | None:
         return 16 * layers * width**2
     if scheme == "pocket/" and str(name) not in (shipped := pocket_models()):
         raise KeyError(f"no pocket model {str(name)!r}; there are: {', '.join(shipped)}")
-    if scheme == "pypi/": return packaged_named(str(name)).n_params
+    if scheme in ("pypi/", "hub/"): return (packaged_named if scheme == "pypi/" else hub_named)(str(name)).n_params
     folder = _folder_of(name)
     if folder is None or not folder.is_dir(): return None
     return sum(_stored(path) for path in folder.glob("*.safetensors"))
