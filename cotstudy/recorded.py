@@ -40,6 +40,7 @@ def numbered(frame: pd.DataFrame) -> pd.Series:
     if index and not (index == "sample" and frame.duplicated(["instance", index]).any()): return frame[index]
     return frame.groupby("instance").cumcount()  # one upstream file numbers two samples 0
 
+# %% ../nbs/26_recorded.ipynb #55780ee8
 def recorded(name_or_path: str | Path) -> pd.DataFrame:
     "Recorded completions, one row each; `instance` is the id in the task, .attrs hold name, path and sha256."
     path = _recorded_path(name_or_path)

@@ -613,6 +613,7 @@ def _check_whole(record: dict, where: str) -> None:
     try: json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError: raise ValueError(f"{where}: a field holds half a character; save the file as UTF-8") from None
 
+# %% ../nbs/10_sources.ipynb #55780ee8
 def worded(record: dict, field: str, where: str) -> str | None:  # where: for errors
     "A field of a record as text; None where it is null, as NaN is in files that pandas wrote."
     value = record.get(field)
