@@ -6,8 +6,8 @@
 __all__ = ['HEADLINE_CLAIMS', 'FILTER_SETS', 'NUMBERS', 'CORPUS', 'pair_figures', 'sample_count', 'student_size',
            'sequence_length', 'chains_per_visit', 'question_count', 'teacher_quality', 'rationale_quality',
            'rationale_filters', 'transfer', 'conditions_of', 'cost', 'panels', 'figures_of', 'further', 'side_by_side',
-           'difference', 'says', 'arms_compared', 'Found', 'study_cell', 'ANALYSES', 'REFERENCES', 'Analysis',
-           'analysis', 'analysis_named', 'feeds', 'references', 'teacher_row', 'vary_each', 'voted']
+           'difference', 'says', 'arms_compared', 'Numbers', 'Found', 'study_cell', 'ANALYSES', 'REFERENCES',
+           'Analysis', 'analysis', 'analysis_named', 'feeds', 'references', 'teacher_row', 'vary_each', 'voted']
 
 # %% ../nbs/77_analyses.ipynb #e35cbbb5
 """The central analyses of both papers, each a function from a base condition to a list of conditions, and a record (Ho et al. 2023:
@@ -308,6 +308,7 @@ def further(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame | None) -> dict
     "The figures of an analysis beside its main one."
     return a.also(rows) | ({} if items is None else a.of_items(a.view(rows), items))
 
+# %% ../nbs/77_analyses.ipynb #0072c2cb
 def side_by_side(a: Analysis, rows: pd.DataFrame) -> Figure:  # rows of one task
     "One figure with a panel for everything that has one of its own."
     parts = list(panels(a, rows).values()) or [rows]
@@ -413,8 +414,8 @@ CORPUS = ("n_asked", "n_taught", "n_drawn", "n_kept", "n_distinct", "n_sound", "
 
 # %% ../nbs/77_analyses.ipynb #daac7d7c
 @dataclass(frozen=True, eq=False)
-class Found:
-    "What one cell of a study has found."
+class Numbers:
+    "The rows of one cell of a study, as tables and figures."
     analysis: Analysis
     rows: pd.DataFrame
     items: pd.DataFrame
@@ -443,6 +444,11 @@ class Found:
     def further(self) -> dict[str, Figure]:
         "Its other figures, by name."
         return further(self.analysis, self.rows, self.items)
+
+# %% ../nbs/77_analyses.ipynb #92d861c7
+@dataclass(frozen=True, eq=False)
+class Found(Numbers):
+    "What one cell of a study has found."
 
     def samples(self, n: int = 2) -> pd.DataFrame:
         "What each arm says to the first n questions."

@@ -276,6 +276,7 @@ def tasks_of(claim: Claim, cells: Cells) -> list[str]:
     "The measured tasks that a claim is about."
     return [t for t in cells.table.task.unique() if any(task_is(t, n) for n in (*claim.tasks, *claim.stand_ins))]
 
+# %% ../nbs/75_claims.ipynb #49f07607
 def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
     "The effect of a claim: mean over its tasks, two-level bootstrap over seeds and items."
     if claim.kind == "not testable here": return Measured(None, (), {}, False, claim.note)
@@ -561,6 +562,7 @@ BEYOND_TASKS = ("arith", "strategy", "dates", "shuffle", "letters", "coin", "fac
 def _beyond(name: str, title: str, statement: str, contrast, tasks=BEYOND_TASKS, **more) -> Claim:
     return Claim(f"beyond-{name}", "beyond", title, statement, contrast, tasks, **more)
 
+# %% ../nbs/75_claims.ipynb #6110fc59
 FEW_ONE = dict(supervision="few_shot", decoding="greedy")
 FEW_MANY = FEW_ONE | dict(n_rationales="max")
 BEYOND = (

@@ -153,7 +153,7 @@ def changed(
 ) -> Condition:
     "A condition with other values, checked again."
     tree: dict = cond.model_dump()
-    for name, new in changes.items(): _put(tree, name.split("."), new, name)
+    for name, new in changes.items(): _put(tree, str(name).split("."), new, str(name))
     return checked(tree)
 
 def _put(tree: dict, path: Sequence[str], new: Any, name: str) -> None:

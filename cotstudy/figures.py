@@ -347,6 +347,7 @@ def fig_errors(df: pd.DataFrame, ax: Axes | None = None, labels: bool = True) ->
         ax.points = points.assign(panel=ax.get_title(loc="left"))
     return ax
 
+# %% ../nbs/70_figures.ipynb #52bee0a6
 def fig_lengths(items: pd.DataFrame, ax: Axes | None = None) -> Axes:  # columns arm, method, n_tok, task: one row a completion
     "How long completions are, by arm (Ho et al. 2023, sequence-length analyses)."
     with style():

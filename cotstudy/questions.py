@@ -195,6 +195,7 @@ def data_fraction(
     return vary(base, method=["label_only"], n_questions=parts, seed=seeds) + vary(base, method=["cot"], n_questions=parts,
                                                                                    n_rationales=n_rationales, seed=seeds)
 
+# %% ../nbs/76_questions.ipynb #677c45a9
 def _drawn(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows by the chains that were paid for."
     return rows.assign(n_drawn=rows.n_drawn.astype(float), n_rationales=np.nan)
@@ -378,6 +379,7 @@ def repeated_sampling(base: Condition, n_repeats: int = 5, n_rationales: int = 8
     taught = vary(base.with_(method="cot", n_rationales=n_rationales), seed=seeds)
     return taught + vary_each(taught, decoding=["vote"], n_paths=[n_repeats])
 
+# %% ../nbs/76_questions.ipynb #615ffcfd
 @analysis("Learning rate and batch", "Ho et al. 2023, app.: grid of rates and batches", "lr",
           partial(fig_against, x="lr", text="{:.0e}".format), apart=("student", "batch"), columns=("method", "lr", "batch", "seed"))
 def learning_rates(
@@ -525,6 +527,7 @@ def self_improvement(base: Condition, n_rationales: int = 8, seeds: Sequence[int
     own = base.with_(method="self_taught", n_rationales=n_rationales, **{"teacher.model": base.student, "teacher.revision": base.revision})
     return plain(base, n_rationales, seeds, ("zero_shot_cot", "cot")) + vary(own, seed=seeds)
 
+# %% ../nbs/76_questions.ipynb #01e40016
 @arm_analysis("Number or noise", "Li et al. 2023, Table 3b, left open", "n_rationales", "teacher_temperature", "filters", "labels",
               claims=("beyond-number", "beyond-noise", "beyond-votes"), columns=("label_accuracy", "n_distinct"))
 def number_or_noise(

@@ -714,13 +714,11 @@ def train(
     if found != "finished":
         if writes: write_text(folder / _MARK, name)
         nll, optimiser = objective or choose_nll(lm, rows), _optimiser(lm, recipe)
-        record = _record(lm, name, recipe, n, name_of(nll), budget_tok)
-        if found == "started": record = _load_state(lm, optimiser, folder)
+        record = _load_state(lm, optimiser, folder) if found == "started" else _record(lm, name, recipe, n, name_of(nll), budget_tok)
         _meet()
         with _twins(lm, recipe) as twins:
-            job = SimpleNamespace(folder=folder, score=score, progress=progress, checkpoint_s=checkpoint_s, begun=begun, twins=twins,
-                                  write=write)
-            _loop(lm, nll, optimiser, rows, recipe, record, job)
+            told = dict(folder=folder, score=score, progress=progress, write=write)
+            _loop(lm, nll, optimiser, rows, recipe, record, SimpleNamespace(checkpoint_s=checkpoint_s, begun=begun, twins=twins, **told))
         if writes: _finish(lm, record, recipe, folder)
     if writes: _clear(folder, _TRACES)
     _meet()
