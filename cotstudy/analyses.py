@@ -310,6 +310,7 @@ def _worth_drawing(a: Analysis, rows: pd.DataFrame) -> bool:
     if a.x in ("n_rationales", "max_student_tok"): return rows.method.isin(named(trained=True)).any()
     return bool((rows.groupby("method")[a.x].nunique() > 1).any())
 
+# %% ../nbs/77_analyses.ipynb #c8f2816c
 def figures_of(
     a: Analysis,
     rows: pd.DataFrame,  # good rows of the analysis
