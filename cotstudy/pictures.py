@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INK', 'PALE', 'LINE', 'FILLS', 'Step', 'PIPELINE', 'SIGNS', 'Picture', 'wide', 'words', 'block', 'box', 'arrow',
-           'chain', 'pipeline', 'marks', 'trunk', 'intervals']
+           'chain', 'pipeline', 'marks', 'trunk', 'spans', 'intervals']
 
 # %% ../nbs/03_pictures.ipynb #1f26056c
 """Drawings of this book that are no plots: boxes and arrows, grids of marks, texts cut into their parts, intervals under a rule. Each is
@@ -164,7 +164,7 @@ def trunk(
     words(p, 4, p.height - 12, f"read {len(branches)} times: {alone} tokens, {alone / shared:.1f} times as many", 16, colour=PALE)
     return p
 
-# %% ../nbs/03_pictures.ipynb #51e2e31e
+# %% ../nbs/03_pictures.ipynb #f2193fbb
 def spans(
     parts: Sequence[tuple[str, str, str]],  # (text, its name, fill)
     says: str,
@@ -178,8 +178,7 @@ def spans(
             if k == int((width - 16) / unit): k, line = 0, line + 1
             if k and runs and runs[-1][0] == line and runs[-1][3] == fill: runs[-1][2].append(c)
             else: runs.append((line, k, [c], fill))
-            k, line = (0, line + 1) if c == "
-" else (k + 1, line)
+            k, line = (0, line + 1) if c == "\n" else (k + 1, line)
     p = Picture(width, 1.7 * size * (runs[-1][0] + 1) + 46, says)
     for j, column, said, fill in runs: _run(p, 8 + unit * column, 8 + 1.7 * size * j, unit, size, "".join(said), fill)
     x = 8
@@ -191,8 +190,7 @@ def spans(
 
 def _run(p: Picture, x: float, y: float, unit: float, size: float, said: str, fill: str) -> None:
     "Some characters of one part in one line, each as wide as the others."
-    shown = escape(said.replace("
-", "⏎").replace(" ", " "))
+    shown = escape(said.replace("\n", "⏎").replace(" ", "\u00a0"))
     w = f"{unit * len(said):g}"
     p.add(f'<rect x="{x:g}" y="{y:g}" width="{w}" height="{1.55 * size:g}" fill="{FILLS.get(fill, fill)}"/>')
     p.add(f'<text x="{x:g}" y="{y + 1.14 * size:g}" font-size="{size:g}" fill="{INK}" textLength="{w}" '
