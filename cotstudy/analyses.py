@@ -27,7 +27,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from .claims import join_items
 from .conditions import COLUMNS, FIELDS, STAGES, Condition, base_of, content_id, describe, row_id, stage_key, vary, words_of
 from .evaluate import Estimate, two_level_bootstrap
-from .figures import (fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote, small_multiples,
+from .figures import (fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote, same_limits, small_multiples,
                               style)
 from .methods import look_of, method_named, named
 from .openers import scheme_of
@@ -371,6 +371,7 @@ def side_by_side(a: Analysis, rows: pd.DataFrame) -> Figure:  # rows of one task
     with style():
         figure, axes = plt.subplots(1, len(parts), figsize=(8 * len(parts), 5), squeeze=False)
         for ax, g in zip(axes[0], parts): a.figure(g, ax=ax)
+        same_limits(axes[0])
     return figure
 
 # %% ../nbs/77_analyses.ipynb #c23a3eed
