@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'AsJson', 'EXPECTED', 'HINTS', 'Task', 'Revision', 'Rule', 'Layout', 'NEVER', 'pocket', 'tell', 'one_line',
-           'expected', 'patience', 'run', 'run_watched', 'status', 'share', 'claim_lines', 'claims', 'tasks', 'rescore',
-           'listed', 'server_options', 'sample', 'own_kind', 'import_recorded', 'distil', 'evaluate', 'show', 'ask',
-           'export', 'import_corpus', 'pocket_build', 'bench', 'readme']
+           'expected', 'patience', 'run', 'run_watched', 'status', 'report', 'share', 'claim_lines', 'claims', 'tasks',
+           'rescore', 'listed', 'server_options', 'sample', 'own_kind', 'import_recorded', 'distil', 'evaluate', 'show',
+           'ask', 'export', 'import_corpus', 'pocket_build', 'bench', 'readme']
 
 # %% ../nbs/95_cli.ipynb #f28971e4
 """The `cotstudy` command. It parses, calls one function of another room and prints; it holds no logic of its own."""
@@ -148,6 +148,20 @@ def status(study: Annotated[str, typer.Argument(help="a study's name or the path
             spent = f"  {c['wall_s']:.0f} s" if c["wall_s"] else ""
             print(f"{c['status']:8} {c['cell']}" + spent + (f"  {c['error']}" if c["error"] else ""))
         print(", ".join(f"{n} {k}" for k, n in s["counts"].items() if n))
+
+# %% ../nbs/95_cli.ipynb #3bc4dc36
+@app.command()
+def report(study: Annotated[str, typer.Argument(help="a study whose rows are there")], as_json: AsJson = False):
+    "Make a study's report again: one page of HTML, and Markdown for a code host."
+    from cotstudy import batch, studies
+    with expected():
+        s = studies.load_study(study)
+        with batch.surroundings():
+            records = batch.summarise_study(s, studies.studies_folder(), True, lambda line: print(line, file=sys.stderr))
+    made = [batch.study_folder(s.study) / f"{t}{end}" for t in s.summaries for end in (".html", ".md")]
+    failed = [r for r in records if r["status"] != "done"]
+    tell(dict(study=s.study, failed=len(failed), pages=" ".join(str(p) for p in made if p.exists())), as_json)
+    if failed: raise typer.Exit(1)
 
 # %% ../nbs/95_cli.ipynb #cb562782
 def share(x: float | None, missing: str = "-") -> str: return missing if x is None or x != x else f"{100 * x:+.1f}"
