@@ -109,7 +109,8 @@ def pooled(rows: pd.DataFrame) -> pd.DataFrame:
 def ordered(p: pd.DataFrame) -> pd.DataFrame:
     "Points by task, size of student, method and number of rationales."
     tasks, methods = in_order(p.task), [*METHODS, "teacher"]
-    keys = dict(k_task=p.task.map(tasks.index), k_size=-p.n_params.fillna(0) if "n_params" in p else 0, k_method=p.method.map(methods.index))
+    sizes = -p.n_params.fillna(0) if "n_params" in p else 0
+    keys = dict(k_task=p.task.map(tasks.index), k_size=sizes, k_method=p.method.map(methods.index))
     return p.assign(**keys).sort_values([*keys, "n_rationales"], kind="stable").drop(columns=list(keys))
 
 COUNTS = dict(n_seeds="seeds", n="questions", n_unparsed="unread", n_truncated="cut")
@@ -231,7 +232,8 @@ def corpora(r: Report) -> str:
     by = [c for c in dict.fromkeys(by) if c in made]
     kept = [c for c in CORPUS_WORDS if c in made and c in CORPUS and made[c].notna().any()]
     groups = made.drop_duplicates("corpus_id").groupby(by, sort=False, dropna=False)
-    mean = groups[kept].mean().reset_index().assign(task=lambda m: m.task.map(titled), method=lambda m: [look_of(x).words for x in m.method])
+    mean = groups[kept].mean().reset_index()
+    mean = mean.assign(task=mean.task.map(titled), method=[look_of(m).words for m in mean.method])
     out = pd.DataFrame({words_of(c).split(",")[0]: mean[c].map(number) for c in by}).assign(corpora=groups.size().to_numpy())
     for c in kept:
         scale = 100 if c == "label_accuracy" else 1
