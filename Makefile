@@ -28,7 +28,14 @@ fuzz: $(SETUP)  ## the property tests with new examples, ROUNDS=5 times
 	for k in $$(seq $(ROUNDS)); do HYPOTHESIS_PROFILE=long $(BIN)/pytest -q -m hypothesis --hypothesis-seed=$$(date +%s) tests || exit 1; done
 
 lab: $(SETUP)  ## open JupyterLab on the book
-	$(BIN)/jupyter lab nbs/index.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
+
+book: $(SETUP)  ## execute every committed notebook again, and say what changed
+	$(BIN)/cotstudy book
+
+site: $(SETUP)  ## the book as a site with search: _docs/index.html
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[site]'
+	$(BIN)/cotstudy site
 
 readme: $(SETUP)  ## make README.md from nbs/index.ipynb
 	$(BIN)/cotstudy readme
@@ -42,5 +49,5 @@ lint: $(SETUP)  ## ruff
 clean:  ## forget the quick study and the store (draws, students)
 	rm -rf outputs/quick outputs/store
 
-.PHONY: help setup study test fuzz lab readme export lint clean
+.PHONY: help setup study test fuzz lab book site readme export lint clean
 .DEFAULT_GOAL := help

@@ -6,7 +6,7 @@
 __all__ = ['app', 'AsJson', 'EXPECTED', 'HINTS', 'Task', 'Revision', 'Rule', 'Layout', 'NEVER', 'pocket', 'tell', 'one_line',
            'expected', 'patience', 'run', 'run_watched', 'status', 'report', 'share', 'claim_lines', 'claims', 'tasks',
            'rescore', 'listed', 'server_options', 'sample', 'own_kind', 'import_recorded', 'distil', 'evaluate', 'show',
-           'ask', 'export', 'import_corpus', 'pocket_build', 'bench', 'readme']
+           'ask', 'export', 'import_corpus', 'pocket_build', 'bench', 'readme', 'book', 'site', 'slides']
 
 # %% ../nbs/95_cli.ipynb #f28971e4
 """The `cotstudy` command. It parses, calls one function of another room and prints; it holds no logic of its own."""
@@ -465,3 +465,44 @@ def readme(root: Annotated[Path, typer.Argument(help="a checkout")] = Path("."))
     with expected():
         from cotstudy.pages import write_readme
         print(write_readme(root))
+
+# %% ../nbs/95_cli.ipynb #8460e4f2
+@app.command()
+def book(
+    names: Annotated[list[str], typer.Argument(help="notebooks, by path; none given: all")] = None,  # type: ignore[assignment]
+    check: Annotated[bool, typer.Option("--check", help="change nothing; exit status 1 if a notebook says something else")] = False,
+    root: Annotated[Path, typer.Option(help="a checkout")] = Path("."),
+):
+    "Execute every committed notebook again and say where it now speaks differently."
+    changed = 0
+    with expected():
+        from cotstudy.book import execute_again, notebooks
+        for path in [Path(n) for n in names or ()] or notebooks(root):
+            found = execute_again(path, keep=not check)
+            changed += len(found)
+            print(f"{path}: {len(found)} changed" if found else f"{path}: as it was", flush=True)
+            for c in found: print(f"  cell {c.cell}\n  - {one_line(ValueError(c.before))[:300]}\n  + {one_line(ValueError(c.after))[:300]}")
+    if check and changed: raise typer.Exit(1)
+
+@app.command()
+def site(
+    out: Annotated[Path, typer.Option(help="folder that receives the pages; it is replaced")] = Path("_docs"),
+    root: Annotated[Path, typer.Option(help="a checkout")] = Path("."),
+):
+    "The book, its reports and the API as static pages with search; open index.html."
+    with expected():
+        from cotstudy.book import site as make
+        print(make(root, out))
+
+@app.command()
+def slides(
+    study: Annotated[str, typer.Argument(help="a study whose rows are there")],
+    out: Annotated[Path, typer.Option(help="the .html to write; none given: slides.html of the study")] = None,  # type: ignore[assignment]
+):
+    "A study as slides for a lecture: one HTML file that needs no network."
+    with expected():
+        from cotstudy.book import write_slides
+        from cotstudy.report import read_report
+        from cotstudy.studies import load_study
+        s = load_study(study)
+        print(write_slides(read_report(s.study, s.title), out))
