@@ -25,10 +25,10 @@ from matplotlib.figure import Figure
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from .claims import join_items
-from .conditions import COLUMNS, FIELDS, STAGES, Condition, base_of, content_id, describe, row_id, stage_key, vary, words_of
+from .conditions import COLUMNS, FIELDS, STAGES, Condition, base_of, content_id, describe, row_id, stage_key, vary
 from .evaluate import Estimate, two_level_bootstrap
-from .figures import (fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote, same_limits, small_multiples,
-                              style)
+from .figures import (axis_words, fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
+                              same_limits, size_text, small_multiples, style)
 from .methods import look_of, method_named, named
 from .openers import scheme_of
 from .procedural import titled
@@ -420,8 +420,9 @@ def _sentence(x: str, whose: str, low: object, high: object, g: pd.DataFrame, e:
     seeds = f"{e.n_seeds} seeds, " if e.n_seeds > 1 else ""
     lone = not seeds and g.method.isin(named(trained=True)).any()  # a prompted model has no seeds
     verdict = f"one seed, which decides nothing ({e.n} questions)" if lone else f"{word} ({seeds}{e.n} questions)"
-    ends = [f"{v:g}" if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
-    return (f"{whose}: {at[low]:.1f} at {words_of(x)} {ends[0]}, {at[high]:.1f} at {ends[1]}; "
+    write = size_text if x == "n_params" else "{:g}".format
+    ends = [write(v) if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
+    return (f"{whose}: {at[low]:.1f} at {axis_words(x)} {ends[0]}, {at[high]:.1f} at {ends[1]}; "
             f"difference {100 * e.value:+.1f} points [{lo:+.1f}, {hi:+.1f}], {verdict}.")
 
 # %% ../nbs/77_analyses.ipynb #994dede7
