@@ -217,5 +217,5 @@ def intervals(
         p.add(f'<line x1="{x(lo):g}" x2="{x(hi):g}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="4" stroke-linecap="round"/>')
         p.add(f'<circle cx="{x(value):g}" cy="{y}" r="7" fill="{colour}"/>')
         words(p, width - 200, y, told, 18, colour=colour, bold=True)
-    words(p, x(0), 44 * len(rows) + 56, "effect in points of accuracy, in the claimed direction", 15, "middle", PALE)
+    words(p, 20, 44 * len(rows) + 56, "effect in points of accuracy, in the claimed direction", 15, colour=PALE)
     return p
