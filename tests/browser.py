@@ -20,7 +20,7 @@ class Seen:
 
 @contextmanager
 def open_browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -c constraints.txt -e '.[browser]'")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
     found = os.environ.get("COTSTUDY_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
     if not found: pytest.skip("no browser: install chromium, or name one in COTSTUDY_BROWSER, to look at the pages")
     with playwright.sync_playwright() as p:
