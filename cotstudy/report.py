@@ -253,7 +253,7 @@ def examples(r: Report, store: Store | None = None, n_each: int = 2) -> pd.DataF
     found = [e for row in todo.to_dict("records") for e in _behind(store or Store(), row, r.items, n_each)]
     new = pd.DataFrame(found, columns=list(before.columns) if len(before) and not found else None)
     out = pd.concat([before[before.row_id.isin(set(first.row_id) & told)], new]).reset_index(drop=True)
-    if len(new): write_parquet(kept, out.astype({c: "string" for c in ("said", "prediction")}))
+    if len(new) and new.said.notna().any(): write_parquet(kept, out.astype({c: "string" for c in ("said", "prediction")}))
     return out
 
 def _behind(store: Store, row: Mapping, items: pd.DataFrame, n_each: int) -> Iterator[dict]:
