@@ -53,6 +53,7 @@ def changes(before, after) -> list[Change]:
     pairs = zip(before.cells, after.cells)
     return [Change(i, said(a), said(b)) for i, (a, b) in enumerate(pairs) if a.cell_type == "code" and said(a) != said(b)]
 
+# %% ../nbs/92_book.ipynb #fcf26acf
 def execute(path: str | Path, timeout_s: int = 1800, tries: int = 3):
     "A notebook with the outputs of today, in memory; a kernel that dies before its first word is started again."
     for left in reversed(range(tries)):

@@ -426,6 +426,7 @@ def same_limits(axes: Sequence[Axes]) -> None:
     ends = [ax.get_ylim() for ax in axes]
     for ax in axes: ax.set_ylim(min(lo for lo, _ in ends), max(hi for _, hi in ends))
 
+# %% ../nbs/70_figures.ipynb #e50f3841
 def small_multiples(
     fig_function: Callable[..., Axes],
     df: pd.DataFrame,
