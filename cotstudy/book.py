@@ -112,6 +112,7 @@ def _leads(path: Path, link: str) -> bool:
 
 # %% ../nbs/92_book.ipynb #c63e0eeb
 CONF = """
+import re
 project, author, language = "cotstudy", "cotstudy developers", "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 html_theme, html_title, html_show_sphinx, html_copy_source = "furo", "cotstudy", False, False
@@ -123,6 +124,9 @@ myst_enable_extensions = []
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "none"
 exclude_patterns = ["_build"]
+def setup(app):  # docstrings are plain sentences, not markup
+    app.connect("autodoc-process-docstring", lambda *a: a[-1].__setitem__(slice(None), [re.sub(r"([*|`\\\\_])", r"\\\\\\1", line) for line in a[-1]]))
+
 suppress_warnings = ["myst", "mystnb", "toc", "docutils", "ref", "misc", "image"]
 """
 CSS = """table.dataframe td, table.dataframe th { padding: .2rem .6rem; }
@@ -148,14 +152,25 @@ def toc(caption: str, names: Sequence[str], depth: int = 1) -> str:
     "A list of pages, as Sphinx wants it."
     return "\n".join(["```{toctree}", f":caption: {caption}", f":maxdepth: {depth}", "", *names, "```"]) if names else ""
 
+def _linked(root: Path) -> set[Path]:
+    "Files inside a checkout that its texts link to."
+    among = [*notebooks(root), *(p for name in ROOT_TEXTS if (p := root / f"{name}.md").exists()), *(root / "nbs").glob("*.md")]
+    links = {(p.parent / link.partition("#")[0]).resolve() for p in among for link in LINK.findall(_plain(text_of(p)))}
+    return {p for p in links if p.is_relative_to(root.resolve())}
+
 def site_sources(root: Path, to: Path) -> None:
     "The texts of a checkout as the sources of a site, each where it was."
+    root = root.resolve()
     for p in [*notebooks(root), *sorted((root / "nbs" / "studies").glob("*.ipynb"))]: _copy_notebook(p, to / p.relative_to(root))
     texts = [*(root / f"{name}.md" for name in ROOT_TEXTS), *sorted((root / "nbs").glob("*.md")), *sorted(root.glob("outputs/*/*.md"))]
     for p in (p for p in texts if p.exists()): write_text(to / p.relative_to(root), p.read_text("utf-8"))
     for p in [*(root / "nbs").rglob("*.svg"), *root.glob("outputs/*/figures/*")]:
         (to / p.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(p, to / p.relative_to(root))
+    for p in _linked(root):
+        if p.is_file() and not (at := to / p.relative_to(root)).exists():
+            at.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(p, at)
     modules = sorted(p.stem for p in (root / "cotstudy").glob("*.py") if not p.stem.startswith("_"))
     for m in modules: write_text(to / "api" / f"{m}.rst", f"cotstudy.{m}\n{'=' * (9 + len(m))}\n\n.. automodule:: cotstudy.{m}\n")
     write_text(to / "conf.py", CONF)
