@@ -124,9 +124,9 @@ myst_enable_extensions = []
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "none"
 exclude_patterns = ["_build"]
-def setup(app):  # docstrings are plain sentences, not markup
-    app.connect("autodoc-process-docstring", lambda *a: a[-1].__setitem__(slice(None), [re.sub(r"([*|`\\\\_])", r"\\\\\\1", line) for line in a[-1]]))
-
+def plain(app, what, name, obj, options, lines):  # docstrings are sentences, not markup
+    lines[:] = [re.sub(r"([*|`\\\\_])", r"\\\\\\1", line) for line in lines]
+def setup(app): app.connect("autodoc-process-docstring", plain)
 suppress_warnings = ["myst", "mystnb", "toc", "docutils", "ref", "misc", "image"]
 """
 CSS = """table.dataframe td, table.dataframe th { padding: .2rem .6rem; }
@@ -177,6 +177,7 @@ def site_sources(root: Path, to: Path) -> None:
     write_text(to / "_static" / "book.css", CSS)
     write_text(to / "index.md", front(root, to, modules))
 
+# %% ../nbs/92_book.ipynb #83a5394f
 def front(root: Path, to: Path, modules: Sequence[str]) -> str:
     "The first page: the README's words, and the lists of pages behind them."
     has = lambda pattern: [p.relative_to(to).with_suffix("").as_posix() for p in sorted(to.glob(pattern))]
