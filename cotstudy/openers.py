@@ -17,7 +17,8 @@ import re
 
 from .decoding import Model, digest
 from .later import later
-from .recorded import Recorded, recorded
+from .packaged import packaged_named, packaged_place
+from .recorded import Recorded, recorded, saw_gold, with_gold
 from .servers import Server, Vllm, named_options
 
 models, safetensors, transformers = later("cotstudy.models"), later("safetensors"), later("transformers")
@@ -28,7 +29,10 @@ def _scratch(name: str, revision: str | None, seed: int):
     tokenizer = transformers.AutoTokenizer.from_pretrained(models.pocket_models()["pocket/teacher"])
     return models.scratch(name.removeprefix("scratch/"), tokenizer, seed)
 
-def _recorded(name: str, revision: str | None, seed: int): return Recorded(recorded(name.removeprefix("recorded:")), name)
+def _recorded(name: str, revision: str | None, seed: int):
+    "What somebody recorded; who was shown the gold answer answers with it."
+    table = recorded(name.removeprefix("recorded:"))
+    return Recorded(with_gold(table) if saw_gold(name) else table, name)
 
 def _api(name: str, revision: str | None, seed: int, **options):
     model, told = named_options(name)
@@ -38,8 +42,10 @@ def _vllm(name: str, revision: str | None, seed: int, **options): return Vllm(na
 
 def _load(name: str, revision: str | None, seed: int, **options): return models.load(name, revision, **options)
 
-OPENERS: dict[str, Callable] = {"pocket/": _load, "scratch/": _scratch, "recorded:": _recorded, "api:": _api, "vllm:": _vllm}
+OPENERS: dict[str, Callable] = {"pocket/": _load, "pypi/": _load, "hub/": _load, "scratch/": _scratch, "recorded:": _recorded, "api:": _api,
+                                "vllm:": _vllm}
 
+# %% ../nbs/29_openers.ipynb #538e3cff
 def scheme_of(name: str | Path) -> str:
     "How a model's name begins, if that says how to open it; empty for folders and hub ids."
     text = str(name)
@@ -73,8 +79,15 @@ def is_trainable(name: str | Path) -> bool:
 def open_weights(name: str | Path, revision: str | None = None, seed: int = 0, **options):
     "A model of its own, to be changed by training."
     if is_trainable(name): return open_model(name, revision, seed, **options)
-    raise ValueError(f"{str(name)!r} has no weights here to train or to ask; name a model by its folder, pocket/NAME, hub id or "
-                     "scratch/SIZE")
+    raise ValueError(f"{str(name)!r} has no weights here to train or to ask; name a model by its folder, pocket/NAME, pypi/NAME, "
+                     "hub id or scratch/SIZE")
+
+# %% ../nbs/29_openers.ipynb #4f8513eb
+def _folder_of(name: str | Path) -> Path | None:
+    "The folder that a name stands for, there or not; None where it stands for none."
+    if (scheme := scheme_of(name)) == "pocket/": return models.pocket_models().get(str(name))
+    if scheme == "pypi/": return packaged_place(str(name))
+    return None if scheme else Path(name).expanduser()
 
 def n_params_of(name: str | Path) -> int | None:
     "Parameters of a model that is at hand; recorded completions cost nothing; None: not known without fetching or asking."
@@ -85,10 +98,11 @@ def n_params_of(name: str | Path) -> int | None:
         if size not in sizes: raise KeyError(f"no size {size!r}; there are: {', '.join(sizes)}")
         width, layers, _ = sizes[size]
         return 16 * layers * width**2
-    shipped = models.pocket_models()
-    if scheme == "pocket/" and str(name) not in shipped: raise KeyError(f"no pocket model {str(name)!r}; there are: {', '.join(shipped)}")
-    folder = shipped.get(str(name)) if scheme == "pocket/" else Path(name).expanduser()
-    if scheme in ("api:", "vllm:") or folder is None or not folder.is_dir(): return None
+    if scheme == "pocket/" and str(name) not in (shipped := models.pocket_models()):
+        raise KeyError(f"no pocket model {str(name)!r}; there are: {', '.join(shipped)}")
+    if scheme in ("pypi/", "hub/"): return (packaged_named if scheme == "pypi/" else models.hub_named)(str(name)).n_params
+    folder = _folder_of(name)
+    if folder is None or not folder.is_dir(): return None
     return sum(_stored(path) for path in folder.glob("*.safetensors"))
 
 def _stored(path: Path) -> int:
@@ -99,8 +113,7 @@ def _stamp_of(name: str | Path) -> tuple:
     "What tells a name's model from a later one: of a folder its files, without reading them; of a server where it is; else nothing."
     scheme = scheme_of(name)
     if scheme == "api:": return (os.environ.get("OPENAI_BASE_URL"),)  # where it is, unless it was told
-    if scheme not in ("", "pocket/"): return ()
-    folder = models.pocket_models().get(str(name)) if scheme else Path(name).expanduser()
+    folder = _folder_of(name)
     if folder is None or not folder.is_dir(): return ()
     found = ((p.name, p.stat()) for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"))
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found)

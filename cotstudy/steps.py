@@ -34,7 +34,7 @@ from .files import whole, write_json
 from .instances import SPLITS, Instance, Task, few_samples
 from .methods import Method, method_named
 from .prompts import Format, check_same_prompt, format_named, render_prompt
-from .recorded import Recorded, recorded
+from .recorded import Recorded, recorded, saw_gold, with_gold
 from .results import results, texts_of
 from .runs import (Exam, Judge, Store, Voice, answer_voice, checkpoint_score, corpus_id, exam_of, make_items, provenance,
                            read_chains, said, teacher_voice)
@@ -148,7 +148,7 @@ def import_recorded(
     task: str | None = None,  # None: from the name
     format: str | None = None,  # None: ho_teacher for those asked twice, ho for the others (neither stops at a blank line)
     rule: str = "cotstudy",  # how their answers are read
-    conditioned: bool = False,  # the rationales were written with the gold answer in view: it is their answer
+    conditioned: bool = False,  # the rationales were written with the gold answer in view, where the table of corpora does not say so
     store: Store | None = None,
 ) -> list[dict]:  # rows of a corpus, of all splits
     "Recorded completions as draws in the ledger, joined to their task."
@@ -160,7 +160,7 @@ def import_recorded(
     counts = {i: n for i, n in table.groupby("instance", sort=False).size().items() if i in of}
     if not counts:
         raise ValueError(f"no question of task {task!r} has an id of {name!r} ({table.instance.iloc[0]!r}, ...); name its task with --task")
-    if conditioned: table = table.assign(prediction=table.gold, answer_text=table.gold)
+    if conditioned := conditioned or saw_gold(name): table = with_gold(table)
     voice, told, rows = recorded_voice(table, name, loaded, format), dict(zip(table.instance, table.prompt)), []
     prompts = {i: told[i] or render_prompt(voice.fmt, of[i].question, voice.mode) for i in counts}  # as asked then, if the file says so
     for n in sorted(set(counts.values())):

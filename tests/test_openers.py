@@ -26,14 +26,14 @@ def test_every_opener_gives_a_model(said, tmp_path):
     for name in ("pocket/teacher", "scratch/0.1m", said, "api:m", str(folder), folder):
         assert isinstance(open_model(name), Model), name
     assert isinstance(open_model(said), Recorded) and isinstance(open_model("api:m"), Server)
-    assert {scheme_of(n) for n in ("pocket/m", "scratch/1m", said, "api:m",
-                                   "vllm:m")} == set(OPENERS) and scheme_of("owner/model") == scheme_of(folder) == ""
+    assert {scheme_of(n) for n in ("pocket/m", "pypi/m", "hub/m", "scratch/1m", said, "api:m", "vllm:m")} == set(OPENERS)
+    assert scheme_of("owner/model") == scheme_of(folder) == ""
 
 
 @pytest.mark.parametrize("name", ["ollama:m", "API:m", "recordd:x", "https://example.org/model", "s3:bucket"])
 def test_an_unknown_scheme_is_one_line(name):
     for use in (open_model, check_name, is_trainable, n_params_of):
-        with pytest.raises(ValueError, match="opens no model; expected pocket/, scratch/") as error: use(name)
+        with pytest.raises(ValueError, match="opens no model; expected pocket/, pypi/, hub/, scratch/") as error: use(name)
         assert "\n" not in str(error.value)
 
 
