@@ -265,6 +265,7 @@ def cost(
         student_tok=sum(n * tok for n, tok, _ in answers.values()), train_flop=_flop(trained, n_params_of),
         sample_flop=_flop(sampled, n_params_of))
 
+# %% ../nbs/77_analyses.ipynb #39777e83
 def api_cost(
     conditions: Sequence[Condition],
     size_of: Callable,  # as of `cost`
