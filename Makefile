@@ -36,7 +36,14 @@ kills: $(SETUP)  ## kill a paying process at random moments, KILLS=100 times
 	KILLS=$(KILLS) $(BIN)/pytest -q -s -k "kill_9_while_paying" tests/test_servers.py
 
 lab: $(SETUP)  ## open JupyterLab on the book
-	$(BIN)/jupyter lab nbs/index.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
+
+book: $(SETUP)  ## execute every committed notebook again, and say what changed
+	$(BIN)/cotstudy book
+
+site: $(SETUP)  ## the book as a site with search: _docs/index.html
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[site]'
+	$(BIN)/cotstudy site
 
 readme: $(SETUP)  ## make README.md from nbs/index.ipynb
 	$(BIN)/cotstudy readme
@@ -50,5 +57,5 @@ lint: $(SETUP)  ## ruff
 clean:  ## forget the quick study and the store (draws, students)
 	rm -rf outputs/quick outputs/store
 
-.PHONY: help setup study real test fuzz kills lab readme export lint clean
+.PHONY: help setup study real test fuzz kills lab book site readme export lint clean
 .DEFAULT_GOAL := help

@@ -25,10 +25,10 @@ from matplotlib.figure import Figure
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from .claims import join_items
-from .conditions import Condition, base_of, content_id, row_id, stage_key, vary, words_of
+from .conditions import Condition, base_of, content_id, row_id, stage_key, vary
 from .evaluate import Estimate, bootstrap_mean, two_level_bootstrap
-from .figures import (fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote, small_multiples,
-                              style)
+from .figures import (axis_words, fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
+                              same_limits, size_text, small_multiples, style)
 from .measures import MEASURES
 from .methods import look_of, method_named, named
 from .procedural import titled
@@ -265,7 +265,7 @@ def cost(
         student_tok=sum(n * tok for n, tok, _ in answers.values()), train_flop=_flop(trained, n_params_of),
         sample_flop=_flop(sampled, n_params_of))
 
-# %% ../nbs/77_analyses.ipynb #39777e83
+# %% ../nbs/77_analyses.ipynb #5d6b3881
 def api_cost(
     conditions: Sequence[Condition],
     size_of: Callable,  # as of `cost`
@@ -311,6 +311,7 @@ def _worth_drawing(a: Analysis, rows: pd.DataFrame) -> bool:
     if a.x in ("n_rationales", "max_student_tok"): return rows.method.isin(named(trained=True)).any()
     return bool((rows.groupby("method")[a.x].nunique() > 1).any())
 
+# %% ../nbs/77_analyses.ipynb #c8f2816c
 def figures_of(
     a: Analysis,
     rows: pd.DataFrame,  # good rows of the analysis
@@ -335,6 +336,7 @@ def side_by_side(a: Analysis, rows: pd.DataFrame) -> Figure:  # rows of one task
     with style():
         figure, axes = plt.subplots(1, len(parts), figsize=(a.width * len(parts), 5), squeeze=False)
         for ax, g in zip(axes[0], parts): a.figure(g, ax=ax)
+        same_limits(axes[0])
     return figure
 
 # %% ../nbs/77_analyses.ipynb #c23a3eed
@@ -395,9 +397,10 @@ def _sentence(a: Analysis, x: str, whose: str, low: object, high: object, g: pd.
     seeds = f"{e.n_seeds} seeds, " if e.n_seeds > 1 else ""
     lone = not seeds and g.method.isin(named(trained=True)).any()  # a prompted model has no seeds
     verdict = f"one seed, which decides nothing ({e.n} questions)" if lone else f"{word} ({seeds}{e.n} questions)"
-    ends = [f"{v:g}" if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
+    write = size_text if x == "n_params" else "{:g}".format
+    ends = [write(v) if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
     sides = f"{ends[1]} {at[high]:.1f}, {ends[0]} {at[low]:.1f}" if x == "arm" else (
-        f"{at[low]:.1f} at {words_of(x)} {ends[0]}, {at[high]:.1f} at {ends[1]}")
+        f"{at[low]:.1f} at {axis_words(x)} {ends[0]}, {at[high]:.1f} at {ends[1]}")
     each = f", {1000 * scale * e.value / (high - low):+.1f} for each 1,000" if x == "n_drawn" else ""
     shown = "smaller" if a.margin and e.p_equivalent(a.margin) < 0.05 else "not shown to be smaller"
     same = f"; {shown} than {scale * a.margin:g} either way" if a.margin else ""

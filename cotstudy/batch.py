@@ -32,7 +32,7 @@ from .analyses import ANALYSES
 from .conditions import PROTOCOL, row_id
 from .files import write_json
 from .models import cores
-from .pages import to_html
+from .pages import to_pages
 from .results import collect, study_folder
 from .studies import (Cell, Study, cell_conditions, check_parameters, expand, file_stamp, parameters_of, studies_folder,
                               template_at)
@@ -219,7 +219,7 @@ def summarise_study(study: Study, folder: Path, anew: bool, say: Callable[[str],
         if not anew and is_done(read_record(study.study, template), study.study, summary, folder, summary=True): continue
         say(f"summary {template} ...")
         records.append(execute(study.study, summary, folder, study.timeout_s, summary=True))
-        if records[-1]["status"] == "done": to_html(home / records[-1]["notebook"], home / f"{template}.html", study.title)
+        if records[-1]["status"] == "done": to_pages(home / records[-1]["notebook"], home / template, study.title)
         else: say(f"FAILED {template}  {records[-1]['error'][:300]}")
     return records
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['app', 'AsJson', 'EXPECTED', 'HINTS', 'Task', 'Revision', 'Rule', 'Layout', 'NEVER', 'judge', 'pocket', 'tell',
-           'one_line', 'expected', 'patience', 'run', 'run_watched', 'status', 'share', 'claim_lines', 'claims',
-           'tasks', 'list_corpora', 'fetch', 'rescore', 'listed', 'server_options', 'sample', 'own_kind',
+           'one_line', 'expected', 'patience', 'run', 'run_watched', 'status', 'report', 'share', 'claim_lines',
+           'claims', 'tasks', 'list_corpora', 'fetch', 'rescore', 'listed', 'server_options', 'sample', 'own_kind',
            'import_recorded', 'distil', 'evaluate', 'show', 'ask', 'export', 'import_corpus', 'judge_make',
-           'judge_serve', 'judge_score', 'pack', 'reproduce', 'pocket_build', 'bench', 'readme']
+           'judge_serve', 'judge_score', 'pack', 'reproduce', 'pocket_build', 'bench', 'readme', 'book', 'site',
+           'slides']
 
 # %% ../nbs/95_cli.ipynb #f28971e4
 """The `cotstudy` command. It parses, calls one function of another room and prints; it holds no logic of its own."""
@@ -155,6 +156,20 @@ def status(study: Annotated[str, typer.Argument(help="a study's name or the path
             spent = f"  {c['wall_s']:.0f} s" if c["wall_s"] else ""
             print(f"{c['status']:8} {c['cell']}" + spent + (f"  {c['error']}" if c["error"] else ""))
         print(", ".join(f"{n} {k}" for k, n in s["counts"].items() if n))
+
+# %% ../nbs/95_cli.ipynb #3bc4dc36
+@app.command()
+def report(study: Annotated[str, typer.Argument(help="a study whose rows are there")], as_json: AsJson = False):
+    "Make a study's report again: one page of HTML, and Markdown for a code host."
+    from cotstudy import batch, studies
+    with expected():
+        s = studies.load_study(study)
+        with batch.surroundings():
+            records = batch.summarise_study(s, studies.studies_folder(), True, lambda line: print(line, file=sys.stderr))
+    made = [batch.study_folder(s.study) / f"{t}{end}" for t in s.summaries for end in (".html", ".md")]
+    failed = [r for r in records if r["status"] != "done"]
+    tell(dict(study=s.study, failed=len(failed), pages=" ".join(str(p) for p in made if p.exists())), as_json)
+    if failed: raise typer.Exit(1)
 
 # %% ../nbs/95_cli.ipynb #cb562782
 def share(x: float | None, missing: str = "-") -> str: return missing if x is None or x != x else f"{100 * x:+.1f}"
@@ -575,3 +590,44 @@ def readme(root: Annotated[Path, typer.Argument(help="a checkout")] = Path("."))
     with expected():
         from cotstudy.pages import write_readme
         print(write_readme(root))
+
+# %% ../nbs/95_cli.ipynb #8460e4f2
+@app.command()
+def book(
+    names: Annotated[list[str], typer.Argument(help="notebooks, by path; none given: all")] = None,  # type: ignore[assignment]
+    check: Annotated[bool, typer.Option("--check", help="change nothing; exit status 1 if a notebook says something else")] = False,
+    root: Annotated[Path, typer.Option(help="a checkout")] = Path("."),
+):
+    "Execute every committed notebook again and say where it now speaks differently."
+    changed = 0
+    with expected():
+        from cotstudy.book import execute_again, notebooks
+        for path in [Path(n) for n in names or ()] or notebooks(root):
+            found = execute_again(path, keep=not check)
+            changed += len(found)
+            print(f"{path}: {len(found)} changed" if found else f"{path}: as it was", flush=True)
+            for c in found: print(f"  cell {c.cell}\n  - {one_line(ValueError(c.before))[:300]}\n  + {one_line(ValueError(c.after))[:300]}")
+    if check and changed: raise typer.Exit(1)
+
+@app.command()
+def site(
+    out: Annotated[Path, typer.Option(help="folder that receives the pages; it is replaced")] = Path("_docs"),
+    root: Annotated[Path, typer.Option(help="a checkout")] = Path("."),
+):
+    "The book, its reports and the API as static pages with search; open index.html."
+    with expected():
+        from cotstudy.book import site as make
+        print(make(root, out))
+
+@app.command()
+def slides(
+    study: Annotated[str, typer.Argument(help="a study whose rows are there")],
+    out: Annotated[Path, typer.Option(help="the .html to write; none given: slides.html of the study")] = None,  # type: ignore[assignment]
+):
+    "A study as slides for a lecture: one HTML file that needs no network."
+    with expected():
+        from cotstudy.book import write_slides
+        from cotstudy.report import read_report
+        from cotstudy.studies import load_study
+        s = load_study(study)
+        print(write_slides(read_report(s.study, s.title), out))

@@ -51,7 +51,7 @@ def _hash(folder: Path) -> str:
     h = sha256()
     for name in ("config.json", "generation_config.json"):
         if (folder / name).exists():
-            said = json.loads((folder / name).read_text("utf-8"))
+            said = _json(folder / name)
             config = {k: v for k, v in said.items() if k not in ("transformers_version", "_name_or_path")}
             h.update(digest(name, json.dumps(config, sort_keys=True)))
     for path in _files(folder):
@@ -225,11 +225,12 @@ def threads(n: int) -> Iterator[None]:
 # %% ../nbs/24_models.ipynb #6ae515b0
 def _net_of(where, dtype: str, **kw):
     "Configuration and network through the Auto classes; what they cannot do is said in one line."
-    short = lambda e: str(e).strip().split("\n")[0][:300]
+    short = lambda e: " ".join(str(e).split())[:300]
     try:
         config = AutoConfig.from_pretrained(where, **kw)
         config.get_text_config(decoder=True)
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except OSError: raise
+    except Exception as e:  # each class of configuration checks itself, and complains in its own way
         raise ValueError(f"config.json of {where} describes no model that this transformers knows: {short(e)}") from e
     auto, known = AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING
     if config.is_encoder_decoder: auto, known = AutoModelForSeq2SeqLM, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
@@ -240,7 +241,7 @@ def _net_of(where, dtype: str, **kw):
         with no_bar(), quiet():  # its report about tensors is checked below
             return auto.from_pretrained(where, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True,
                                         ignore_mismatched_sizes=True, **kw)  # to say which
-    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as e:
+    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, ArithmeticError, SafetensorError) as e:
         if out_of_memory(e): raise
         raise ValueError(f"the weights of {where} do not fit its config.json (model_type {config.model_type!r}): {short(e)}. "
                          "Shapes or names differ; copy or download both again") from e

@@ -196,6 +196,9 @@ def data_fraction(
                                                                                    n_rationales=n_rationales, seed=seeds)
 
 # %% ../nbs/76_questions.ipynb #677c45a9
+#| export
+
+# %% ../nbs/76_questions.ipynb #2d368430
 def _drawn(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows by the chains that were paid for."
     return rows.assign(n_drawn=rows.n_drawn.astype(float), n_rationales=np.nan)
@@ -360,6 +363,7 @@ def wording(
     return vary(base.with_(method="cot", n_rationales=n_rationales), format=formats, seed=seeds) + vary(
         base.with_(method="label_only"), format=formats, seed=seeds)
 
+# %% ../nbs/76_questions.ipynb #fcada245
 def _single_paths(rows: pd.DataFrame, items: pd.DataFrame) -> dict[str, Figure]:
     "Each of several samplings as an evaluation of its own."
     voted, out = rows[rows.decoding == "vote"], {}
@@ -380,6 +384,9 @@ def repeated_sampling(base: Condition, n_repeats: int = 5, n_rationales: int = 8
     return taught + vary_each(taught, decoding=["vote"], n_paths=[n_repeats])
 
 # %% ../nbs/76_questions.ipynb #615ffcfd
+#| export
+
+# %% ../nbs/76_questions.ipynb #3dbe333b
 @analysis("Learning rate and batch", "Ho et al. 2023, app.: grid of rates and batches", "lr",
           partial(fig_against, x="lr", text="{:.0e}".format), apart=("student", "batch"), columns=("method", "lr", "batch", "seed"))
 def learning_rates(
@@ -528,6 +535,9 @@ def self_improvement(base: Condition, n_rationales: int = 8, seeds: Sequence[int
     return plain(base, n_rationales, seeds, ("zero_shot_cot", "cot")) + vary(own, seed=seeds)
 
 # %% ../nbs/76_questions.ipynb #01e40016
+#| export
+
+# %% ../nbs/76_questions.ipynb #0c0d7edf
 @arm_analysis("Number or noise", "Li et al. 2023, Table 3b, left open", "n_rationales", "teacher_temperature", "filters", "labels",
               claims=("beyond-number", "beyond-noise", "beyond-votes"), columns=("label_accuracy", "n_distinct"))
 def number_or_noise(

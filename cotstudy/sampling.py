@@ -47,7 +47,11 @@ class _Reader:
         "Token ids of a prompt, special tokens as the tokenizer adds them (an EOS at the end only for encoders)."
         if self.chat:
             turn = dict(role="user", content=text)
-            return self._known(self._plain(self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)))
+            try: asked = self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+            except Exception as e:  # a template is a little program, which may fail in any way
+                raise ValueError(f"the chat template of {self.name!r} fails: {' '.join(str(e).split())[:200]}; mend the template beside "
+                                 "its tokenizer, or take another format (cotstudy, ho, ...)") from e
+            return self._known(self._plain(asked))
         ids = self.tokenizer(text)["input_ids"]
         if self.kind == "decoder" and len(ids) > 1 and ids[-1] in self.eos_ids and ids != self._plain(text): ids = ids[:-1]
         return self._known(ids)

@@ -679,6 +679,10 @@ def _record(lm, name: str, recipe: Recipe, n: dict, form: str, budget_tok: int |
     return dict(fingerprint=name, recipe=recipe.model_dump(), **n, form=form, budget_tok=budget, step=0, chosen_step=0,
                 losses=[], scores=[], n_completions_seen=0, n_label_tok=0, n_computed_tok=0, seconds=0.0)
 
+def _alone(write: Callable | None) -> None:
+    "Refuse to share out a step that a student writes itself."
+    if write and world()[1] > 1: raise ValueError("a student that writes its own completions trains in one process; start one")
+
 def _meet():
     "Where several processes train together, wait for all."
     if world()[1] > 1: dist.barrier()
@@ -702,11 +706,11 @@ def train(
     folder, begun, writes = Path(folder), time.monotonic(), world()[0] == 0
     if recipe.checkpoint != "last" and score is None:
         raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
-    if write and world()[1] > 1: raise ValueError("a student that writes its own completions trains in one process; start one")
+    _alone(write)
     _refuse_foreign(lm, folder)
     rows, n = tokenise(lm, examples, recipe, eos)
-    recipe = recipe.settled(n["n_completions"])
-    name = fingerprint(lm, rows, recipe, " ".join(filter(None, (name_of(objective), name_of(write)))))
+    recipe, learnt = recipe.settled(n["n_completions"]), " ".join(filter(None, (name_of(objective), name_of(write))))
+    name = fingerprint(lm, rows, recipe, learnt)
     _meet()
     if not resume and writes: _clear(folder, [_RECORD, *_TRACES])
     _meet()

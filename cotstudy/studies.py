@@ -278,7 +278,7 @@ def gpu_hours(work: Mapping[str, Any]) -> float | None:
     if work["train_flop"] is None or work["sample_flop"] is None: return None
     return round((work["train_flop"] / GPU.train + work["sample_flop"] / GPU.sample) / GPU.flop_s / 3600, 2)
 
-# %% ../nbs/80_studies.ipynb #3e63b23e
+# %% ../nbs/80_studies.ipynb #0da65d14
 def dry_run(study: Study, workers: int = 0, past: Mapping[str, float] = {}) -> dict:  # past: seconds of cells that ran before
     "What a study would take: cells, teacher tokens, student steps, seconds and money; shared parts counted once, nothing run."
     folder, cells, n = studies_folder(), expand(study), workers or cores()

@@ -301,6 +301,10 @@ def shipped(name):
     return Path(shutil.copytree(pocket_models()["pocket/xs"], name))
 
 
+def configured(folder, **said):
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | said))
+
+
 DAMAGE = {
     "no_config": lambda m: (m / "config.json").unlink(), "config_empty": lambda m: (m / "config.json").write_text(""),
     "config_list": lambda m: (m / "config.json").write_text("[]"),
@@ -313,6 +317,11 @@ DAMAGE = {
             5000),
     "weights_pointer": lambda m: (m / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"),
     "no_tokenizer": lambda m: [p.unlink() for p in m.glob("*token*")], "tokenizer_half": lambda m: os.truncate(m / "tokenizer.json", 100),
+    "no_heads": lambda m: configured(m, num_attention_heads=0), "layers_text": lambda m: configured(m, num_hidden_layers="two"),
+    "width": lambda m: configured(m, hidden_size=77), "eos_text": lambda m: configured(m, eos_token_id="x"),
+    "remote": lambda m: configured(m, model_type="own", auto_map={"AutoModelForCausalLM": "own.Model"}),
+    "generation_half": lambda m: (m / "generation_config.json").write_text("{"),
+    "generation_list": lambda m: (m / "generation_config.json").write_text("[]"),
     "student_text": lambda m: (m / "student.json").write_text("mine"), "student_list": lambda m: (m / "student.json").write_text("[]"),
     "student_format": lambda m: (m / "student.json").write_text('{"format": "cto", "method": "cot"}'),
     "student_method": lambda m: (m / "student.json").write_text('{"format": "ho", "method": 5}')}
@@ -323,6 +332,13 @@ def test_damaged_models_are_named(desk, what):
     DAMAGE[what](shipped("damaged"))
     complains("evaluate", "damaged", "--task", "pens.jsonl", "--n-items", 1, "--max-tok", 1)
     complains("ask", "damaged", "Q?", "--max-tok", 1)
+
+
+@pytest.mark.parametrize("template", ["{% for m in %}", "{{ raise_exception('no') }}", "{{ messages[7].content }}"])
+def test_chat_templates_that_fail_are_named(desk, template):
+    said = shipped("damaged") / "tokenizer_config.json"
+    said.write_text(json.dumps(json.loads(said.read_text()) | dict(chat_template=template)))
+    complains("ask", "damaged", "Q?", "--max-tok", 1, "--format", "chat", says="chat template of 'damaged' fails")
 
 
 def test_damaged_exports_are_named(desk):

@@ -137,6 +137,10 @@ export function mount(root, set, home) {
   function start() {
     const name = make("input", { id: "cj-name", maxlength: "60", required: true, autocomplete: "off", spellcheck: "false" })
     const go = (e) => { e.preventDefault(); if (name.value.trim()) begin(name.value.trim()) }
+    name.addEventListener("keydown", (e) => { // JupyterLab keeps Enter from the form
+      e.stopPropagation()
+      if (e.key === "Enter") go(e)
+    })
     const earlier = home.known().map((judge) => make("button", { type: "button", class: "cj-quiet", onclick: () => begin(judge) }, judge))
     const pick = make("input", { type: "file", accept: ".json,application/json", onchange: (e) => open(e.target.files[0]) })
     const minutes = Math.max(1, Math.round(set.pairs.length * set.criteria.length / 3))

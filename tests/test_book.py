@@ -1,0 +1,144 @@
+"""The seams of the book: every link leads somewhere, what is stored is what the rows say, pages need no other host."""
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from browser import look_at, open_browser
+
+from cotstudy.book import Change, broken_links, broken_pages, changes, notebooks, site, site_sources, text_of, write_slides
+from cotstudy.pages import moved, to_markdown
+from cotstudy.results import good_rows
+
+ROOT = Path(__file__).parent.parent
+BOOK = notebooks(ROOT)
+
+
+def outputs(path):
+    return [o for c in nbformat.read(path, 4).cells for o in c.get("outputs", [])]
+
+
+def test_every_link_of_notebooks_and_texts_leads_somewhere():
+    assert len(BOOK) > 30 and not (broken := broken_links(ROOT)), "\n".join(broken)
+
+
+def test_lab_opens_where_links_lead():
+    "With a file as its argument, Lab takes the file's folder as its root: `../` would lead out of it."
+    recipe = re.search(r"^lab:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
+    assert "root_dir" in recipe and "default_url" in recipe and "lab nbs/" not in recipe
+
+
+def test_broken_links_are_seen(tmp_path):
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "nbs" / "a.md").write_text("# A b\n\n[x](#a-b) [y](#c) [z](../no.md) [w](https://example.org/no) `[v](none)`")
+    assert broken_links(tmp_path, [tmp_path / "nbs" / "a.md"]) == ["nbs/a.md: #c", "nbs/a.md: ../no.md"]
+    (tmp_path / "p.html").write_text('<h1 id="x"></h1><a href="#x"></a><a href="#y"></a><script src="q.js"></script>')
+    assert broken_pages(tmp_path) == ["p.html: #y", "p.html: q.js"]
+
+
+def test_readme_is_the_index_with_its_links_moved():
+    text = to_markdown(ROOT / "nbs" / "index.ipynb")
+    assert (ROOT / "README.md").read_text() == moved(text, ROOT / "nbs", ROOT)
+    assert "](nbs/images/headline.svg)" in (ROOT / "README.md").read_text()
+
+
+def test_numbers_of_the_readme_are_those_of_the_rows():
+    rows = good_rows(pd.read_parquet(ROOT / "outputs" / "pocket" / "rows.parquet")).drop_duplicates("row_id")
+    told = re.findall(r"^\| (\w+)[^|]*\| (pocket/\w+) \| (\d+) \[\d+, \d+\] \| (\d+) \[", (ROOT / "README.md").read_text(), re.M)
+    mean = (100 * rows.groupby(["task", "student", "method"]).accuracy.mean()).round()
+    assert told and all(float(before) == mean[t, s, "zero_shot_cot"] and float(labels) == mean[t, s, "label_only"]
+                        for t, s, before, labels in told)
+
+
+def test_stored_numbers_of_the_measured_study_are_those_of_the_rows():
+    rows = good_rows(pd.read_parquet(ROOT / "outputs" / "pocket" / "rows.parquet")).drop_duplicates("row_id")
+    text = "\n".join(o["data"]["text/html"] for o in outputs(ROOT / "nbs" / "tutorials" / "pocket_measured.ipynb")
+                     if "text/html" in o.get("data", {}))
+    means = 100 * rows[rows.method == "cot"].groupby(["task", "student", "n_rationales"]).accuracy.mean()
+    assert len(means) > 8 and all(f"{x:.1f} [" in text for x in means)
+
+
+def test_stored_figures_are_vectors_or_true_in_colour():
+    for path in BOOK:
+        for o in outputs(path):
+            data = o.get("data", {})
+            if png := data.get("image/png"):
+                import base64
+                assert base64.b64decode(png)[25] in (2, 6), f"{path.name}: a PNG with a palette; its colours are not those of the figure"
+            if svg := data.get("image/svg+xml"): assert 'aria-label="' in svg, f"{path.name}: a figure without words"
+
+
+METHOD = ("05_procedural", "15_prompts", "18_answers", "30_draws", "35_filters", "40_students", "45_evaluate", "50_conditions", "55_runs",
+          "60_pocket", "70_figures", "75_claims", "77_analyses", "03_pictures")
+
+@pytest.mark.parametrize("name", METHOD)
+def test_chapters_of_the_method_have_a_figure(name):
+    kinds = [k for o in outputs(ROOT / "nbs" / f"{name}.ipynb") for k in o.get("data", {})]
+    assert {"image/svg+xml", "image/png"} & set(kinds)
+
+
+@pytest.mark.parametrize("path", BOOK, ids=lambda p: p.stem)
+def test_no_figure_is_shown_twice(path):
+    drawn = [d for o in outputs(path) for k, d in o.get("data", {}).items() if k.startswith("image/")]
+    assert len(drawn) == len(set(drawn))
+
+
+def test_changes_are_found_and_drawings_are_not_words():
+    def nb(*said): return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[
+        nbformat.v4.new_output("stream", name="stdout", text=s)]) for s in said])
+    assert changes(nb("a", "1"), nb("a", "2")) == [Change(1, "1", "2")] and not changes(nb("a"), nb("a"))
+    drawn = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[
+        nbformat.v4.new_output("display_data", {"text/plain": "<Figure size 1x1>", "image/svg+xml": "<svg/>"})])])
+    assert not changes(drawn, nb(""))
+
+
+def test_glossary_and_citation():
+    import yaml
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["title"].startswith("cotstudy") and len(cited["references"]) == 2
+    words = re.findall(r"^\*\*(.+?)\.\*\*", text_of(ROOT / "nbs" / "glossary.md"), re.M)
+    assert len(words) > 25 and [w.lower() for w in words] == sorted((w.lower() for w in words))
+    assert text_of(ROOT / "nbs" / "bibliography.md").count("](https://") > 15
+
+
+def test_sources_of_the_site_hide_what_is_hidden(tmp_path):
+    site_sources(ROOT, tmp_path)
+    for p in tmp_path.rglob("*.ipynb"):
+        cells = [c["source"] for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "code"]
+        assert not any("".join(c).startswith("#|") for c in cells), p.name
+    index = (tmp_path / "index.md").read_text()
+    assert all(f"nbs/{p.stem}" in index for p in (ROOT / "nbs").glob("[0-9]*.ipynb")) and "api/figures" in index
+
+
+@pytest.mark.skipif(find_spec("myst_nb") is None, reason="no Sphinx: pip install -c constraints.txt -e '.[site]' to build the site")
+def test_site_from_a_folder(tmp_path):
+    first = site(ROOT, tmp_path / "site")  # raises where a link is broken
+    with open_browser() as browser:
+        def search(page):
+            page.goto((tmp_path / "site" / "search.html").as_uri() + "?q=rationale")
+            page.wait_for_selector("ul.search li", timeout=20_000)
+        for width in (1200, 400):
+            seen = look_at(browser, first, width, after=search if width == 1200 else None)
+            assert not seen.said and not seen.asked and seen.scroll_width <= width
+
+
+@pytest.mark.skipif(find_spec("sphinx_revealjs") is None, reason="no reveal.js: pip install -c constraints.txt -e '.[site]' to make slides")
+def test_slides_turn_offline(tmp_path, monkeypatch):
+    import shutil
+
+    from cotstudy.report import read_report
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    (tmp_path / "pocket").mkdir()
+    for name in ("rows", "items"): shutil.copy(ROOT / "outputs" / "pocket" / f"{name}.parquet", tmp_path / "pocket")
+    deck = write_slides(read_report("pocket", "Pocket"))
+    assert deck.read_text().count("<section>") > 8 and "<svg" in deck.read_text()
+    with open_browser() as browser:
+        def turn(page):
+            page.keyboard.press("ArrowRight")
+            page.wait_for_timeout(500)
+            assert page.url.endswith("#/1"), page.url
+        seen = look_at(browser, deck, 1280, after=turn)
+        assert not seen.said and not seen.asked

@@ -1,0 +1,169 @@
+"""The seams of a report: every sentence from rows, every point with its answers, one page that asks nobody for anything."""
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from browser import look_at, open_browser
+
+from cotstudy.analyses import study_cell
+from cotstudy.pages import to_pages, write_pages
+from cotstudy.report import (corpora, failures, findings, parts, pooled, read_report, scorecard, table_md, tally, verdicts,
+                             whole, with_points, write_answers)
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"task_args.n_train": 12, "task_args.n_test": 16, "recipe.steps": 4, "recipe.batch": 4, "teacher.pool": 2}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    "A study of two tasks and two seeds, with its texts."
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv("COTSTUDY_OUTPUTS", str(tmp_path_factory.mktemp("outputs")))
+        for task in ("arith", "shuffle"):
+            study_cell("sample_count", "toy", "", task, "pocket/xs", SMALL, n_rationales=[1, 2], seeds=[0, 1])
+        study_cell("student_size", "toy", "", "arith", "pocket/xs", SMALL, n_rationales=2, seeds=[0, 1])
+        r = read_report("toy", "A toy study")
+        text = whole(r).replace("](../", "](")
+        write_pages(text, r.folder / "report", r.title)
+        yield r, text
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    "The report of a study as a checkout has it: rows and items, no texts."
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv("COTSTUDY_OUTPUTS", str(folder := tmp_path_factory.mktemp("committed")))
+        (folder / "pocket").mkdir()
+        for name in ("rows", "items"): shutil.copy(ROOT / "outputs" / "pocket" / f"{name}.parquet", folder / "pocket")
+        r = read_report("pocket", "Pocket")
+        text = whole(r).replace("](../", "](")
+        write_pages(text, r.folder / "report", r.title)
+        yield r, text
+
+
+def test_a_point_is_a_condition_with_its_seeds(toy):
+    r, _ = toy
+    assert r.good.groupby("point").seed.nunique().max() == 2
+    seedless = ["task", "method", "n_rationales", "student"]
+    assert (r.once.groupby(seedless).point.nunique() == 1).all(), "two seeds of a condition are two points"
+    assert len(pooled(r.good)) == r.good.point.nunique(), "a condition of two analyses is counted twice"
+
+
+def test_rows_that_differ_in_a_limit_are_not_pooled(toy):
+    r, _ = toy
+    one = r.once[r.once.method == "cot"].head(1).drop(columns=["point", "link"])
+    both = with_points(pd.concat([one, one.assign(max_student_tok=one.max_student_tok / 2, row_id="another-limit")]))
+    assert both.point.nunique() == 2 and len(pooled(both)) == 2
+
+
+def test_numbers_of_the_table_are_those_of_the_rows(committed):
+    r, text = committed
+    told = [float(x) for x in re.findall(r"\| ([\d.]+) \[[\d., -]+\] \| \d+ \| [\d,]+ \|", text)]
+    rows = pd.read_parquet(ROOT / "outputs" / "pocket" / "rows.parquet")
+    want = 100 * rows.drop_duplicates("row_id").groupby(["task", "student", "method", "n_rationales"]).accuracy.mean()
+    assert sorted(told) == pytest.approx(sorted(want.round(1)), abs=0.051)
+
+
+def test_findings_say_every_verdict_and_what_is_open(committed):
+    r, text = committed
+    table = verdicts(r)
+    tested = table[table.effect.notna()]
+    found = findings(r, table)
+    assert len(tested) and all(f"**{v.verdict}** ({v.id})" in found for v in tested.itertuples())
+    assert f"{len(table) - len(tested)} of {len(table)} claims" in found
+    assert all(i in scorecard(r, table) for i in table.id)
+
+
+def test_a_tally_counts_what_is_said():
+    told = "\n\n".join(["a: difference +1 points, a gain (3 seeds)", "b: difference +0 points, not told apart from nothing (9)",
+                        "c: difference -1 points, a loss (3 seeds)", "d: difference -1 points, a loss (3 seeds)"])
+    assert tally(told) == "4 comparisons of its two ends: 1 gained, 2 lost, 1 undecided"
+    assert tally("Nothing of this kind was measured.") == "nothing that can be compared"
+
+
+def test_no_section_is_empty(toy, committed):
+    for r, _ in (toy, committed):
+        found = parts(r)
+        assert all(len(text) > 20 for text in found.values())
+    assert "What was taught" in parts(toy[0])
+
+
+def test_corpora_are_told_once(toy):
+    r, _ = toy
+    lines = corpora(r).split("\n")[2:]
+    n_corpora = r.once.corpus_id[r.once.n_drawn.notna()].nunique()
+    assert len(lines) == len(set(lines)) and sum(int(line.split("|")[5]) for line in lines) == n_corpora
+
+
+def test_every_point_leads_to_its_answers(toy, committed):
+    for r, text in (toy, committed):
+        answers, page = (r.folder / "answers.md").read_text(), (r.folder / "answers.html").read_text()
+        links = re.findall(r"\(answers\.md#(p-\w+)\)", text)
+        assert set(links) == {f"p-{p}" for p in r.good.point}
+        assert all(f'<a id="{name}"></a>' in answers and f'id="{name}"' in page for name in links)
+        drawn = re.findall(r'href="answers\.html#(p-\w+)"', (r.folder / "report.html").read_text())
+        assert set(drawn) == set(links), "a point of a figure leads nowhere"
+
+
+def test_answers_hold_the_texts_and_mark_luck(toy):
+    r, _ = toy
+    found = pd.read_parquet(r.folder / "answers.parquet")
+    assert found.said.notna().all() and {"right", "wrong"} & set(found.kind)
+    lucky = r.items[(r.items.lucky == 1)].eval_id if "lucky" in r.items else []
+    assert len(lucky) == 0 or "lucky" in set(found.kind)
+
+
+def test_without_texts_the_page_says_so(committed):
+    r, _ = committed
+    assert "not stored here" in (r.folder / "answers.md").read_text()
+    assert "Behind" in write_answers(r)
+
+
+def test_what_failed_is_told(toy):
+    r, _ = toy
+    assert failures(r).startswith("Nothing")
+    broken = r.rows.assign(error=["ValueError: no"] + [None] * (len(r.rows) - 1))
+    assert "ValueError: no" in failures(type(r)(r.study, r.title, broken, r.good, r.items, r.folder))
+
+
+def test_a_study_without_values_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    (tmp_path / "none").mkdir()
+    for name in ("rows", "items"): pd.DataFrame(dict(error=["x"], eval_id=[None])).to_parquet(tmp_path / "none" / f"{name}.parquet")
+    with pytest.raises(ValueError, match="no row with a value"): read_report("none")
+
+
+def test_a_cell_with_a_bar_does_not_break_a_table():
+    assert table_md(pd.DataFrame(dict(a=["x|y"], n=[3]))).split("\n") == ["| a | n |", "|:--|--:|", "| x\\|y | 3 |"]
+
+
+def test_page_is_whole(toy):
+    r, text = toy
+    page = (r.folder / "report.html").read_text()
+    assert page.count("<svg") == text.count("](figures/") - text.count(".csv](figures/") and "<script" not in page
+    assert not re.findall(r'(?:src|href)="https?:', page), "a page that asks another host"
+    assert page.count("<figcaption>") == page.count("<figure>") and 'role="img"' in page
+    assert all(len(alt) > 30 for alt in re.findall(r"<svg[^>]*aria-label=\"([^\"]*)\"", page))
+    assert not re.search(r"<h2[^>]*>[^<]*</h2>\s*(<h2|</main>)", page), "an empty section"
+
+
+def test_a_notebook_becomes_both_pages(tmp_path):
+    import nbformat
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[
+        nbformat.v4.new_output("display_data", {"text/markdown": "# T\n\n## A b\n\n[f](../figures/x.csv)"})])])
+    nbformat.write(nb, tmp_path / "n.ipynb")
+    md, html = to_pages(tmp_path / "n.ipynb", tmp_path / "t")
+    assert "](figures/x.csv)" in md.read_text() and '<h2 id="a-b">' in html.read_text()
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_pages_in_a_browser(committed, width, tmp_path):
+    r, _ = committed
+    with open_browser() as browser:
+        for page in ("report", "answers"):
+            seen = look_at(browser, r.folder / f"{page}.html", width, tmp_path / f"{page}-{width}.png")
+            assert not seen.said and not seen.asked, (seen.said, seen.asked)
+            assert seen.scroll_width <= width, f"{page} is wider than the screen of {width}"
+            assert (tmp_path / f"{page}-{width}.png").stat().st_size > 10_000
