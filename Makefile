@@ -5,6 +5,7 @@ SETUP := .venv/.installed
 PIP_FLAGS ?=
 SECONDS ?= 20
 KILLS ?= 100
+CHAOS ?= 12
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 
@@ -35,6 +36,9 @@ fuzz: $(SETUP)  ## the property tests with new examples, SECONDS=20 each
 kills: $(SETUP)  ## kill a paying process at random moments, KILLS=100 times
 	KILLS=$(KILLS) $(BIN)/pytest -q -s -k "kill_9_while_paying" tests/test_servers.py
 
+chaos: $(SETUP)  ## disturb a small study on a cluster in every way, CHAOS=12 processes killed (1000: hours)
+	$(BIN)/python tests/chaos.py --kills $(CHAOS)
+
 lab: $(SETUP)  ## open JupyterLab on the book
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
@@ -57,5 +61,5 @@ lint: $(SETUP)  ## ruff
 clean:  ## forget the quick study and the store (draws, students)
 	rm -rf outputs/quick outputs/store
 
-.PHONY: help setup study real test fuzz kills lab book site readme export lint clean
+.PHONY: help setup study real test fuzz kills chaos lab book site readme export lint clean
 .DEFAULT_GOAL := help

@@ -136,13 +136,21 @@ def run(
         for figure in sorted((folder / "figures").glob("*.svg")): print(f"figure:  {figure}")
     if failed: raise typer.Exit(1)
 
-def run_watched(study: Any, workers: int, force: bool, to: Any) -> list[dict]:
-    "Run a study with a bar where there is a terminal, else with plain lines."
+# %% ../nbs/95_cli.ipynb #d55ff49f
+def run_watched(study: Any, workers: int, force: bool, to: Any, cluster: str = "", needs: str = "") -> list[dict]:
+    "Run a study with a bar where there is a terminal, else with plain lines; on a cluster the bar names its dashboard."
+    from functools import partial
     from cotstudy.batch import run_study
     from cotstudy.steps import Reporter
+    if needs and not cluster: raise ValueError("--needs says what a job takes of a cluster's workers; give it with --cluster")
     with Reporter("conditions") as report:
         def say(line: str): report.say(line, to)
-        with patience(study, say): return run_study(study, workers, force, say, report if report.is_bar else None)
+        def named(link: str): report.what = f"jobs ({link})"
+        through = None
+        if cluster:
+            from cotstudy.cluster import resources, run_cells
+            through = partial(run_cells, address=cluster, needs=resources(needs), named=named)
+        with patience(study, say): return run_study(study, workers, force, say, report if report.is_bar else None, through)
 
 # %% ../nbs/95_cli.ipynb #6d203745
 @app.command()
@@ -570,7 +578,7 @@ def pocket_build(
 # %% ../nbs/95_cli.ipynb #8822023a
 @app.command()
 def bench(
-    group: Annotated[str, typer.Argument(help="train, sample, study, ledger or gpu")],
+    group: Annotated[str, typer.Argument(help="train, sample, study, ledger, start or gpu")],
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="turns of each side; the median counts")] = 3,
     fast: Annotated[bool, typer.Option("--fast", help="tiny work: shows that it runs, measures nothing")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="write the rows to outputs/bench/bench.json, which the book shows")] = False,

@@ -27,8 +27,8 @@ from .instances import Task
 from .methods import Method, method_named
 from .openers import check_name
 from .prompts import format_named
+from .recipes import POCKET, Recipe
 from .recorded import saw_gold
-from .students import POCKET, Recipe
 
 # %% ../nbs/50_conditions.ipynb #e8e73f37
 class Spec(BaseModel):

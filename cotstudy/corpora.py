@@ -31,7 +31,7 @@ from .instances import SPLITS, Instance, Task
 from .prompts import Format, format_named
 from .runs import choose, provenance, to_examples
 from .sources import read_jsonl
-from .students import Example
+from .recipes import Example
 from .tasks import load as load_task, outline, question_key
 
 # %% ../nbs/84_corpora.ipynb #cab686ee

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from .decoding import Completion, Decoding, Request, prompt_id
-from .files import explained as explained_file, lease, sync_folder, whole
+from .files import clock_of, explained as explained_file, lease, look_again, sync_folder, whole
 
 # %% ../nbs/30_draws.ipynb #7b22a177
 SCHEMA = pa.schema([
@@ -242,6 +242,7 @@ class Shelf:
 
     def __init__(self, folder: Path):
         self.folder, self.damaged, self.keys = folder, [], {}  # damaged: parts set aside, by the path they had; keys: of parts checked
+        self.known: tuple = (None, None)  # the parts of the last look, and where each of their draws is
 
     def parts(self) -> list[Path]:
         "The parts there are, in the order of writing; their keys are then in memory."
@@ -254,7 +255,8 @@ class Shelf:
         while True:
             try:
                 parts = self.parts()
-                return use(parts, *index([self.keys[p] for p in parts]))
+                if self.known[0] != (now := tuple(parts)): self.known = now, index([self.keys[p] for p in parts])
+                return use(parts, *self.known[1])
             except FileNotFoundError: continue
             except Damaged as e: self.set_aside(e)
 
@@ -278,8 +280,9 @@ class Shelf:
 def compact(shelf: Shelf, over: int, at_least: int):
     "If there are more than `over` small parts, merge the smallest `at_least` into one, and more while none outweighs all before it."
     with lease(shelf.folder / "compaction", timeout=0):
+        now = clock_of(shelf.folder)
         for old in shelf.folder.glob(".part-*"):
-            if time.time() - old.stat().st_mtime > STALE_S: old.unlink()
+            if now - old.stat().st_mtime > STALE_S: old.unlink()
         if len(small(shelf)) > over: shelf.reading(lambda parts, ids, rows: merge(shelf, parts, rows, at_least))
 
 def small(shelf: Shelf) -> list[Path]: return [p for p in shelf.folder.glob("part-*.parquet") if p.stat().st_size < SMALL_BYTES]
@@ -437,6 +440,7 @@ def _produce(
     shelf.check_writable()
     with ExitStack() as held:
         with _explaining(shelf.folder), lease(shelf.folder):
+            look_again(shelf.folder)
             others = claims(shelf)
             _fold(shelf, list(others))
             if {*shelf.folder.glob("part-*.parquet")} - {*shelf.damaged} != {*seen}: missing, found = shelf.reading(look)
@@ -579,6 +583,7 @@ class Ledger:
         return [p for shelf in self._shelves.values() for p in shelf.damaged]
 
     def compact(self) -> None: _compact_all(self)
+    def batches(self, *asked, at_once: int = 60_000, **how) -> Iterator[pd.DataFrame]: return _batches(self, at_once, *asked, **how)
     def read(self, columns: Sequence[str] | None = None, filters=None) -> pd.DataFrame: return _read_all(self, columns, filters)
     def stats(self) -> pd.DataFrame: return _stats_all(self)
     def count(self) -> int: return int(self.stats().n_draws.sum())
@@ -632,3 +637,12 @@ def _read_all(
 def _stats_all(ledger: Ledger) -> pd.DataFrame:
     "One row per shelf: whose draws, how many, how large."
     return pd.DataFrame([row for shelf in ledger.shelves() if (row := _stats_of(shelf))], columns=_STATS)
+
+def _batches(
+    ledger: Ledger,
+    at_once: int,  # draws in memory
+    model, requests: Sequence[tuple[str, str]], n: int, *how, **more,  # as in `Ledger.draw`
+) -> Iterator[pd.DataFrame]:  # together the rows of `draw`
+    "The same draws, a few requests at a time: a million with their tokens need not be in memory together."
+    few = max(1, at_once // max(1, n))
+    for i in range(0, len(requests), few): yield ledger.draw(model, requests[i: i + few], n, *how, **more)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['explained', 'sync_folder', 'whole', 'write_bytes', 'write_text', 'write_json', 'write_parquet', 'whole_folder',
-           'lease']
+           'lease', 'look_again', 'clock_of']
 
 # %% ../nbs/02_files.ipynb #49bb2ee1
 """How everything of this project reaches the disk: under a temporary name, synced, then renamed, so that a reader sees the old file or
@@ -115,5 +115,21 @@ def lease(
     try: lock.acquire(timeout=timeout)
     except Timeout:
         raise TimeoutError(f"another worker is making {path}; waited {timeout} s for it. Wait longer, or stop that worker") from None
-    try: yield path
+    try:
+        look_again(path.parent)
+        yield path
     finally: lock.release()
+
+def look_again(folder: str | Path) -> None:
+    "Have a network file system see what others have made in a folder: its own list may be half a minute old, until one changes it oneself."
+    probe = Path(folder) / f".look-{os.getpid()}-{uuid4().hex[:8]}"
+    with suppress(OSError):
+        probe.touch()
+        probe.unlink()
+
+def clock_of(folder: str | Path) -> float:  # seconds, as `st_mtime` has them
+    "The time by the clock of a folder's disk; that of this machine may be an hour off."
+    probe = Path(folder) / f".look-{os.getpid()}-{uuid4().hex[:8]}"
+    probe.touch()
+    try: return probe.stat().st_mtime
+    finally: probe.unlink()

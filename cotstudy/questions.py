@@ -20,11 +20,10 @@ import inspect
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Sequence
+from typing import TYPE_CHECKING, Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from .conditions import Condition, vary
 from .evaluate import wilson
@@ -32,6 +31,8 @@ from .figures import fig_against, fig_arms, fig_errors, fig_lengths
 from .methods import look_of, method_named
 from .openers import scheme_of
 from .tasks import load as load_task, outline
+
+if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% ../nbs/76_questions.ipynb #60644f9e
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Analysis:
     measure: str = "accuracy"  # or a measure
     along: tuple[str, ...] = ()  # columns that are varied one at a time, the others at their largest; (): x alone
     view: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows  # its rows as figure and sentences want them
-    also: Callable[[pd.DataFrame], dict[str, Figure]] = lambda rows: {}  # further figures of its rows, by name
-    of_items: Callable[[pd.DataFrame, pd.DataFrame], dict[str, Figure]] = lambda rows, items: {}  # and of its rows with their items
+    also: "Callable[[pd.DataFrame], dict[str, Figure]]" = lambda rows: {}  # further figures of its rows, by name
+    of_items: "Callable[[pd.DataFrame, pd.DataFrame], dict[str, Figure]]" = lambda rows, items: {}  # and of its rows with their items
     margin: float | None = None  # differences are also tested for being smaller than this
     width: float = 8.0  # of a panel, inches
 
@@ -214,7 +215,7 @@ def cost_per_point(
     return vary(base.with_(method="cot"), n_rationales=n_rationales, seed=seeds)
 
 # %% ../nbs/76_questions.ipynb #dd6de9c5
-def _histograms(rows: pd.DataFrame, items: pd.DataFrame) -> dict[str, Figure]:
+def _histograms(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     "Lengths of completions by arm, a figure a task and student."
     mine = rows[["eval_id", "arm", "method", "task", "student", "seed"]].drop_duplicates("eval_id")
     both = items.merge(mine[mine.seed.fillna(0) == mine.seed.fillna(0).min()], on="eval_id")
@@ -293,7 +294,7 @@ def right_for_the_wrong_reason(
     return under_filters(base, n_rationales, filter_sets, seeds)
 
 # %% ../nbs/76_questions.ipynb #09af1cea
-def _passes(rows: pd.DataFrame) -> dict[str, Figure]:
+def _passes(rows: pd.DataFrame) -> "dict[str, Figure]":
     "pass@k: some path is right."
     voted = rows[(rows.decoding == "vote") & rows.n_passed.notna()] if "n_passed" in rows else rows.iloc[:0]
     ends = [wilson(k, n) for k, n in zip(voted.n_passed, voted.n)]
@@ -321,7 +322,7 @@ def _asked(rows: pd.DataFrame) -> pd.DataFrame:
     edited = rows.task.str.contains("contrast")
     return rows.assign(asked=np.where(edited, "edited", "original"), task=rows.task.str.replace(r"[:_]contrast$", "", regex=True))
 
-def _consistent(rows: pd.DataFrame, items: pd.DataFrame) -> dict[str, Figure]:
+def _consistent(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     "Original, edited, and both of a pair right, by method (Gardner et al. 2020)."
     key, parts = ["task", "student", "method", "seed", "student_id"], []
     both = items.merge(rows[["eval_id", "asked", *key]].drop_duplicates("eval_id"), on="eval_id")
@@ -364,7 +365,7 @@ def wording(
         base.with_(method="label_only"), format=formats, seed=seeds)
 
 # %% ../nbs/76_questions.ipynb #fcada245
-def _single_paths(rows: pd.DataFrame, items: pd.DataFrame) -> dict[str, Figure]:
+def _single_paths(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     "Each of several samplings as an evaluation of its own."
     voted, out = rows[rows.decoding == "vote"], {}
     for (task, student), g in voted.groupby(["task", "student"], sort=False):
@@ -445,7 +446,7 @@ def runs_of_words(text: str, n: int = 4) -> set[tuple[str, ...]]:
     words = ["#" if w.strip(".,").isdigit() else w.lower() for w in text.split()]
     return {tuple(words[i: i + n]) for i in range(len(words) - n + 1)}
 
-def _familiar(rows: pd.DataFrame, items: pd.DataFrame) -> dict[str, Figure]:
+def _familiar(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     "Accuracy on thirds of the questions, by the share of their word runs that training questions have."
     out = {}
     for (task, student), g in rows.groupby(["task", "student"], sort=False):
@@ -471,7 +472,7 @@ def overlap(base: Condition, n_rationales: int = 8, seeds: Sequence[int] = (0,))
     return plain(base, n_rationales, seeds, ("zero_shot_cot", "label_only", "cot"))
 
 # %% ../nbs/76_questions.ipynb #6c0c66a5
-def _errors(rows: pd.DataFrame) -> dict[str, Figure]:
+def _errors(rows: pd.DataFrame) -> "dict[str, Figure]":
     "Kinds of error, where steps can be checked."
     known = rows[rows.mean_error_format.notna()] if "mean_error_format" in rows else rows.iloc[:0]
     students = known[known.method != "teacher"].student.unique()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RAW', 'PINS', 'LETTERS', 'YESNO', 'SENTIMENT', 'ENTAIL', 'HUB', 'BIG', 'SOURCES', 'STYLES', 'Pinned', 'data_dir',
-           'cache_dir', 'fetch', 'at_hand', 'read_rows', 'plain_number', 'read_word_problems', 'read_svamp',
+           'cache_dir', 'fetch', 'here', 'at_hand', 'read_rows', 'plain_number', 'read_word_problems', 'read_svamp',
            'read_gsm8k', 'read_aqua', 'read_aqua_flan', 'read_bigbench', 'read_examples', 'read_strategyqa',
            'read_arc_style', 'read_endings', 'read_quarel', 'read_quarel_train', 'read_anli', 'read_sst2',
            'read_reviews', 'Part', 'Source', 'read_hub', 'source_named', 'load_source', 'split_rule', 'checksums',
@@ -154,12 +154,16 @@ def fetch(
         return path
     return write_bytes(path, _download(pin, base_url, timeout))
 
-def at_hand(pin: Pinned) -> bool:
-    "Whether a file can be read without the network."
+def here(pin: Pinned) -> list[Path]:
+    "Where a file lies on this machine."
     folder = data_dir()
     places = [cache_dir() / pin.repo / pin.commit / pin.path]
     if folder: places += [folder / "raw" / (pin.local + z) for z in ("", ".gz")]
-    return any(p.is_file() for p in places)
+    return [p for p in places if p.is_file()]
+
+def at_hand(pin: Pinned) -> bool:
+    "Whether a file can be read without the network."
+    return bool(here(pin))
 
 def _bytes(path: Path) -> bytes:
     return gzip.decompress(data) if (data := path.read_bytes())[:2] == b"\x1f\x8b" or path.suffix == ".gz" else data

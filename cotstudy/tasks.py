@@ -9,6 +9,7 @@ __all__ = ['FIELDS', 'TASKS', 'LARGEST_SPLIT', 'question_key', 'kind_and_why', '
 # %% ../nbs/12_tasks.ipynb #b4d8b095
 """One door to every task: procedural families, the papers' datasets and a user's own JSON-lines file, all as a `Task` with the
 splits train, selection and test (Ho et al. 2023, sec. 4.1; Li et al. 2023, sec. 3). It knows neither prompts nor models."""
+from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from fractions import Fraction
@@ -24,8 +25,9 @@ import pandas as pd
 from .instances import Instance, Task, carve_selection, few_samples
 from .procedural import FAMILIES, VARIANTS, exemplar_instances, family_named, procedural_task
 from .quantities import number_of, written
-from .sources import (LETTERS, PINS, SOURCES, YESNO, at_hand, chance_of, checksums, load_source, origin_of, read_text,
-                              source_named, split_rule)
+from .files import write_json
+from .sources import (LETTERS, PINS, SOURCES, YESNO, at_hand, cache_dir, chance_of, checksums, here, load_source, origin_of,
+                              read_text, source_named, split_rule)
 
 # %% ../nbs/12_tasks.ipynb #93df3e38
 FIELDS: dict[str, Any] = {"question": str, "answer": (str, int, float), "options": list, "id": (str, int), "template": str,
@@ -305,18 +307,52 @@ def exemplars_for(
     written = {i.id: r for i, r in zip(items, rationales)}
     return tuple(Solved(i.question, written[i.id], i.answer) for i in (have[k] for k in few_samples(range(len(have)), n, seed)))
 
+# %% ../nbs/12_tasks.ipynb #ac82b8ba
+_SPLITS = ("train", "selection", "test")
+
+def _counted(name: str) -> dict:
+    "What a task says of itself when it is read; sizes only where its files are at hand."
+    origin = SOURCES.get(name.split(":")[0])
+    whole = origin is None or all(p.local in PINS and at_hand(PINS[p.local]) for p in origin.parts)
+    task = load(name) if whole else outline(name)
+    return dict(kind=task.kind, chance=task.chance, source=task.source, revision=task.revision, licence=task.licence,
+                **{f"n_{s}": len(task.split(s)) if whole else None for s in _SPLITS})
+
+def _stamp(name: str) -> list | None:
+    "Sizes and times of the files that decide what a task of the table says of itself; None: a user's own file, always read."
+    if name not in TASKS: return None
+    rooms = Path(procedural_task.__code__.co_filename).parent
+    code = [rooms / f"{room}.py" for room in ("instances", "procedural", "sources", "tasks")]
+    data = [f for part in getattr(SOURCES.get(name.split(":")[0]), "parts", ()) if part.local in PINS for f in here(PINS[part.local])]
+    return [[f.name, (s := f.stat()).st_size, s.st_mtime_ns] for f in (*code, *data)]
+
+class _Counted:
+    "What tasks said of themselves before, for as long as their files are the same: to count all of them takes some ten seconds."
+    def __init__(self):
+        self.file, self.told, self.new = cache_dir() / "tasks.json", {}, False
+        with suppress(OSError, ValueError): self.told = json.loads(self.file.read_text("utf-8"))
+
+    def of(self, name: str) -> dict:
+        stamp = _stamp(name)
+        if stamp is None: return _counted(name)
+        if self.told.get(name, {}).get("stamp") != stamp: self.told[name], self.new = _counted(name) | dict(stamp=stamp), True
+        return self.told[name]
+
+    def keep(self):
+        with suppress(OSError):
+            if self.new: write_json(self.file, self.told)
+
 # %% ../nbs/12_tasks.ipynb #8044e449
 def task_table(names: Sequence[str] | None = None) -> pd.DataFrame:  # one row per task
     "Every task: kind, sizes, chance, split rule, source, revision, checksums, licence, and whether its bytes are verified."
-    rows = []
+    rows, known = [], _Counted()
     for name in names or TASKS:
         origin = SOURCES.get(name.split(":")[0])
-        here = origin is None or all(p.local in PINS and at_hand(PINS[p.local]) for p in origin.parts)
-        task = load(name) if here else outline(name)
-        n = {f"n_{s}": len(task.split(s)) if here else None for s in ("train", "selection", "test")}
+        seen = known.of(name)
         if name.split(":")[0] in FAMILIES: rule = "fresh questions for each split"
         else: rule = split_rule(name) if origin else "about 70:30, by template or question text; selection carved from train"
-        rows.append(dict(name=name, kind=task.kind, **n, chance=task.chance, split_rule=rule,
-                         source=task.source, revision=task.revision, sha256=checksums(name) if origin else "", licence=task.licence,
-                         verified=origin is None or origin.verified))
-    return pd.DataFrame(rows).astype({f"n_{s}": "Int64" for s in ("train", "selection", "test")})
+        rows.append(dict(name=name, kind=seen["kind"], **{f"n_{s}": seen[f"n_{s}"] for s in _SPLITS}, chance=seen["chance"],
+                         split_rule=rule, source=seen["source"], revision=seen["revision"], sha256=checksums(name) if origin else "",
+                         licence=seen["licence"], verified=origin is None or origin.verified))
+    known.keep()
+    return pd.DataFrame(rows).astype({f"n_{s}": "Int64" for s in _SPLITS})

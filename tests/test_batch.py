@@ -155,7 +155,7 @@ def test_a_cell_is_done_by_its_parameters_its_template_and_the_conditions_that_f
     done = lambda cell: batch.is_done(read_record("s", "fine-a") if cell is a else read_record("s", cell.name), "s", cell, folder)
     made.clear()
     assert done(a) and not done(b) and not made
-    monkeypatch.setattr(batch, "_text_of", lambda package: "another version")
+    monkeypatch.setattr(batch, "text_of", lambda package: "another version")
     assert done(a) and made == ["fine-a"]  # the same conditions after all
     monkeypatch.setattr(batch, "row_id", str)
     monkeypatch.setattr(batch, "cell_conditions", lambda cell, folder: ["another condition"])

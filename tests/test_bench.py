@@ -124,4 +124,4 @@ def test_start_share_is_the_time_before_the_first_condition(tmp_path):
 
 def test_a_ledger_step_counts_its_draws(tmp_path):
     seen = {what: b.ledger_step(what, 600, str(tmp_path)) for what in b.LEDGER_STEPS}
-    assert seen == dict(append=570, count=570, view=76, resume=600) and b.ledger_step("count", 600, str(tmp_path)) == 600
+    assert seen == dict(append=570, count=570, view=76, resume=600, whole=600) and b.ledger_step("count", 600, str(tmp_path)) == 600

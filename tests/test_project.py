@@ -86,12 +86,14 @@ TOOLS = {  # what neither a module nor a test imports
     "ipywidgets": "widgets in JupyterLab",
     "voila": "the judging page as an app", "playwright": "a browser for the judging page",
     "math-verify": "a process of its own in the extraction audit", "pytest-xdist": "pytest -n",
-    "ruff": "make lint"}
+    "ruff": "make lint", "bokeh": "the dashboard of a cluster"}
 
 
 def imported(paths):  # top-level names of packages
     nodes = [n for p in paths for n in ast.walk(ast.parse(p.read_text()))]
-    return ({a.name.split(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    later = [n.args[0].value for n in nodes if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "later" and n.args
+             and isinstance(n.args[0], ast.Constant)]
+    return ({name.split(".")[0] for name in later} | {a.name.split(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
             | {n.module.split(".")[0] for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level})
 
 
