@@ -162,6 +162,7 @@ def _answers(store: Store, cond: Condition) -> list[str]:
 
 _MAKERS = dict(draws=_draws, student=_student, answers=_answers)
 
+# %% ../nbs/83_cluster.ipynb #7116d2f5
 def _cell(told: Mapping, force: bool) -> dict:
     "Execute a cell; nearly all of it is found."
     cell = Cell(told["name"], told["template"], told["parameters"])
