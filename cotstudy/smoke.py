@@ -102,6 +102,7 @@ def smaller(name: str, value: Any) -> Any:
     if name == "rationale_limits": return [64]  # a recorded chain has no tokens, and cannot be cut
     if name == "student_limits": return [2, 4]
     if name == "visits": return [1, 2]
+    if name == "filter_sets": return [s for s in value if not any(f.startswith("likely") for f in s)]  # nor log-probabilities
     return min(value, 2) if isinstance(value, int) and not isinstance(value, bool) else value
 
 def in_small(cell: Cell, folder: Path) -> Cell:
