@@ -133,9 +133,9 @@ def with_gold(table: pd.DataFrame) -> pd.DataFrame:
     "Rationales that were written with the gold answer in view: it is their answer."
     return table.assign(prediction=table.gold, answer_text=table.gold)
 
-def saw_gold(name: str) -> bool:
+def saw_gold(name: str | Path) -> bool:
     "Does the table of published corpora say that this teacher saw the gold answers?"
-    name = name.removeprefix("recorded:")
+    name = str(name).removeprefix("recorded:")
     return name in CORPORA and CORPORA[name].conditioned
 
 def recorded_model(name: str, fmt: Format, table: pd.DataFrame | None = None) -> Recorded:  # table: None: of that name

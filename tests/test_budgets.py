@@ -111,14 +111,14 @@ FAULTS = {
     "nonsense in the end": lambda n, body: (200, "<html>") if n == 15 else None}
 
 
-def bill_after(odd, folder, fault, usage, cost, concurrency, temperature=0.0, **limits):
+def bill_after(odd, folder, fault, usage, cost, concurrency, temperature=0.0, timeout_s=0.2, **limits):
     "Draw until the budget or the server stops us; the server's bill, and the largest request on it."
     odd.charge = lambda body: (cost(len(odd.asked)), body["max_tokens"])
     def answer(body, n):
         told = dict(prompt_tokens=cost(n), completion_tokens=body["max_tokens"])
         return fault(n, body) or (200, odd.good(body, usage=usage(n) if usage else told))
     odd.behave = answer
-    server = model(odd, budget=Budget(**dict(tokens=CAP) | limits), concurrency=concurrency, attempts=7, timeout_s=0.2)
+    server = model(odd, budget=Budget(**dict(tokens=CAP) | limits), concurrency=concurrency, attempts=7, timeout_s=timeout_s)
     how, asked = Decoding(temperature=temperature, max_tok=TOK), [(f"i{k}", f"How many are {k} pens and a pen?") for k in range(400)]
     with pytest.raises((OverBudget, ConnectionError, ValueError)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -163,7 +163,7 @@ def test_a_server_that_tells_now_and_then_or_changes_is_held_to_the_cap(odd, tmp
 
 def test_where_there_is_room_requests_run_side_by_side_and_the_cap_holds(odd, tmp_path):
     slow = lambda n, body: time.sleep(0.03)
-    total, one = bill_after(odd, tmp_path, slow, None, lambda n: 1000 if n < 50 else 7000, 8, tokens=150_000)
+    total, one = bill_after(odd, tmp_path, slow, None, lambda n: 1000 if n < 50 else 7000, 8, timeout_s=30, tokens=150_000)
     assert odd.most > 4 and 75_000 <= total <= 150_000 + one
 
 

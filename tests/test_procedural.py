@@ -282,8 +282,8 @@ def false_premise(name: str, i: Instance, text: str, rng: Random) -> str:
         who, chain, *_ = i.trace[0]
         kind = next(k for k in KINDS_OF_THING if k not in i.question)
         return rng.choice((f"{who} is a {kind}. {text}", f"Every {chain[-1]} is a {kind}. {text}"))
-    word = i.trace[0][0].split()[-1]
-    return re.sub(rf"\b{word}\b", other(rng, GOOD if word in GOOD else BAD, word), text, count=1)
+    words = [w.split()[-1] for w, _ in i.trace]
+    return re.sub(rf"\b{words[0]}\b", other(rng, GOOD if words[0] in GOOD else BAD, *words), text, count=1)
 
 @names
 @settings(max_examples=20, deadline=None)

@@ -57,7 +57,7 @@ WORDS = st.text(alphabet="abc 123.", max_size=12).map(str.strip)
 def test_what_is_laid_out_is_read_back(rationale, answer, fmt):
     text = lay_out(rows(("q", 0, rationale, answer)), fmt).text[0]
     found = parse_completion(fmt, text)
-    assert found.rationale == rationale and (found.answer_text or "").removesuffix(".") == answer.removesuffix(".").strip()
+    assert found.rationale == rationale and (found.answer_text or "").removesuffix(".").strip() == answer.removesuffix(".").strip()
 
 
 def test_identity_is_what_was_said():

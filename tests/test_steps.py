@@ -332,7 +332,7 @@ def address():
             said = dict(message=dict(role="assistant", content=text,
                                      reasoning_content="So the answer is: 999")) if "messages" in body else dict(text=text)
             data = json.dumps(dict(id="1", object="x", created=1, model="m", choices=[dict(index=0, finish_reason="stop", **said)],
-                                   usage=dict(prompt_tokens=9, completion_tokens=7, total_tokens=16))).encode()
+                                   usage=dict(prompt_tokens=40, completion_tokens=7, total_tokens=47))).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
