@@ -351,7 +351,7 @@ def address():
 def test_a_corpus_from_a_server(desk, address, fmt):
     args = ["sample", "--task", "pens.jsonl", "--teacher", "api:toy", "--base-url", address, "--format", fmt, "--n", 3, "--max-tok", 20,
             "--out", "c.jsonl", "--json"]
-    poor = cotstudy(*args, "--budget-tok", 300)
+    poor = cotstudy(*args, "--budget-tok", 420)
     assert poor.exit_code == 1 and "budget" in poor.stderr and not Path("c.jsonl").exists()
     some = Store().ledger.count()
     assert 0 < some
