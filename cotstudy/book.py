@@ -116,6 +116,7 @@ import re
 project, author, language = "cotstudy", "cotstudy developers", "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 html_theme, html_title, html_show_sphinx, html_copy_source = "furo", "cotstudy", False, False
+html_show_search_summary = False  # excerpts are fetched page by page, which a browser refuses in a folder
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
 nb_execution_mode, nb_ipywidgets_js, nb_merge_streams = "off", {}, True
@@ -134,6 +135,17 @@ CSS = """table.dataframe td, table.dataframe th { padding: .2rem .6rem; }
 """
 ROOT_TEXTS = ("README", "CONTRIBUTING", "CHANGELOG", "LOG", "SECURITY")
 
+# %% ../nbs/92_book.ipynb #5a1e7c40
+def _as_texts(cell) -> list:
+    "A cell, and what it shows as Markdown as text of its own, in the order shown: Sphinx resolves links of texts, not of outputs."
+    if cell.cell_type != "code": return [cell]
+    outputs, cell.outputs, cells = cell.outputs, [], [cell]
+    for o in outputs:
+        if "text/markdown" in o.get("data", {}): cells.append(nbformat.v4.new_markdown_cell(o["data"]["text/markdown"]))
+        elif cells[-1].cell_type == "code": cells[-1].outputs.append(o)
+        else: cells.append(nbformat.v4.new_code_cell(outputs=[o], metadata=dict(tags=["remove-input"])))
+    return cells
+
 def _copy_notebook(path: Path, to: Path) -> None:
     "A notebook as it is read: without hidden cells and directives."
     nb = nbformat.read(path, 4)
@@ -141,6 +153,7 @@ def _copy_notebook(path: Path, to: Path) -> None:
     for c in nb.cells:
         if "#| output_only" in c.source: c.metadata["tags"] = ["remove-input"]
         if c.cell_type == "code": c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
+    nb.cells = [part for c in nb.cells for part in _as_texts(c)]
     nb.metadata["kernelspec"] = dict(name="python3", display_name="Python 3", language="python")
     write_text(to, nbformat.writes(nb, version=4))
 
@@ -200,7 +213,7 @@ def site(root: str | Path, out: str | Path) -> Path:  # the first page
         site_sources(root, Path(folder))
         shutil.rmtree(out, ignore_errors=True)
         if build_main(["-q", "-b", "html", folder, str(out)]): raise RuntimeError("Sphinx could not build the site; it says why above")
-    if broken := broken_pages(out): raise RuntimeError(f"{len(broken)} links of the site lead nowhere; the first: {broken[0]}")
+    if broken := broken_pages(out): raise RuntimeError("\n".join([f"{len(broken)} links of the site lead nowhere:", *broken]))
     return out / "index.html"
 
 class _Links(HTMLParser):

@@ -137,8 +137,8 @@ def test_slides_turn_offline(tmp_path, monkeypatch):
     assert deck.read_text().count("<section>") > 8 and "<svg" in deck.read_text()
     with open_browser() as browser:
         def turn(page):
+            page.wait_for_function("Reveal.isReady()")
             page.keyboard.press("ArrowRight")
-            page.wait_for_timeout(500)
-            assert page.url.endswith("#/1"), page.url
+            page.wait_for_url("**#/1", timeout=10_000)  # reveal.js writes the address once a second at most
         seen = look_at(browser, deck, 1280, after=turn)
         assert not seen.said and not seen.asked
