@@ -278,9 +278,6 @@ def tasks_of(claim: Claim, cells: Cells) -> list[str]:
     "The measured tasks that a claim is about."
     return [t for t in cells.table.task.unique() if any(task_is(t, n) for n in (*claim.tasks, *claim.stand_ins))]
 
-# %% ../nbs/75_claims.ipynb #49f07607
-#| export
-
 # %% ../nbs/75_claims.ipynb #1985a8f0
 def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
     "The effect of a claim: mean over its tasks, two-level bootstrap over seeds and items."

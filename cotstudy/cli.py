@@ -113,6 +113,8 @@ def run(
     workers: Annotated[int, typer.Option(min=0, max=1024, help="kernels at once; 0: one per core")] = 0,
     force: Annotated[bool, typer.Option(help="execute again what is done")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="walk every cell in small: random students, few questions; keeps nothing")] = False,
+    cluster: Annotated[str, typer.Option(help="on dask.distributed: local, or the address of a scheduler")] = "",
+    needs: Annotated[str, typer.Option(help="with --cluster: what a job takes of a worker's resources, e.g. GPU=1,MEMORY=8e9")] = "",
     as_json: AsJson = False,
 ):
     "Run what is not done of a study; ends with its report."
@@ -128,7 +130,8 @@ def run(
             if failed := [r for r in walk(s, lambda line: print(line, flush=True)) if r["error"]]:
                 raise RuntimeError(f"{len(failed)} cells of {s.study!r} failed in small; the first: {failed[0]['error']}")
             return
-        records, folder = run_watched(s, workers, force, sys.stderr if as_json else sys.stdout), batch.study_folder(s.study)
+        to = sys.stderr if as_json else sys.stdout
+        records, folder = run_watched(s, workers, force, to, cluster, needs), batch.study_folder(s.study)
     failed = [r for r in records if r["status"] != "done"]
     if as_json: print(json.dumps(dict(study=s.study, failed=len(failed), folder=str(folder), records=records), default=str))
     else:

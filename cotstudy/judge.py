@@ -21,7 +21,7 @@ from typing import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from .claims import CLAIMS, CONDITION, cells_of, join_items, sides_of, tasks_of
+from .claims import CLAIMS, CONDITION, about, cells_of, join_items, sides_of, tasks_of
 from .corpora import read_corpus
 from .files import write_parquet
 from .filters import stream
@@ -102,7 +102,7 @@ def sides_of_claim(study: str, claim_id: str, student: str = "") -> tuple[dict, 
     if claim is None:
         raise KeyError(f"no claim {claim_id!r} that people can judge; there are {', '.join(c.id for c in CLAIMS if c.people)}")
     rows, items = results(study)
-    cells = cells_of(join_items(good_rows(rows), items))
+    cells = about(claim, cells_of(join_items(good_rows(rows), items)))
     known = rows.drop_duplicates("eval_id").set_index("eval_id")
     mine = lambda found: sorted(e for e in found if not student or known.student[e] == student or known.method[e] == "teacher")
     sides: tuple[list, list] = ([], [])
@@ -110,8 +110,9 @@ def sides_of_claim(study: str, claim_id: str, student: str = "") -> tuple[dict, 
         a, b = map(mine, sides_of(claim, task, cells))
         if a and b: sides = (sides[0] + a, sides[1] + b)
     if not sides[0]:
+        of = ", of a student that has read no worked solutions" * claim.novices
         raise ValueError(f"study {study!r} has no task with both sides of {claim_id} ({claim.title}){' for ' * bool(student)}{student}; "
-                         f"it would need {', '.join((*claim.tasks, *claim.stand_ins))}")
+                         f"it would need {', '.join((*claim.tasks, *claim.stand_ins))}{of}")
     return dict(eval_id=sides[0]), dict(eval_id=sides[1])
 
 # %% ../nbs/88_judge.ipynb #5460677c

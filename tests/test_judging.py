@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotstudy import judge, judging
+from cotstudy import claims, judge, judging
 from cotstudy.claims import CLAIMS, verdict_table
 from cotstudy.evaluate import preference
 from desk import cotstudy
@@ -386,7 +386,7 @@ def test_a_class_judges_under_voila(browser, tmp_path):
             page = browser.new_context().new_page()
             page.set_default_timeout(180_000)
             page.goto(f"http://localhost:{port}/")
-            page.wait_for_selector("#cj-name")
+            page.wait_for_function("document.activeElement?.id === 'cj-name'")  # once it is shown
             page.keyboard.type("Ann")
             page.keyboard.press("Enter")
             page.wait_for_selector(".cj-chains")
@@ -414,7 +414,8 @@ def stop(server):
 
 # --- from a study, from recorded chains, to claims, by command
 
-def test_from_a_study_to_a_claim(studied, tmp_path, browser):
+def test_from_a_study_to_a_claim(studied, tmp_path, browser, monkeypatch):
+    monkeypatch.setattr(claims, "read_solutions", lambda student: False)  # the claim is about novices; the pocket models are none
     out = tmp_path / "set"
     facts = json.loads(cotstudy("judge", "make", out, "--study", "judged", "--claim", "scotd-H11", "--n", 10, "--json").stdout)
     assert facts["n_pairs"] == 10 and facts["tasks"] == "relations"
@@ -444,6 +445,7 @@ def test_from_a_study_to_a_claim(studied, tmp_path, browser):
     (("--a", "method=cot,n_rationales=2,decoding=greedy", "--b", "method=label_only"), "without a rationale"),
     (("--a", "metod=cot", "--b", "method=cot"), "no column"), (("--claim", "ho-H1"), "scotd-H11"), (("--a", "method=cot"), "two sides"),
     (("--a", "none.jsonl", "--b", "none.jsonl"), "no file"), (("--claim", "scotd-H11", "--student", "pocket/l"), "for pocket/l"),
+    (("--claim", "scotd-H11"), "a student that has read no worked solutions"),
     (("--a", "method=cot", "--b", "method=cot", "--student", "pocket/l"), "student=")])
 def test_wrong_sides_are_one_line(studied, tmp_path, args, said):
     result = cotstudy("judge", "make", tmp_path / "set", "--study", "judged", *args)

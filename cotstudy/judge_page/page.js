@@ -13,6 +13,15 @@ function numbers(text) { // random numbers in [0, 1) that depend on a text alone
   }
 }
 
+function whenSeen(element, act) { // Voila shows a page when all of it is there, and what is hidden takes no focus
+  const watch = new IntersectionObserver((seen) => {
+    if (!seen.some((s) => s.isIntersecting)) return
+    watch.disconnect()
+    act()
+  })
+  watch.observe(element)
+}
+
 export function orderFor(set, judge) { // everybody sees the same blocks; within a block each in an order of their own
   const random = numbers(set.id + "/" + judge), order = []
   for (const number of new Set(set.pairs.map((p) => p.block))) {
@@ -155,6 +164,7 @@ export function mount(root, set, home) {
       home.file ? make("details", {}, make("summary", {}, "Go on with a saved result"), pick) : null,
       home.lasting ? null : make("p", { class: "cj-warn" }, "This browser keeps nothing: save your result before you close the page."))
     name.focus({ preventScroll: true })
+    if (name.getRootNode().activeElement !== name) whenSeen(name, () => name.focus({ preventScroll: true }))
   }
 
   function progress() {
