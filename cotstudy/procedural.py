@@ -14,24 +14,30 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'Claim', 'TAIL', 'COUN
            'FACTS_FORMS', 'SHARED', 'SAME', 'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS', 'PART',
            'ADJECTIVE', 'TONE', 'JOIN', 'SENTIMENT_WORDS', 'SENTIMENT_FORMS', 'KINDS_OF_THING', 'QUALITIES', 'SORT',
            'QUALITY', 'ENTAIL_WORDS', 'RULES', 'ENTAIL_FORMS', 'FRAMES', 'SST_WORDS', 'SST_FORMS', 'FAMILIES', 'PLACES',
-           'VARIANTS', 'Family', 'with_options', 'pick_options', 'phrasings', 'StepCheck', 'stated_answer', 'tidy',
-           'sentences', 'low', 'either', 'take', 'bare', 'restates', 'Heard', 'parts_of', 'hear', 'ancestors',
-           'in_a_row', 'compare', 'check_steps', 'draw_arith', 'who_what', 'step_arith', 'write_arith', 'steps_arith',
-           'as_steps', 'turned', 'split_chains', 'owner', 'reached', 'settle_arith', 'read_arith', 'fact_arith',
-           'draw_shuffle', 'say_held', 'held_at_start', 'write_shuffle', 'steps_shuffle', 'by_person', 'grouped',
-           'settle_held', 'read_shuffle', 'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'say_dates',
-           'write_dates', 'shift_of', 'steps_dates', 'order_dates', 'one_date', 'read_dates', 'fact_dates',
-           'draw_letters', 'say_letter', 'write_letters', 'steps_letters', 'read_letters', 'fact_letters', 'flipped',
-           'draw_coin', 'say_coin', 'asked_side', 'write_coin', 'steps_coin', 'settle_coin', 'read_coin', 'fact_coin',
-           'draw_relations', 'say_relation', 'write_relations', 'opposite', 'all_relations', 'steps_relations',
-           'read_relations', 'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts',
-           'known_facts', 'steps_facts', 'told', 'read_facts', 'fact_facts', 'draw_strategy', 'write_strategy',
+           'VARIANTS', 'Family', 'with_options', 'pick_options', 'lettered', 'say_letter_of', 'phrasings', 'StepCheck',
+           'stated_answer', 'tidy', 'sentences', 'low', 'either', 'take', 'bare', 'restates', 'Heard', 'parts_of',
+           'hear', 'ancestors', 'in_a_row', 'compare', 'check_way', 'faults', 'check_steps', 'draw_arith', 'who_what',
+           'had_first', 'one_after_another', 'ways_arith', 'step_arith', 'write_arith', 'steps_arith', 'order_arith',
+           'slip_arith', 'as_steps', 'turned', 'split_chains', 'owner', 'reached', 'settle_arith', 'read_arith',
+           'fact_arith', 'draw_shuffle', 'say_held', 'held_at_start', 'pairs_of', 'backwards', 'goes_back',
+           'ways_shuffle', 'end_of', 'told_back', 'write_shuffle', 'steps_shuffle', 'slip_shuffle', 'by_person',
+           'grouped', 'settle_held', 'settle_back', 'read_shuffle', 'fact_shuffle', 'move', 'say_date', 'date_steps',
+           'draw_dates', 'other_date_steps', 'asked_date', 'ways_dates', 'slip_dates', 'say_dates', 'write_dates',
+           'shift_of', 'steps_dates', 'order_dates', 'one_date', 'read_dates', 'fact_dates', 'draw_letters',
+           'ways_letters', 'say_letters', 'write_letters', 'steps_letters', 'slip_letters', 'read_letters',
+           'fact_letters', 'flipped', 'turns_of', 'draw_coin', 'counts', 'ways_coin', 'slip_coin', 'say_coin',
+           'asked_side', 'say_count', 'write_coin', 'steps_coin', 'settle_coin', 'read_coin', 'fact_coin',
+           'draw_relations', 'ways_relations', 'slip_relations', 'say_relation', 'write_relations', 'opposite',
+           'all_relations', 'steps_relations', 'read_relations', 'fact_relations', 'make_world', 'say_fact', 'follow',
+           'draw_facts', 'write_facts', 'misled', 'slip_facts', 'known_facts', 'steps_facts', 'told', 'read_facts',
+           'fact_facts', 'draw_strategy', 'branches', 'ways_strategy', 'slip_strategy', 'write_strategy',
            'steps_strategy', 'order_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review',
-           'draw_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'order_sentiment',
-           'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'write_entail', 'rules_of', 'steps_entail',
-           'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst',
-           'titled', 'bucket', 'instances', 'family_named', 'of_templates', 'edited', 'exemplar_instances',
-           'procedural_task']
+           'draw_sentiment', 'ways_sentiment', 'slip_sentiment', 'contrast_sentiment', 'write_sentiment',
+           'steps_sentiment', 'order_sentiment', 'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'by_rules',
+           'ways_entail', 'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'steps_entail', 'read_entail',
+           'fact_entail', 'draw_sst', 'write_sst', 'ways_sst', 'slip_sst', 'steps_sst', 'order_sst', 'read_sst',
+           'fact_sst', 'titled', 'bucket', 'instances', 'renamed', 'family_named', 'of_templates', 'edited',
+           'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -40,6 +46,7 @@ that verifies each step of a free-text rationale. Not the papers' data: a little
 from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import combinations
 from random import Random
 from typing import Callable, Iterator, Mapping
 import re
@@ -77,10 +84,20 @@ class Family:
     contrast: Callable[[Instance, Random], Instance] | None = None  # minimal edit that flips the answer
     words: re.Pattern = re.compile(r"\d")  # names, things and numbers of its world, in lower case
     builds_on: Callable[[Instance], list[set[int]]] | None = None  # the steps each true step builds on; None: the one before
+    ways: Callable[[Instance], list[Instance]] | None = None  # further derivations: the same question with another trace
+    slip: Callable[[Instance, Random], Instance] | None = None  # the same with one wrong step, carried on to its answer
+
+    def derivations(self, instance: Instance) -> list[Instance]:
+        "The ways to solve a question, each an instance whose trace goes that way; the drawn one first."
+        return [instance, *(self.ways(instance) if self.ways else ())]
 
     def rationale(self, instance: Instance, rng: Random) -> str:
-        "A correct worked rationale, without the answer."
-        return self.write(instance, rng)
+        "A correct worked rationale by one of the derivations, without the answer."
+        return self.write(rng.choice(self.derivations(instance)), rng)
+
+    def slipped(self, instance: Instance, rng: Random) -> Instance:
+        "A derivation with one slip in it; its answer is what the slip leads to."
+        return self.slip(rng.choice(self.derivations(instance)), rng)
 
     def check(self, instance: Instance, rationale: str) -> "StepCheck":
         "Verify each step of a free-text rationale, with or without its final answer."
@@ -100,6 +117,14 @@ def pick_options(rng: Random, gold: str, others: list[str]) -> tuple[tuple[str, 
     options = [gold, *others]
     rng.shuffle(options)
     return tuple(options), "ABCDEFGH"[options.index(gold)]
+
+def lettered(instance: Instance, gold: str, rng: Random) -> str:
+    "The letter of an option; of any one where it is not among them."
+    return "ABCDEFGH"[instance.options.index(gold)] if gold in instance.options else rng.choice("ABCDEFGH"[:len(instance.options)])
+
+def say_letter_of(instance: Instance, rng: Random) -> str:
+    "The last sentence of a rationale about options: which letter it is."
+    return rng.choice((" That is ({}).", " So it is ({}).")).format(instance.answer)
 
 # %% ../nbs/05_procedural.ipynb #3f1f32b5
 def phrasings(rng: Random, n_styles: int, loyalty: float = 0.7) -> Iterator[int]:
@@ -275,10 +300,10 @@ def compare(stated: list[Claim], true: list[Claim], free: set = frozenset(),
 PREMISE = {True: ("premise", True), False: ("premise", False)}
 CLOSING = ("end", "total", "verdict", "option")  # claims that may stand for an answer that is not stated
 
-def check_steps(family: Family, instance: Instance, rationale: str) -> StepCheck:
-    "Verify a free-text rationale step by step; any text is accepted."
-    true, given = family.steps(instance)
-    free = (given | {PREMISE[True]}) - set(true)
+def check_way(family: Family, instance: Instance, rationale: str, also: set) -> StepCheck:  # also: what is true in any way
+    "Verify a rationale against one derivation."
+    true, _ = family.steps(instance)
+    free = (also | {PREMISE[True]}) - set(true)
     heard = hear(family, instance, rationale)
     stated = [c for claims in heard.claims for c in claims]
     known = free.union(true)
@@ -291,6 +316,16 @@ def check_steps(family: Family, instance: Instance, rationale: str) -> StepCheck
     n_false = sum(any(c not in known for c in claims) for claims in heard.claims)
     result = compare(stated, true, free, family.builds_on and family.builds_on(instance))
     return StepCheck(len([c for c in stated if c not in free]), *result, answer, ok, n_read, n_false, heard.n_unread)
+
+def faults(c: StepCheck) -> int:
+    "How far a rationale is from a derivation."
+    return c.n_wrong + len(c.missing) + c.n_unread + (not c.order_ok)
+
+def check_steps(family: Family, instance: Instance, rationale: str) -> StepCheck:
+    "Verify a free-text rationale step by step against the derivation that it is nearest to; any text is accepted."
+    ways = family.derivations(instance)
+    also = set().union(*(free.union(true) for true, free in map(family.steps, ways)))
+    return min((check_way(family, way, rationale, also) for way in ways), key=faults)
 
 # %% ../nbs/05_procedural.ipynb #1d33b81a
 OPS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
@@ -332,6 +367,32 @@ def who_what(instance: Instance) -> tuple[str, str]:
     m = re.search(r"How many (\w+) does (\w+)", instance.question)
     return (m[2], m[1]) if m else ("It", "things")
 
+def had_first(instance: Instance) -> int | None:
+    "The number at the start of an arithmetic question; None where it has to be multiplied first."
+    m = re.match(r"\w+ has (\d+) (?!bags\b)", instance.question)
+    a, op, *_ = instance.trace[0]
+    return int(m[1]) if m else None if op == "*" else a
+
+def one_after_another(x: int, events: list[tuple[str, int]]) -> list[tuple[int, str, int, int]]:
+    "Operations on a running total."
+    out = []
+    for op, b in events:
+        out.append((x, op, b, OPS[op](x, b)))
+        x = out[-1][3]
+    return out
+
+def ways_arith(instance: Instance) -> list[Instance]:
+    "Losses or gains first, where no total falls below zero; gains and losses added up by themselves."
+    bags, events = [t for t in instance.trace if t[1] == "*"], [t[1:3] for t in instance.trace if t[1] != "*"]
+    start = bags[0][3] if bags else instance.trace[0][0]
+    gains, losses = ([b for o, b in events if o == op] for op in "+-")
+    turned_round = sorted(events, key=lambda e: e[0] == "+") if start > sum(losses) else sorted(events, key=lambda e: e[0] == "-")
+    grouped = [one_after_another(g[0], [("+", b) for b in g[1:]]) for g in (gains, losses) if g]
+    ends = [(op, sum(g)) for op, g in (("+", gains), ("-", losses)) if g]
+    ways = [bags + one_after_another(start, turned_round)] * (turned_round != events)
+    ways += [bags + [t for part in grouped for t in part] + one_after_another(start, ends)] * any(grouped)
+    return [replace(instance, trace=tuple(w)) for w in ways]
+
 def step_arith(style: int, n: str, i: str, a: int, op: str, b: int, c: int) -> str:
     "One operation in one of four phrasings."
     if style == 0: return f"{n} has {a} {op} {b} = {c} {i}."
@@ -339,17 +400,37 @@ def step_arith(style: int, n: str, i: str, a: int, op: str, b: int, c: int) -> s
     if style == 2: return f"{a} {dict(zip('+-*', ('plus', 'minus', 'times')))[op]} {b} is {c}."
     return dict(zip("+-*", (f"{a} and {b} more makes {c}.", f"{a} less {b} leaves {c}.", f"{a} times {b} makes {c}.")))[op]
 
+# %% ../nbs/05_procedural.ipynb #5e1f0a77
 def write_arith(instance: Instance, rng: Random) -> str:
     "The operations in order; the last sentence may say the total again."
-    (n, i), style = who_what(instance), phrasings(rng, 4)
-    parts = [(rng.choice(("", "", "Then ")) if k else rng.choice(("", "", "First "))) + step_arith(next(style), n, i, *t)
-             for k, t in enumerate(instance.trace)]
+    (n, i), style, trace = who_what(instance), phrasings(rng, 4), instance.trace
+    one_total = all(t[0] == before[3] for before, t in zip(trace, trace[1:]))  # otherwise nobody has what was added up apart
+    parts = [(rng.choice(("", "", "Then ")) if k else rng.choice(("", "", "First "))) + step_arith(max(next(style), not one_total), n, i, *t)
+             for k, t in enumerate(trace)]
     return " ".join(parts) + rng.choice(("", f" So {n} has {instance.answer} {i}."))
 
 def steps_arith(instance: Instance) -> tuple[list[Claim], set]:
     (n, i), events = who_what(instance), {("event", (o, b)) for _, o, b, _ in instance.trace}
     free = {("total", int(instance.answer)), ("owner", n), ("thing", i)} | events
     return [((o, b), (a, c)) for a, o, b, c in instance.trace], low(free)
+
+def order_arith(instance: Instance) -> list[set[int]]:
+    "A step comes after those whose results it takes up."
+    made = [c for *_, c in instance.trace]
+    return [{j for j in range(k) if made[j] in (a, b)} for k, (a, _, b, _) in enumerate(instance.trace)]
+
+def slip_arith(instance: Instance, rng: Random) -> Instance:
+    "One wrong result, and what follows from it."
+    trace, k = [list(t) for t in instance.trace], rng.randrange(len(instance.trace))
+    old, new = trace[k][3], trace[k][3] + rng.choice([d for d in (-10, -2, -1, 1, 2, 10) if trace[k][3] + d >= 0])
+    trace[k][3] = new
+    for t in trace[k + 1:]:
+        side = 0 if t[0] == old else 2
+        if t[side] != old: continue
+        t[side] = new
+        old, new = t[3], OPS[t[1]](t[0], t[2])
+        t[3] = new
+    return replace(instance, trace=tuple(map(tuple, trace)), answer=str(trace[-1][3]))
 
 # %% ../nbs/05_procedural.ipynb #5204c749
 SIGN = dict(plus="+", minus="-", times="*", less="-") | {"and": "+", "added to": "+", "multiplied by": "*", "take away": "-"}
@@ -382,6 +463,7 @@ def turned(claim: Claim, true: list[Claim], now: int | None = None) -> Claim:  #
     "The same sum with its operands the other way round, where that is the step meant."
     (op, b), (a, c) = claim
     other, keys = ((op, a), (b, c)), {k for k, _ in true}
+    if claim in true and other not in true: return claim
     if op != "-" and a != now and b == now and (op, a) in keys: return other
     if op == "-" or claim in true: return claim
     return other if other in true or ((op, b) not in keys and (op, a) in keys) else claim
@@ -416,8 +498,7 @@ ARITH_FORMS = (*SUMS, *((re.compile(p), make) for p, make in (
 # %% ../nbs/05_procedural.ipynb #4c37d6c4
 def reached(instance: Instance, n: int, said: dict) -> list[Claim]:
     "What a stated total claims: the result of an open event, or a premise."
-    a, op, _, _ = instance.trace[0]
-    now, open_ = said.get("total", None if op == "*" else a), said.pop("open", ())
+    now, open_ = said.get("total", had_first(instance)), said.pop("open", ())
     if not open_: return [PREMISE[n == now]] + [("total", n)] * (n == int(instance.answer))
     out, x = [], now
     for k, (o, b) in enumerate(open_, 1):
@@ -432,11 +513,11 @@ def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     (kind, value), (a, op, b, _) = claim, instance.trace[0]
     if isinstance(kind, tuple):
         said.pop("open", None)
-        now = said.get("total", None if op == "*" else a)
+        now = said.get("total", had_first(instance))
         said["total"], said["n"] = value[1], said.get("n", 0) + 1
         return [turned(claim, [((o, y), (x, z)) for x, o, y, z in instance.trace], now)]
     if kind == "has": return reached(instance, value, said)
-    if kind == "first": return [PREMISE[op != "*" and value == a]]
+    if kind == "first": return [PREMISE[value == had_first(instance)]]
     if kind == "bags":
         said["total"], said["open"] = value[0], (("*", value[1]),)
         return [PREMISE[op == "*" and value in {(a, b), (b, a)}]]
@@ -479,9 +560,9 @@ def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 5)) -> Instance:
     verb = rng.choice(("swap", "trade"))
     options, letter = pick_options(rng, held[who], [t for t in things if t != held[who]])
     stem = f"{start}. " + " ".join(f"{a} and {b} {verb}." for a, b in pairs) + f" What does {who} have at the end?"
-    who_swaps = " ".join(f"{people.index(a)}{people.index(b)}" for a, b in pairs)
+    who_swaps = " ".join("".join(sorted(f"{people.index(a)}{people.index(b)}")) for a, b in pairs)
     return Instance("", with_options(stem, options), letter, options, f"shuffle:{verb}:{len(pairs)}",
-                    f"shuffle:{start}:{who_swaps}", ((tuple(people), who), *trace))
+                    f"shuffle:{who_swaps}:{people.index(who)}", ((tuple(people), who), *trace))
 
 # %% ../nbs/05_procedural.ipynb #b4921f61
 def say_held(style: int, pair: tuple[str, str], before: tuple[str, ...], people: tuple[str, ...]) -> str:
@@ -495,24 +576,73 @@ def held_at_start(instance: Instance) -> dict[str, str]:
     "Who holds what before the first swap, as the question says."
     return dict(re.findall(r"(\w+) has the (\w+)", instance.question.split(".")[0]))
 
+def pairs_of(instance: Instance) -> list[tuple[str, str]]:
+    "Who swaps with whom, in order, as the question says."
+    return re.findall(r"(\w+) and (\w+) (?:swap|trade)\b", instance.question)
+
+def backwards(instance: Instance, who: str, pairs: list[tuple[str, str]]) -> list[Claim]:
+    "From whom somebody got what they have, and from whom they; at last, who had it first."
+    out = []
+    for a, b in reversed(pairs):
+        if who not in (a, b): continue
+        out.append(("got", (who, b if who == a else a)))
+        who = out[-1][1][1]
+    return [*out, ("had", (who, held_at_start(instance)[who]))]
+
+def goes_back(instance: Instance) -> bool: return len(instance.trace) > 1 and instance.trace[1][0] in ("got", "had")
+
+def ways_shuffle(instance: Instance) -> list[Instance]:
+    "Back from the end."
+    back = backwards(instance, instance.trace[0][1], pairs_of(instance))
+    return [replace(instance, trace=(instance.trace[0], *back))] * (len(back) > 1)
+
+def end_of(instance: Instance) -> str:
+    "What the one asked about has at the end, by the trace."
+    (people, who), *_, (_, last) = instance.trace
+    return last[1] if goes_back(instance) else last[people.index(who)]
+
+# %% ../nbs/05_procedural.ipynb #b4921f62
+def told_back(instance: Instance, rng: Random) -> str:
+    "The way back from the end, in words."
+    style = phrasings(rng, 2)
+    said = [(f"{a} got it from {b}.", f"{a} has it from {b}.")[next(style)] for kind, (a, b) in instance.trace[1:] if kind == "got"]
+    who, thing = instance.trace[-1][1]
+    return " ".join(said) + rng.choice((f" {who} had the {thing} at first.", f" At the start {who} had the {thing}."))
+
 def write_shuffle(instance: Instance, rng: Random) -> str:
-    (people, who), style = instance.trace[0], phrasings(rng, 3)
+    (people, who), style, end = instance.trace[0], phrasings(rng, 3), end_of(instance)
+    close = rng.choice((f" So {who} has the {end}.", f" At the end {who} has the {end}.")) + say_letter_of(instance, rng)
+    if goes_back(instance): return told_back(instance, rng) + close
     states = [tuple(held_at_start(instance)[p] for p in people), *(held for _, held in instance.trace[1:])]
-    end = states[-1][people.index(who)]
-    close = rng.choice((f"So {who} has the {end}.", f"At the end {who} has the {end}."))
-    return " ".join(say_held(next(style), pair, before, people) for (pair, _), before in zip(instance.trace[1:], states)) + " " + close
+    return " ".join(say_held(next(style), pair, before, people) for (pair, _), before in zip(instance.trace[1:], states)) + close
 
 def steps_shuffle(instance: Instance) -> tuple[list[Claim], set]:
     (people, who), *rest = instance.trace
-    end = rest[-1][1][people.index(who)]
-    true = [("held", (frozenset(pair), frozenset(zip(people, held)))) for pair, held in rest] + [("end", (who, end))]
-    return low(true), low({("swap", frozenset(pair)) for pair, _ in rest} | {("option", instance.answer)})
+    free = {("swap", frozenset(pair)) for pair in pairs_of(instance)} | {("option", instance.answer)}
+    if goes_back(instance): return low([*(c for c in rest if c[0] == "got"), ("end", (who, end_of(instance)))]), low(free)
+    true = [("held", (frozenset(pair), frozenset(zip(people, held)))) for pair, held in rest]
+    return low([*true, ("end", (who, end_of(instance)))]), low(free)
+
+def slip_shuffle(instance: Instance, rng: Random) -> Instance:
+    "One swap told of the wrong two."
+    (people, who), pairs, held, trace = instance.trace[0], pairs_of(instance), held_at_start(instance), []
+    k = rng.randrange(len(pairs))
+    pairs[k] = rng.choice([p for p in combinations(people, 2) if {*p} != {*pairs[k]}])
+    if goes_back(instance):
+        back = backwards(instance, who, pairs)
+        return replace(instance, trace=((people, who), *back), answer=lettered(instance, back[-1][1][1], rng))
+    for a, b in pairs:
+        held[a], held[b] = held[b], held[a]
+        trace.append(((a, b), tuple(held[p] for p in people)))
+    return replace(instance, trace=((people, who), *trace), answer=lettered(instance, held[who], rng))
 
 # %% ../nbs/05_procedural.ipynb #6ec580d5
 THINGS_WORD = either(THINGS)
 OPTION = (re.compile(r"\boption ([a-h])\b"), lambda m: [("option", m[1])])
 SHUFFLE_WORDS = re.compile(rf"\d|\b(?:{FOLK}|{THINGS_WORD}|option [a-h])\b")
 SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
+    (rf"\b({FOLK}) (?:got|gets|has|had) (?:it|the (?:{THINGS_WORD})) from ({FOLK})\b", lambda m: [("got", (m[1], m[2]))]),
+    (rf"\b({FOLK}) had the ({THINGS_WORD})\b(?: (?:at first|at the start|first))?", lambda m: [("had", (m[1], m[2]))]),
     (rf"\b({FOLK})(?: now| then| still| ends up| is left)?(?::| =| ->| has| holds| gets| with| receives)(?: now)?(?: the"
      rf"| a)? ({THINGS_WORD})\b"
      rf"|\b({FOLK}) (?:the )?({THINGS_WORD})\b", lambda m: [("holds", (m[1] or m[3], m[2] or m[4]))]),
@@ -556,11 +686,21 @@ def settle_held(instance: Instance, group: dict[str, str], first: bool, said: di
     said["held"], said["n"] = new, said.get("n", 0) + 1
     return [("held", (pair, frozenset(new.items())))]
 
+def settle_back(instance: Instance, start: dict[str, str], claim: Claim) -> list[Claim]:
+    "On the way back: from whom, who had it first, and who has it at the end."
+    (kind, value), who = claim, instance.trace[0][1].lower()
+    if kind == "holds" and value[0] == who: return [("end", value)]
+    if kind in ("holds", "had"): return [PREMISE[start.get(value[0]) == value[1]]]
+    return [claim] * (kind != "then")
+
 def read_shuffle(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Swaps, and who holds what before and after them."
-    said.setdefault("held", {p.lower(): t.lower() for p, t in held_at_start(instance).items()})
+    start = {p.lower(): t.lower() for p, t in held_at_start(instance).items()}
     claims, left = take(sentence, SHUFFLE_FORMS)
-    groups, out = grouped(claims), [c for c in claims if c[0] not in ("holds", "then")]
+    if goes_back(instance): return [c for claim in claims for c in settle_back(instance, start, claim)], left
+    said.setdefault("held", start)
+    groups, out = grouped(claims), [c for c in claims if c[0] not in ("holds", "then", "had")]
+    out += [PREMISE[start.get(p) == t] for kind, (p, t) in (c for c in claims if c[0] == "had")]
     for k, group in enumerate(groups): out += settle_held(instance, group, k == 0 and len(groups) > 1, said)
     return out, left
 
@@ -570,7 +710,10 @@ def fact_shuffle(rng: Random) -> str:
     (people, _), (pair, _) = i.trace
     verb = rng.choice(("swap", "trade"))
     before = tuple(held_at_start(i)[p] for p in people)
-    return f"{i.question.split('.')[0]}. {pair[0]} and {pair[1]} {verb}. {say_held(rng.randrange(3), pair, before, people)}"
+    told = f"{i.question.split('.')[0]}. {pair[0]} and {pair[1]} {verb}. "
+    who, other = rng.sample(pair, 2)
+    if rng.random() < 0.3: return told + told_back(replace(i, trace=((people, who), *backwards(i, who, [(who, other)]))), rng)
+    return told + say_held(rng.randrange(3), pair, before, people)
 
 # %% ../nbs/05_procedural.ipynb #b0863c1c
 MONTH_NAMES = tuple(MONTHS)
@@ -620,6 +763,40 @@ def draw_dates(rng: Random, shifts: tuple = SHIFTS) -> Instance:
     return Instance("", with_options(stem, options), letter, options, f"dates:{anchor}:{words}", f"dates:{say_date(today)}:{days}",
                     tuple(trace))
 
+def other_date_steps(today: tuple[int, int], days: int) -> list[Claim]:
+    "Another way: to the end of the month and on, or seven days and the rest; empty where there is none."
+    (day, month), back, ends = today, days < 0, move(today, days)
+    n, op = abs(days), "-" if back else "+"
+    if ends[1] != month:
+        name = MONTH_NAMES[(month - 1) % 12 if back else month]
+        length, to_go = MONTHS[name], day if back else MONTHS[name] - day
+        out = [] if back else [("month", (name, length)), (("-", day), (length, to_go))]
+        out.append((("-", to_go), (n, n - to_go)))
+        return [*out, ("month", (name, length)), (("-", n - to_go), (length, length - n + to_go))] if back else out
+    if n <= 7: return []
+    half = day + (-7 if back else 7)
+    return [((op, 7), (day, half)), ((op, n - 7), (half, ends[0]))]
+
+def asked_date(instance: Instance) -> tuple[tuple[int, int], int]:
+    "Today's date and the days to go, as the question says."
+    words = re.match(rf"(Today|Yesterday|Tomorrow) \w+ (\d+) ({'|'.join(MONTH_NAMES)})", instance.question)
+    off = {"Today": 0, "Yesterday": 1, "Tomorrow": -1}[words[1]]
+    return move((int(words[2]), MONTH_NAMES.index(words[3])), off), shift_of(instance.question)
+
+def ways_dates(instance: Instance) -> list[Instance]:
+    "By the end of the month, or a week first."
+    told, other = instance.trace[:instance.trace[0][0] == "today"], other_date_steps(*asked_date(instance))
+    return [replace(instance, trace=(*told, *other, instance.trace[-1]))] * bool(other)
+
+def slip_dates(instance: Instance, rng: Random) -> Instance:
+    "The last sum a little off, and the date with it."
+    today, days = asked_date(instance)
+    k = max(j for j, (key, _) in enumerate(instance.trace) if isinstance(key, tuple))
+    (key, (a, c)), wrong = instance.trace[k], rng.choice((-2, -1, 1, 2))
+    gold, trace = move(move(today, days), wrong), list(instance.trace)
+    trace[k], trace[-1] = (key, (a, c + wrong)), ("date", say_date((gold[0], gold[1])))
+    return replace(instance, trace=tuple(trace), answer=lettered(instance, say_date(gold), rng))
+
 # %% ../nbs/05_procedural.ipynb #a672c4d4
 def say_dates(style: int, key, value) -> str:
     "One step of a date calculation in one of three phrasings."
@@ -632,7 +809,7 @@ def say_dates(style: int, key, value) -> str:
 
 def write_dates(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 3)
-    return " ".join(say_dates(next(style), k, v) for k, v in instance.trace)
+    return " ".join(say_dates(next(style), k, v) for k, v in instance.trace) + say_letter_of(instance, rng)
 
 # %% ../nbs/05_procedural.ipynb #da4b660a
 def shift_of(text: str) -> int | None:
@@ -643,9 +820,7 @@ def shift_of(text: str) -> int | None:
     return -n if m[3] in ("ago", "before", "earlier") else n
 
 def steps_dates(instance: Instance) -> tuple[list[Claim], set]:
-    words = re.match(rf"(Today|Yesterday|Tomorrow) \w+ (\d+) ({'|'.join(MONTH_NAMES)})", instance.question)
-    off = {"Today": 0, "Yesterday": 1, "Tomorrow": -1}[words[1]]
-    today = move((int(words[2]), MONTH_NAMES.index(words[3])), off)
+    today, _ = asked_date(instance)
     free = {("today", say_date(today)), ("yesterday", say_date(move(today, -1))), ("tomorrow", say_date(move(today, 1))),
             ("shift", shift_of(instance.question)), ("option", instance.answer)}
     return low(list(instance.trace)), low(free | {("month", m) for m in MONTHS.items()})
@@ -699,7 +874,7 @@ def fact_dates(rng: Random) -> str:
         given = rng.randint(1, MONTHS[MONTH_NAMES[month]]), month
         anchor, off = rng.choice(ANCHORS[1:])
         return f"{anchor} {say_date(given)}. {say_dates(rng.randrange(3), 'today', say_date(move(given, off)))}"
-    i = draw_dates(rng)
+    i = rng.choice(FAMILIES["dates"].derivations(draw_dates(rng)))
     return say_dates(rng.randrange(3), *rng.choice([s for s in i.trace if isinstance(s[0], tuple)]))
 
 # %% ../nbs/05_procedural.ipynb #a3b3b75d
@@ -712,21 +887,36 @@ def draw_letters(rng: Random, words: tuple[int, int] = (4, 7)) -> Instance:
     return Instance("", text, " ".join(w[-1] for w in chosen), (), f"letters:{verb}:{len(chosen)}", "letters:" + " ".join(chosen),
                     tuple((w, w[-1]) for w in chosen))
 
-def say_letter(style: int, word: str) -> str:
-    return (f"The last letter of {word} is {word[-1]}.", f"{word} ends in {word[-1]}.", f"{word}: {word[-1]}.")[style]
+def ways_letters(instance: Instance) -> list[Instance]:
+    "Each letter together with those before it."
+    so_far = [" ".join(w[-1] for w, _ in instance.trace[:k + 1]) for k in range(len(instance.trace))]
+    return [replace(instance, trace=tuple((w, row) for (w, _), row in zip(instance.trace, so_far)))]
+
+def say_letters(style: int, word: str, row: str) -> str:
+    "A word's last letter, or the row of letters that it makes with those before."
+    if len(row) > 1: return (f"With {word}: {row}.", f"{word} gives {row}.", f"{word}: {row}.")[style]
+    return (f"The last letter of {word} is {row}.", f"{word} ends in {row}.", f"{word}: {row}.")[style]
 
 def write_letters(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 3)
-    told = " ".join(say_letter(next(style), w) for w, _ in instance.trace)
+    told = " ".join(say_letters(next(style), w, row) for w, row in instance.trace)
     return told + rng.choice((" Joined:", " Together:", " This gives")) + f" {instance.answer}."
 
 def steps_letters(instance: Instance) -> tuple[list[Claim], set]:
     return low([*instance.trace, ("join", instance.answer)]), set()
 
+def slip_letters(instance: Instance, rng: Random) -> Instance:
+    "One wrong letter: another one of its word."
+    k, words = rng.randrange(len(instance.trace)), [w for w, _ in instance.trace]
+    letters = [rng.choice(sorted({*w} - {w[-1]})) if j == k else w[-1] for j, w in enumerate(words)]
+    rows = [" ".join(letters[:j + 1]) for j in range(len(words))] if len(instance.trace[-1][1]) > 1 else letters
+    return replace(instance, trace=tuple(zip(words, rows)), answer=" ".join(letters))
+
 WORD = either(WORDS)
 ROW = r"((?:[a-z]\b(?:,? and |, | - |-| )?){2,}(?![a-z])|[a-z]$)"
 LETTERS_WORDS = re.compile(rf"\d|\b(?:(?:{WORD})s?|letters? of)\b")
 LETTERS_FORMS = tuple((re.compile(p), make) for p, make in (
+    (rf"\b(?:with )?({WORD}) ?(?:gives|makes|->|=|:) ((?:[a-z]\b ?){{2,}})(?![a-z])", lambda m: [(m[1], " ".join(m[2].split()))]),
     (rf"(?:\bthe )?\b(?:last|final) letter (?:of|in) (?:the word )?({WORD}) ?(?:is|=|->|:) (?:the letter |an? )?([a-z])\b",
      lambda m: [(m[1], m[2])]),
     (rf"\b({WORD})(?:'s last letter)?(?: ends| finishes)?(?: in| with| is| =| gives| ->|:) (?:the letter |an? )?([a-z])\b",
@@ -740,26 +930,44 @@ def read_letters(instance: Instance, sentence: str, said: dict) -> tuple[list[Cl
     "Last letters and their row."
     return take(sentence, LETTERS_FORMS)
 
-def fact_letters(rng: Random) -> str: return say_letter(rng.randrange(3), rng.choice(WORDS))
+def fact_letters(rng: Random) -> str: return say_letters(rng.randrange(3), w := rng.choice(WORDS), w[-1])
 
 # %% ../nbs/05_procedural.ipynb #799d0f76
 def flipped(side: str) -> str: return "tails" if side == "heads" else "heads"
 
-def draw_coin(rng: Random, flips: tuple[int, int] = (5, 8)) -> Instance:
-    "A coin, and people who flip it or do not."
-    people, side = rng.sample(NAMES, rng.randint(*flips)), rng.choice(("heads", "tails"))
-    start, trace = side, []
-    text = f"The coin is {side} up."
-    for p in people:
-        does = rng.random() < 0.5
+def turns_of(flips: list[tuple[str, bool]]) -> list[Claim]:
+    "Who flips or does not, and the side after it; heads at first."
+    side, out = "heads", []
+    for p, does in flips:
         side = flipped(side) if does else side
-        text += f" {p} flips." if does else f" {p} does not flip."
-        trace.append((p, does, side))
-    ask = rng.choice(("heads", "tails"))
-    form = rng.choice((f" Is it {ask} up now?", f" Is the coin {ask} up at the end?"))
-    scenario = start + " " + " ".join(p if d else "-" + p for p, d, _ in trace)
-    return Instance("", text + form, "yes" if side == ask else "no", (), f"coin:{len(people)}:{form.split()[-1]}", "coin:" + scenario,
-                    tuple(trace))
+        out.append((p, does, side))
+    return out
+
+def draw_coin(rng: Random, flips: tuple[int, int] = (5, 9)) -> Instance:
+    "A coin, and people who flip it or do not."
+    trace = turns_of([(p, rng.random() < 0.5) for p in rng.sample(NAMES, rng.randint(*flips))])
+    form = rng.choice((" Is the coin still heads up?", " Is it still heads up?"))
+    text = "The coin is heads up." + "".join(f" {p} {'flips' if d else 'does not flip'}." for p, d, _ in trace) + form
+    return Instance("", text, "yes" if trace[-1][2] == "heads" else "no", (), f"coin:{len(trace)}:{form.split()[1]}",
+                    "coin:" + "".join(str(int(d)) for _, d, _ in trace), tuple(trace))
+
+def counts(instance: Instance) -> bool: return instance.trace[0][0] == "flippers"
+
+def ways_coin(instance: Instance) -> list[Instance]:
+    "Counting those who flip."
+    who = tuple(p for p, does, _ in instance.trace if does)
+    side = "tails" if len(who) % 2 else "heads"
+    return [replace(instance, trace=(("flippers", who, side), ("parity", len(who), side)))] * (len(who) > 1)
+
+def slip_coin(instance: Instance, rng: Random) -> Instance:
+    "One flip overlooked or made up."
+    if counts(instance):
+        (_, who, side), _ = instance.trace
+        n, other = len(who) + rng.choice((-1, 1)), flipped(side)
+        return replace(instance, trace=(("flippers", who, other), ("parity", n, other)), answer="yes" if other == "heads" else "no")
+    flips, k = [(p, d) for p, d, _ in instance.trace], rng.randrange(len(instance.trace))
+    trace = turns_of([(p, d != (j == k)) for j, (p, d) in enumerate(flips)])
+    return replace(instance, trace=tuple(trace), answer="yes" if trace[-1][2] == "heads" else "no")
 
 def say_coin(style: int, person: str, does: bool, side: str) -> str:
     act = f"{person} {'flips' if does else 'does not flip'}"
@@ -768,15 +976,24 @@ def say_coin(style: int, person: str, does: bool, side: str) -> str:
 def asked_side(instance: Instance) -> str: return re.findall(r"heads|tails", instance.question)[-1]
 
 # %% ../nbs/05_procedural.ipynb #3928016c
+def say_count(who: tuple[str, ...], n: int, side: str, rng: Random) -> str:
+    "Those who flip, their number, and what follows."
+    return (f"{', '.join(who[:-1])} and {who[-1]} flip. " + rng.choice((f"That is {n} flips. ", f"So {n} flips. "))
+            + f"{n} is {'odd' if side == 'tails' else 'even'}, so {side}.")
+
 def write_coin(instance: Instance, rng: Random) -> str:
     style, side, ask = phrasings(rng, 3), instance.trace[-1][2], asked_side(instance)
-    told = " ".join(say_coin(next(style), *t) for t in instance.trace)
-    return told + rng.choice((f" So it is {side} up, and asked is {ask}.", f" It ends {side} up, the question was {ask}."))
+    close = rng.choice((f" So it is {side} up, and asked is {ask}.", f" It ends {side} up, the question was {ask}."))
+    if counts(instance): return say_count(instance.trace[0][1], instance.trace[1][1], side, rng) + close
+    return " ".join(say_coin(next(style), *t) for t in instance.trace) + close
 
 def steps_coin(instance: Instance) -> tuple[list[Claim], set]:
     end, ask = instance.trace[-1][2], asked_side(instance)
-    free = {("asked", ask), ("match", end == ask), ("verdict", instance.answer)} | {("does", (p, d)) for p, d, _ in instance.trace}
-    return low([(p, s) for p, _, s in instance.trace] + [("end", end)]), low(free)
+    does = re.findall(r"(\w+) (flips|does not flip)\.", instance.question)
+    free = {("asked", ask), ("match", end == ask), ("verdict", instance.answer)} | {("does", (p, d == "flips")) for p, d in does}
+    if not counts(instance): return low([(p, s) for p, _, s in instance.trace] + [("end", end)]), low(free)
+    n, odd = instance.trace[1][1], "odd" if end == "tails" else "even"
+    return low([("flippers", frozenset(instance.trace[0][1])), ("number", n), ("parity", (n, odd)), ("end", end)]), low(free)
 
 SIDE, IT = r"(heads|tails)", r"(?:it|the coin|that|this|which|the side)"
 GLUE = (r"(?:[,:;=]|->|\b(?:so|and|then|now|it|the|coin|is|was|becomes|turns|lands|shows|which|makes|means|that|to|on|stays|remains|still"
@@ -785,6 +1002,11 @@ FLIP = (rf"\b({FOLK}) (does not (?:flip|turn)|flips|flipped|turns|turned|leaves|
         rf"|as it is))*(?: from {SIDE})?")
 COIN_WORDS = re.compile(rf"\d|\b(?:{FOLK}|heads|tails|coin|flip(?:s|ped)?)\b")
 COIN_FORMS = tuple((re.compile(p), make) for p, make in (
+    (rf"\b((?:(?:{FOLK})(?:,? and |, )?){{2,}}) (?:all |both )?flip\b(?: (?:it|the coin))?",
+     lambda m: [("flippers", frozenset(re.findall(FOLK, m[1])))]),
+    (r"\b(\d{1,2}) flips\b", lambda m: [("number", int(m[1]))]),
+    (rf"\b(\d{{1,2}}) is (?:an )?(odd|even)(?: number)?\b(?:,? (?:so|and)(?: it is)? {SIDE}(?: up)?)?",
+     lambda m: [("parity", (int(m[1]), m[2]))] + [("end", m[3])] * bool(m[3])),
     (rf"\b(?:asked(?: for)?|question) (?:is|was|asks)?(?: about| for| if| whether)*(?: {IT})?(?: is| was)? ?{SIDE}(?: up)?",
      lambda m: [("asked", m[1])]),
     (r"\b(is not|does not match|is|matches) (?:the same as )?(?:what (?:was|is) asked(?: for)?|the side asked(?: for)?)",
@@ -815,6 +1037,7 @@ def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
             said["side"] = after
             done.add(person)
         return [("does", (person, does))] + [PREMISE[before == now]] * bool(before) + [(person, after)] * bool(after)
+    if kind == "side" and counts(instance): return [("end", value)]
     if kind == "start": return [PREMISE[value == start]]
     if kind == "finish": return [("end", value)]
     if kind != "side": return [claim]
@@ -832,18 +1055,22 @@ def read_coin(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim
 def fact_coin(rng: Random) -> str:
     "One flip, told with the side before and after."
     side, does, p = rng.choice(("heads", "tails")), rng.random() < 0.5, rng.choice(NAMES)
+    if rng.random() < 0.4: return say_count(tuple(rng.sample(NAMES, n := rng.randint(2, 8))), n, "tails" if n % 2 else "heads", rng)
     asked = f"The coin is {side} up. {p} {'flips' if does else 'does not flip'}. "
     return asked + say_coin(rng.randrange(3), p, does, flipped(side) if does else side)
 
 # %% ../nbs/05_procedural.ipynb #1e08a2de
-SCALES = (  # (word of comparison, things with most of it first, chain of what it means)
-    ("smoother", "ice glass wood grass sand mud".split(), ("less friction", "more speed", "more distance")),
-    ("heavier", "rock stove chair book cup feather".split(), ("more force", "more work", "more sweat")),
-    ("hotter", "desert beach town lake hill cave".split(), ("more sun", "more thirst", "less water")))
+SCALES = (  # (word of comparison, its opposite, things with most of it first, chain of what it means)
+    ("smoother", "rougher", "ice glass marble wood paper carpet grass sand mud".split(), ("less friction", "more speed", "more distance")),
+    ("heavier", "lighter", "piano stove rock chair dog book cup leaf feather".split(), ("more force", "more work", "more sweat")),
+    ("hotter", "colder", "desert beach field town lake hill forest cave glacier".split(), ("more sun", "more thirst", "less water")),
+    ("brighter", "darker", "meadow garden yard street porch kitchen attic cellar tunnel".split(), ("more light", "more flowers", "more bees")),
+    ("faster", "slower", "plane train car horse bike boat mule goose snail".split(), ("less time", "more noise", "less sleep")),
+    ("higher", "lower", "tower pine house bush fence bench step stone carpet".split(), ("more wind", "less heat", "more snow")))
 
 def draw_relations(rng: Random, hops: tuple[int, int] = (1, 3)) -> Instance:
     "Which of two things has more (or less) of some quantity?"
-    word, things, chain = rng.choice(SCALES)
+    word, _, things, chain = rng.choice(SCALES)
     n = rng.randint(*hops)
     i, j = sorted(rng.sample(range(len(things)), 2))
     high, low = things[i], things[j]
@@ -856,7 +1083,22 @@ def draw_relations(rng: Random, hops: tuple[int, int] = (1, 3)) -> Instance:
     trace = [("compare", (high, word, low)), *zip((word, *chain), chain[:n]), ("end", (gold, f"{ask} {what}"))]
     return Instance("", with_options(stem, tuple(options)), "AB"[options.index(gold)], tuple(options),
                     f"relations:{word}:{n}:{stem.split()[1]}",
-                    f"relations:{high}:{low}:{what}:{name}", tuple(trace))
+                    f"relations:{word}:{high}:{low}:{what}", tuple(trace))
+def ways_relations(instance: Instance) -> list[Instance]:
+    "From the other thing, by the opposite of each link."
+    (_, (high, word, low)), *links, end = instance.trace
+    other = next(o for w, o, *_ in SCALES if w == word)
+    back = [(other if k == word else opposite(k), opposite(v)) for k, v in links]
+    return [replace(instance, trace=(("compare", (low, other, high)), *back, end))]
+
+def slip_relations(instance: Instance, rng: Random) -> Instance:
+    "The comparison the wrong way round, or one link; either turns the answer."
+    (_, (a, word, b)), *links, (_, (gold, asked)) = instance.trace
+    wrong, k = next(t for t in (a, b) if t != gold), rng.randrange(len(links) + 1)
+    links = [(key if j <= k or not k else opposite(key), value if j < k or not k else opposite(value)) for j, (key, value) in enumerate(links, 1)]
+    trace = (("compare", (b, word, a) if k == 0 else (a, word, b)), *links, ("end", (wrong, asked)))
+    return replace(instance, trace=trace, answer=lettered(instance, wrong, rng))
+
 
 # %% ../nbs/05_procedural.ipynb #27c5dde4
 def say_relation(style: int, key: str, value) -> str:
@@ -867,7 +1109,7 @@ def say_relation(style: int, key: str, value) -> str:
 
 def write_relations(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
-    return " ".join(say_relation(next(style), k, v) for k, v in instance.trace)
+    return " ".join(say_relation(next(style), k, v) for k, v in instance.trace) + say_letter_of(instance, rng)
 
 # %% ../nbs/05_procedural.ipynb #40861e59
 def opposite(quantity: str) -> str: return quantity.replace("more", "-").replace("less", "more").replace("-", "less")
@@ -875,24 +1117,25 @@ def opposite(quantity: str) -> str: return quantity.replace("more", "-").replace
 def all_relations() -> set[Claim]:
     "Every comparison of two things and every link between quantities that is true in this world."
     out = set()
-    for word, things, chain in SCALES:
-        out |= {("compare", (a, word, b)) for k, a in enumerate(things) for b in things[k + 1:]}
-        out |= set(zip((word, *chain), chain)) | {(opposite(a), opposite(b)) for a, b in zip(chain, chain[1:])}
+    for word, other, things, chain in SCALES:
+        pairs, back = [(a, b) for k, a in enumerate(things) for b in things[k + 1:]], tuple(map(opposite, chain))
+        out |= {("compare", (a, word, b)) for a, b in pairs} | {("compare", (b, other, a)) for a, b in pairs}
+        out |= set(zip((word, *chain), chain)) | set(zip((other, *back), back))
     return out
 
 def steps_relations(instance: Instance) -> tuple[list[Claim], set]:
-    (_, (high, word, other)), *_, (_, (_, asked)) = instance.trace
-    chain = next(c for w, _, c in SCALES if w == word)
-    ends = {("end", (t, q if t == high else opposite(q))) for q in chain for t in (high, other)}
+    (_, (a, word, b)), *_, (_, (_, asked)) = instance.trace
+    chain = next(c if w == word else tuple(map(opposite, c)) for w, o, _, c in SCALES if word in (w, o))
+    ends = {("end", (t, q if t == a else opposite(q))) for q in chain for t in (a, b)}
     met = re.match(r"(\w+) (?:sees|compares) ", instance.question)
-    free = {("met", (met[1].lower(), frozenset((high, other)))), ("asked", asked), ("option", instance.answer.lower())} if met else set()
+    free = {("met", (met[1].lower(), frozenset((a, b)))), ("asked", asked), ("option", instance.answer.lower())} if met else set()
     return list(instance.trace), all_relations() | ends | free
 
 # %% ../nbs/05_procedural.ipynb #029c7aca
-KIND = either(t for _, things, _ in SCALES for t in things)
+KIND = either(t for *_, things, _ in SCALES for t in things)
 AMOUNTS = either({q.split()[1] for *_, chain in SCALES for q in chain})
 AMOUNT = rf"((?:more|less) (?:{AMOUNTS}))"
-MORE = either(w for w, *_ in SCALES)
+MORE = either(w for pair in SCALES for w in pair[:2])
 CAUSES = rf"{AMOUNT[1:-1]}|{MORE}"
 RELATIONS_WORDS = re.compile(rf"\b(?:{FOLK}|{KIND}|{MORE}|option [a-h]|(?:more|less) (?:{AMOUNTS})|{AMOUNTS.replace('work|', '')})\b|\d")
 RELATIONS_FORMS = tuple((re.compile(p), make) for p, make in (
@@ -909,10 +1152,11 @@ def read_relations(instance: Instance, sentence: str, said: dict) -> tuple[list[
     return take(sentence, RELATIONS_FORMS)
 
 def fact_relations(rng: Random) -> str:
-    word, things, chain = rng.choice(SCALES)
+    word, other, things, chain = rng.choice(SCALES)
     i, j = sorted(rng.sample(range(len(things)), 2))
+    if rng.random() < 0.5: word, chain, i, j = other, tuple(map(opposite, chain)), j, i
     k = rng.randrange(len(chain) + 1)
-    if k == len(chain) or rng.random() < 0.5: return say_relation(0, "compare", (things[i], word, things[j]))
+    if k == len(chain) or rng.random() < 0.6: return say_relation(0, "compare", (things[i], word, things[j]))
     return say_relation(rng.randrange(2), (word, *chain)[k], chain[k])
 
 # %% ../nbs/05_procedural.ipynb #b37fa1ab
@@ -962,7 +1206,19 @@ def draw_facts(rng: Random, hops: tuple[int, int] = (3, 5)) -> Instance:
 def write_facts(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
     told = " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace)
-    return told + rng.choice(("", f" So it is {instance.trace[-1][1]}."))
+    return told + rng.choice(("", f" So it is {instance.trace[-1][1]}.")) + say_letter_of(instance, rng)
+
+def misled(trace: list[Claim], rng: Random) -> list[Claim]:
+    "A path of facts with one of them wrong, and where it leads."
+    k = rng.randrange(len(trace))
+    (r, who), value = trace[k]
+    wrong = rng.choice([v for v in (CREATURES if r in LINKS else TRAITS[r]) if v not in (value, who)])
+    return [*trace[:k], ((r, who), wrong), *follow(wrong, [r for (r, _), _ in trace[k + 1:]])]
+
+def slip_facts(instance: Instance, rng: Random) -> Instance:
+    "One fact remembered wrongly."
+    trace = misled(list(instance.trace), rng)
+    return replace(instance, trace=tuple(trace), answer=lettered(instance, trace[-1][1], rng))
 
 def known_facts() -> set[Claim]:
     "Every true statement about the invented world; it may be added freely."
@@ -1025,6 +1281,26 @@ def draw_strategy(rng: Random, hops: tuple[int, int] = (1, 2)) -> Instance:
     stem = f"Do {a} and {b} {SHARED[trait]}?"
     return Instance("", stem, gold, (), f"strategy:{trait}:{len(ends[0][1])}{len(ends[1][1])}", f"strategy:{stem}",
                     (*chains[0], *chains[1], ("verdict", "same" if gold == "yes" else "different")))
+
+def branches(instance: Instance) -> tuple[list[Claim], list[Claim]]:
+    "The facts about the first and about the second creature."
+    facts = list(instance.trace[:-1])
+    cut = 1 + next(k for k, ((r, _), _) in enumerate(facts) if r in TRAITS)
+    return facts[:cut], facts[cut:]
+
+def ways_strategy(instance: Instance) -> list[Instance]:
+    "The second creature first."
+    a, b = branches(instance)
+    return [replace(instance, trace=(*b, *a, instance.trace[-1]))]
+
+def slip_strategy(instance: Instance, rng: Random) -> Instance:
+    "One fact remembered wrongly, or two values compared wrongly."
+    a, b = branches(instance)
+    k = rng.randrange(3)
+    if k < 2: a, b = (misled(a, rng), b) if k else (a, misled(b, rng))
+    same = (a[-1][1] == b[-1][1]) != (k == 2)
+    trace = (*a, *b, ("verdict", "same" if same else "different"))
+    return replace(instance, trace=trace, answer="yes" if same else "no")
 
 def write_strategy(instance: Instance, rng: Random) -> str:
     style, same = phrasings(rng, 2), instance.trace[-1][1].replace("same", "the same")
@@ -1095,6 +1371,18 @@ def draw_sentiment(rng: Random, parts: tuple[int, ...] = (5, 7)) -> Instance:
         negated = rng.random() < 0.35
         out.append((part, rng.choice(GOOD if good != negated else BAD), negated))
     return review(out, rng.randrange(2))
+
+def ways_sentiment(instance: Instance) -> list[Instance]:
+    "All that is praised first, or all that is blamed."
+    return [replace(instance, trace=tuple(sorted(instance.trace, key=lambda s: s[1] == last))) for last in ("negative", "positive")]
+
+def slip_sentiment(instance: Instance, rng: Random) -> Instance:
+    "One part judged wrongly."
+    k = rng.randrange(len(instance.trace))
+    turn = dict(positive="negative", negative="positive")
+    trace = tuple((part, turn[t] if j == k else t) for j, (part, t) in enumerate(instance.trace))
+    tones = [t for _, t in trace]
+    return replace(instance, trace=trace, answer=max(turn, key=tones.count))
 
 def contrast_sentiment(instance: Instance, rng: Random) -> Instance:
     "Change one adjective to its opposite, so that the majority and the label flip."
@@ -1178,21 +1466,45 @@ def draw_entail(rng: Random, depth: tuple[int, int] = (1, 3)) -> Instance:
     if gold != "unknown": positive = claimed == (gold == "true")
     lines = [f"{name} is a {chain[0]}."] + [f"Every {a} is a {b}." for a, b in zip(chain, chain[1:])]
     lines.append(rule(other if gold == "unknown" else chain[-1], quality, positive))
-    lines.append(rule(chain[-1] if gold == "unknown" else other, spare, rng.random() < 0.5))
+    aside = rng.random() < 0.5
+    lines.append(rule(chain[-1] if gold == "unknown" else other, spare, aside))
     rng.shuffle(lines)
     text = " ".join(lines) + f" Claim: {name} is {'' if claimed else 'not '}{quality}. True, false or unknown?"
     end = "unknown" if gold == "unknown" else ("" if positive else "not ") + quality
     trace = ((name, tuple(chain), quality, end), *((("is", b), a) for a, b in zip(chain, chain[1:])), ("end", end))
-    return Instance("", text, gold, (), f"entail:{n}:{gold == 'unknown'}", "entail:" + " ".join(sorted(lines)), trace)
+    return Instance("", text, gold, (), f"entail:{n}:{gold == 'unknown'}", f"entail:{n}:{gold == 'unknown'}:{quality}:{positive}:{spare}:{aside}", trace)
 
 # %% ../nbs/05_procedural.ipynb #70ac0328
+def by_rules(instance: Instance) -> bool: return instance.trace[1] == ("by", "rules")
+
+def ways_entail(instance: Instance) -> list[Instance]:
+    "Joining the rules first, from the last to the first."
+    first = instance.trace[0]
+    return [replace(instance, trace=(first, ("by", "rules")))] * (len(first[1]) > 1 and first[3] != "unknown")
+
+def joined_rules(instance: Instance) -> str:
+    "The rules made one, from the last back to the first, and then applied."
+    name, chain, quality, end = instance.trace[0]
+    every, known = "no" if end.startswith("not") else "every", list(zip(chain, chain[1:]))[::-1]
+    out = [f"{every.capitalize()} {chain[-1]} is {quality}."] + [f"Every {a} is a {b}, so {every} {a} is {quality}." for a, b in known]
+    return " ".join(out) + f" {name} is a {chain[0]}, so {name} is {end}."
+
 def write_entail(instance: Instance, rng: Random) -> str:
     (name, chain, quality, end), style = instance.trace[0], phrasings(rng, 2)
+    if by_rules(instance): return joined_rules(instance)
     out = [f"{name} is a {chain[0]}."]
     for a, b in zip(chain, chain[1:]): out.append((f"Every {a} is a {b}, so {name} is a {b}.", f"So {name} is a {b}.")[next(style)])
     if end == "unknown": return " ".join(out) + f" Nothing says if a {chain[-1]} is {quality}."
     last = rule(chain[-1], quality, not end.startswith("not"))
     return " ".join(out) + (f" {last[:-1]}, so {name} is {end}.", f" So {name} is {end}.")[next(style)]
+
+def slip_entail(instance: Instance, rng: Random) -> Instance:
+    "The last rule the wrong way round, or read where there is none."
+    (name, chain, quality, end), *rest = instance.trace
+    claimed = re.search(r"Claim: \w+ is ((?:not )?\w+)", instance.question)[1]
+    wrong = rng.choice((quality, f"not {quality}")) if end == "unknown" else quality if end.startswith("not") else f"not {quality}"
+    trace = ((name, chain, quality, wrong), *(("end", wrong) if key == "end" else (key, value) for key, value in rest))
+    return replace(instance, trace=trace, answer="true" if wrong == claimed else "false")
 
 # %% ../nbs/05_procedural.ipynb #c2d5f256
 def rules_of(question: str) -> set[Claim]:
@@ -1205,7 +1517,9 @@ def steps_entail(instance: Instance) -> tuple[list[Claim], set]:
     asked = re.search(r"Claim: \w+ is ((?:not )?\w+)", instance.question)
     free = {("is", (name, chain[0])), ("claim", asked[1] if asked else ""), ("verdict", instance.answer)}
     about = {("about", (k, quality)) for k in (*chain, name)} if end == "unknown" else set()
-    return low([("is", (name, k)) for k in chain[1:]] + [("end", end)]), low(free | about) | rules_of(instance.question)
+    known = low(free | about) | rules_of(instance.question)
+    if not by_rules(instance): return low([("is", (name, k)) for k in chain[1:]] + [("end", end)]), known
+    return low([("rule", (k, quality, not end.startswith("not"))) for k in chain[-2::-1]] + [("end", end)]), known
 
 # %% ../nbs/05_procedural.ipynb #680bffdf
 SORT, QUALITY = either(KINDS_OF_THING), either(QUALITIES)
@@ -1235,6 +1549,9 @@ def fact_entail(rng: Random) -> str:
     name, (a, b) = rng.choice(NAMES), rng.sample(KINDS_OF_THING, 2)
     if rng.random() < 0.5: return f"{name} is a {a}. Every {a} is a {b}" + rng.choice((f", so {name} is a {b}.", f". So {name} is a {b}."))
     quality, positive = rng.choice(QUALITIES), rng.random() < 0.5
+    if rng.random() < 0.3:
+        every = "every" if positive else "no"
+        return f"{rule(b, quality, positive)} Every {a} is a {b}, so {every} {a} is {quality}."
     if rng.random() < 0.3: return f"{name} is a {a}. {rule(b, quality, positive)} Nothing says if a {a} is {quality}."
     told = f"{name} is a {a}. {rule(a, quality, positive)[:-1]}" + rng.choice((", so", ". So"))
     return told + f" {name} is {'' if positive else 'not '}{quality}."
@@ -1258,6 +1575,15 @@ def draw_sst(rng: Random, negated: float = 0.4) -> Instance:
 def write_sst(instance: Instance, rng: Random) -> str:
     say = rng.choice(("{w} is {t}.", "{w}: {t}."))
     return " ".join(say.format(w=w, t=t) for w, t in instance.trace)
+
+def ways_sst(instance: Instance) -> list[Instance]:
+    "The second judgement first."
+    return [replace(instance, trace=instance.trace[::-1])] * (len(instance.trace) > 1)
+
+def slip_sst(instance: Instance, rng: Random) -> Instance:
+    "Both words judged wrongly."
+    other = dict(positive="negative", negative="positive")[instance.answer]
+    return replace(instance, trace=tuple((w, other) for w, _ in instance.trace), answer=other)
 
 def steps_sst(instance: Instance) -> tuple[list[Claim], set]:
     said = {("said", w) for w, _ in instance.trace}
@@ -1283,33 +1609,44 @@ def read_sst(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim]
     return take(sentence, SST_FORMS)
 
 def fact_sst(rng: Random) -> str:
-    adjective = rng.choice(GOOD + BAD)
-    return f"{adjective} is {tone(adjective, False)}."
+    adjective, turned = rng.choice(GOOD + BAD), rng.choice(("", "", "hardly ", "never "))
+    return f"{turned}{adjective}{rng.choice((' is', ':'))} {tone(adjective, bool(turned))}."
 
 # %% ../nbs/05_procedural.ipynb #1a07c37c
 FAMILIES: dict[str, Family] = {f.name: f for f in (
     Family("arith", "number", "SingleEq AddSub MultiArith SVAMP GSM8K", 0.0, draw_arith, write_arith, steps_arith, read_arith, fact_arith,
-           dict(steps=(2, 4), large=0.15), words=ARITH_WORDS),
+           dict(steps=(2, 4), large=0.15), words=ARITH_WORDS,
+           builds_on=order_arith, ways=ways_arith, slip=slip_arith),
     Family("shuffle", "choice", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle,
-           dict(swaps=(2, 5)), tuple("ABC"), words=SHUFFLE_WORDS),
+           dict(swaps=(2, 5)), tuple("ABC"), words=SHUFFLE_WORDS,
+           ways=ways_shuffle, slip=slip_shuffle),
     Family("dates", "choice", "Date Understanding", 1 / 4, draw_dates, write_dates, steps_dates, read_dates, fact_dates,
-           dict(shifts=SHIFTS), tuple("ABCD"), words=DATES_WORDS, builds_on=order_dates),
+           dict(shifts=SHIFTS), tuple("ABCD"), words=DATES_WORDS, builds_on=order_dates,
+           ways=ways_dates, slip=slip_dates),
     Family("letters", "letters", "Last Letter Concatenation", 0.0, draw_letters, write_letters, steps_letters, read_letters, fact_letters,
-           dict(words=(4, 7)), words=LETTERS_WORDS),
-    Family("coin", "yesno", "Coin Flip", 1 / 2, draw_coin, write_coin, steps_coin, read_coin, fact_coin, dict(flips=(5, 8)), ("yes", "no"),
-           words=COIN_WORDS),
+           dict(words=(4, 7)), words=LETTERS_WORDS,
+           ways=ways_letters, slip=slip_letters),
+    Family("coin", "yesno", "Coin Flip", 1 / 2, draw_coin, write_coin, steps_coin, read_coin, fact_coin, dict(flips=(5, 9)), ("yes", "no"),
+           words=COIN_WORDS,
+           ways=ways_coin, slip=slip_coin),
     Family("relations", "choice", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations,
-           dict(hops=(1, 3)), tuple("AB"), calibrated=False, words=RELATIONS_WORDS),
+           dict(hops=(1, 3)), tuple("AB"), calibrated=False, words=RELATIONS_WORDS,
+           ways=ways_relations, slip=slip_relations),
     Family("facts", "choice", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts,
-           dict(hops=(3, 5)), tuple("ABCDE"), words=WORLD_WORDS),
+           dict(hops=(3, 5)), tuple("ABCDE"), words=WORLD_WORDS,
+           slip=slip_facts),
     Family("strategy", "yesno", "StrategyQA", 1 / 2, draw_strategy, write_strategy, steps_strategy, read_strategy, fact_strategy,
-           dict(hops=(1, 2)), ("yes", "no"), calibrated=False, words=STRATEGY_WORDS, builds_on=order_strategy),
+           dict(hops=(1, 2)), ("yes", "no"), calibrated=False, words=STRATEGY_WORDS, builds_on=order_strategy,
+           ways=ways_strategy, slip=slip_strategy),
     Family("sentiment", "label", "IMDB", 1 / 2, draw_sentiment, write_sentiment, steps_sentiment, read_sentiment, fact_sentiment,
-           dict(parts=(5, 7)), ("positive", "negative"), contrast=contrast_sentiment, words=SENTIMENT_WORDS, builds_on=order_sentiment),
+           dict(parts=(5, 7)), ("positive", "negative"), contrast=contrast_sentiment, words=SENTIMENT_WORDS, builds_on=order_sentiment,
+           ways=ways_sentiment, slip=slip_sentiment),
     Family("entail", "label", "ANLI", 1 / 3, draw_entail, write_entail, steps_entail, read_entail, fact_entail, dict(depth=(1, 3)),
-           ("true", "false", "unknown"), calibrated=False, words=ENTAIL_WORDS),
+           ("true", "false", "unknown"), calibrated=False, words=ENTAIL_WORDS,
+           ways=ways_entail, slip=slip_entail),
     Family("sst", "label", "SST-2", 1 / 2, draw_sst, write_sst, steps_sst, read_sst, fact_sst, dict(negated=0.4), ("positive", "negative"),
-           pretrained=False, calibrated=False, words=SST_WORDS, builds_on=order_sst),
+           calibrated=False, words=SST_WORDS, builds_on=order_sst,
+           ways=ways_sst, slip=slip_sst),
 )}
 
 # %% ../nbs/05_procedural.ipynb #43ef1eef
@@ -1337,6 +1674,14 @@ def instances(family: Family, place: str, rng: Random, **difficulty) -> Iterator
         counts[i.answer] += 1
         idle = 0
         yield i
+
+# %% ../nbs/05_procedural.ipynb #6f0d4a11
+def renamed(question: str) -> str:
+    "A question without its options, its people, counted things and invented kinds called by their order of appearance."
+    stem, called = question.split(" (A) ")[0], {}
+    words = [*NAMES, *ITEMS, *KINDS_OF_THING, *(THINGS if " has the " in stem else ())]
+    def call(m): return called.setdefault(m[0], f"_{len(called)}")
+    return re.sub(rf"\b(?:{'|'.join(words)})\b", call, stem)
 
 # %% ../nbs/05_procedural.ipynb #1b12b514
 VARIANTS = {"arith": ("template",), "dates": ("template",), "sentiment": ("contrast",)}  # those with templates enough, or with an edit
