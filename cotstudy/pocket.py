@@ -37,8 +37,9 @@ from .instances import Instance
 from .decoding import Decoding, Request
 from .models import load, threads
 from .sampling import LM
-from .procedural import (BAD, CREATURES, FAMILIES, GOOD, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS,
-                                 Family, bucket, procedural_task, renamed)
+from .checker import Family
+from .procedural import (BAD, CREATURES, FAMILIES, GOOD, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS, bucket,
+                                 procedural_task, renamed)
 from .prompts import FORMATS, Exemplar, parse_completion, render_completion, render_prompt
 
 # %% ../nbs/60_pocket.ipynb #f0daf032
@@ -348,7 +349,8 @@ def build(
         if run["step"] % 50 == 0:
             say(f"{size} step {step + 1}/{steps} loss {mean:.3f} {run['n_tok'] / 1e6:.2f} M tokens {time.time() - began:.0f} s")
         if run["step"] in looks:
-            run["history"].append(dict(step=step + 1, n_tok=run["n_tok"], loss=mean, **stage(net, tokenizer, read, n_items, "cot" if reading.worked else "label")))
+            seen = stage(net, tokenizer, read, n_items, "cot" if reading.worked else "label")
+            run["history"].append(dict(step=step + 1, n_tok=run["n_tok"], loss=mean, **seen))
             say(f"{size} {run['history'][-1]['accuracy']}")
         if run["step"] % save_every == 0 or run["step"] in looks | {until}: _save(state, net, opts, run)
         if run["step"] == until and until < steps: return out
