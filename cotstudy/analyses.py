@@ -15,7 +15,7 @@ drawn against what, which claims it feeds (Ho et al. 2023: diverse reasoning, st
 2023: Fig. 2 to 5, Table 3). A list can be run, counted or priced. A notebook, the report and the command line all read the records."""
 import inspect
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, cached_property, partial
 from typing import Any, Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from .claims import join_items
-from .conditions import COLUMNS, FIELDS, STAGES, Condition, base_of, content_id, describe, row_id, stage_key, vary, words_of
+from .conditions import Condition, base_of, content_id, row_id, stage_key, vary, words_of
 from .evaluate import Estimate, two_level_bootstrap
 from .figures import (fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote, small_multiples,
                               style)
@@ -33,7 +33,7 @@ from .methods import look_of, method_named, named
 from .openers import scheme_of
 from .procedural import titled
 from .results import by_measure, cell_name, good_rows, run_cell, show_chains, study_folder
-from .runs import Store
+from .runs import Store, plan_of
 
 # %% ../nbs/77_analyses.ipynb #e008b5e1
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Analysis:
     source: str  # paper and section
     conditions: Callable[..., list[Condition]]  # (base, **knobs); its signature is the schema of the knobs
     x: str  # the column that its figure draws against
-    figure: Callable  # (rows of one panel, axes, labels=...) -> axes
+    figure: Callable  # (rows of one panel, ax=None, labels=True, published=None) -> ax
     apart: tuple[str, ...] = ("student",)  # columns of which every value gets a figure of its own
     columns: tuple[str, ...] = ()  # of its table, besides the numbers
     claims: tuple[str, ...] = ()  # ids of the claims that read it
@@ -52,6 +52,7 @@ class Analysis:
     along: tuple[str, ...] = ()  # columns that are varied one at a time, the others at their largest; (): x alone
     view: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows  # its rows as figure and sentences want them
     also: Callable[[pd.DataFrame], dict[str, Figure]] = lambda rows: {}  # further figures of its rows, by name
+    width: float = 8.0  # of a panel, inches
 
     @property
     def knobs(self) -> dict[str, inspect.Parameter]:
@@ -151,7 +152,7 @@ def student_size(
 # %% ../nbs/77_analyses.ipynb #5faef377
 @analysis("Sequence length", "Ho et al. 2023, sequence-length analyses", "max_student_tok", fig_length, apart=("task", "student"),
           columns=("max_rationale_tok", "max_student_tok", "seed"), claims=("ho-H10a", "ho-H10b"),
-          along=("max_rationale_tok", "max_student_tok"))
+          along=("max_rationale_tok", "max_student_tok"), width=11.5)
 def sequence_length(
     base: Condition,
     n_rationales: int = 8,
@@ -279,18 +280,18 @@ def conditions_of(
     a = analysis_named(name)
     if unknown := sorted(set(knobs) - set(a.knobs)):
         raise ValueError(f"{name} has no knob {', '.join(unknown)}; it has {', '.join(a.knobs)}")
-    try: return validate_call(config=ConfigDict(arbitrary_types_allowed=True, strict=False))(a.conditions)(base, **knobs)
+    try: return _checked_call(a.conditions)(base, **knobs)
     except ValidationError as e:
         first = e.errors()[0]
         raise ValueError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first.get('input')!r}") from None
 
+@cache
+def _checked_call(function: Callable) -> Callable:
+    "A function that checks its arguments against its own signature."
+    return validate_call(config=ConfigDict(arbitrary_types_allowed=True, strict=False))(function)
+
 # %% ../nbs/77_analyses.ipynb #36977d26
 _TOK_PER_ROW = 100  # a guess for prompt and completion together, for prices only
-
-def _decides(cond: Condition, upto: str, without: Sequence[str] = ()) -> tuple:
-    "The cells of a row that decide a stage, empty where a field plays no part."
-    row, last = describe(cond), STAGES.index(upto)
-    return tuple(str(row[COLUMNS[leaf]]) for leaf, f in FIELDS.items() if STAGES.index(f.stage) <= last and leaf not in without)
 
 def _draws(c: Condition, size_of: Callable) -> list[tuple]:  # (key, draws, tokens each, model)
     "What a condition asks of its teacher."
@@ -315,9 +316,9 @@ def cost(
         for key, n, tok, model in _draws(c, size_of): draws[key] = (*np.maximum(draws.get(key, (0, 0))[:2], (n, tok)).tolist(), model)
         who = c.student
         if method_named(c.method).trained:
-            who = _decides(c, "student")
+            who = stage_key(c, "student")
             students[who] = (c.recipe.steps, c.recipe.steps * c.recipe.batch * _TOK_PER_ROW, c.student)
-        key = (who, _decides(c, "eval", ("max_student_tok",)))
+        key = (who, stage_key(c, "eval", ("max_student_tok",)))
         asked = min(c.n_items or 10**12, size_of(c, c.task, c.split)) * c.n_paths
         answers[key] = (*np.maximum(answers.get(key, (0, 0))[:2], (asked, c.max_student_tok)).tolist(), c.student)
     sampled = [(1, n * tok, m) for n, tok, m in (*draws.values(), *answers.values())]  # completions end at about half their limit
@@ -359,17 +360,15 @@ def figures_of(
     "All figures of an analysis."
     out = {}
     for name, g in panels(a, a.view(rows)).items():
-        if a.figure is fig_length: out[name] = fig_length(g)[0].figure
-        elif g.task.nunique() == 1: out[name] = a.figure(g, published=published).figure
+        if g.task.nunique() == 1: out[name] = a.figure(g, published=published).figure
         else: out[name] = small_multiples(a.figure, g, published=published)
     return out | {f"{a.name}-{name}": figure for name, figure in a.also(rows).items()}
 
 def side_by_side(a: Analysis, rows: pd.DataFrame) -> Figure:  # rows of one task
     "One figure with a panel for everything that has one of its own."
     parts = list(panels(a, rows).values()) or [rows]
-    if a.figure is fig_length: return fig_length(parts[0])[0].figure
     with style():
-        figure, axes = plt.subplots(1, len(parts), figsize=(8 * len(parts), 5), squeeze=False)
+        figure, axes = plt.subplots(1, len(parts), figsize=(a.width * len(parts), 5), squeeze=False)
         for ax, g in zip(axes[0], parts): a.figure(g, ax=ax)
     return figure
 
@@ -437,10 +436,14 @@ class Found:
     conditions: list[Condition]
     store: Store
 
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        "The rows with the analysis's measure in place of accuracy; none where it does not apply to the task."
+        return by_measure(self.rows, self.items, self.analysis.measure)
+
     def table(self) -> pd.DataFrame:
         "The rows, with what was varied and what came out."
-        rows = by_measure(self.rows, self.items, self.analysis.measure)
-        if rows.empty: rows = self.rows  # the measure does not apply to this task
+        rows = self.rows if self.measured.empty else self.measured
         return rows[[c for c in (*self.analysis.columns, *NUMBERS) if c in rows]].round(3)
 
     def corpora(self) -> pd.DataFrame:
@@ -450,19 +453,18 @@ class Found:
 
     def figure(self) -> Figure | None:
         "Its figure, with a panel for everything that has one of its own; None where its measure does not apply to the task."
-        rows = by_measure(self.rows, self.items, self.analysis.measure)
-        return None if rows.empty else side_by_side(self.analysis, self.analysis.view(rows))
+        return None if self.measured.empty else side_by_side(self.analysis, self.analysis.view(self.measured))
 
     def says(self) -> str:
         "What the numbers say, in words."
-        return says(self.analysis, by_measure(self.rows, self.items, self.analysis.measure), self.items)
+        return says(self.analysis, self.measured, self.items)
 
     def chains(self, n_questions: int = 2, n_chains: int = 4) -> pd.DataFrame:
         "What the teacher said to a few training questions."
         taught = [c for c in self.conditions if method_named(c.method).chains]
         if not taught:
             raise ValueError(f"the analysis {self.analysis.name!r} has taught no chains; look at its answers with `cotstudy show`")
-        return show_chains(self.store, taught[-1], n_questions, n_chains)
+        return show_chains(self.store, plan_of(self.store, taught[-1]), n_questions, n_chains)
 
 # %% ../nbs/77_analyses.ipynb #be93b2b4
 def study_cell(

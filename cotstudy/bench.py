@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'WORKS', 'GROUPS', 'TARGETS', 'ARMS', 'LEDGER_STEPS', 'Work', 'model', 'examples', 'work_of', 'Turns',
-           'take_turns', 'best_of', 'n_cores', 'ours_training', 'trl_training', 'train_row', 'machine',
-           'where_time_goes', 'matrix_peak', 'operations', 'peak_row', 'ours_sampling', 'generate_sampling',
-           'generate_batch_sampling', 'sample_row', 'ours_studying', 'start_share', 'papermill_studying', 'study_row',
-           'gpu_training', 'gpu_row', 'peak_memory', 'with_memory', 'ledger_step', 'ledger_row', 'bench', 'bench_file',
-           'save', 'bench_table', 'table_of']
+           'take_turns', 'best_of', 'ours_training', 'trl_training', 'train_row', 'machine', 'where_time_goes',
+           'matrix_peak', 'operations', 'peak_row', 'ours_sampling', 'generate_sampling', 'generate_batch_sampling',
+           'sample_row', 'ours_studying', 'start_share', 'papermill_studying', 'study_row', 'gpu_training', 'gpu_row',
+           'peak_memory', 'with_memory', 'ledger_step', 'ledger_row', 'bench', 'bench_file', 'save', 'bench_table',
+           'table_of']
 
 # %% ../nbs/90_bench.ipynb #df042d43
 """Speed, measured: training against `trl.SFTTrainer`, sampling against `transformers.generate` and `generate_batch`, a study against plain
@@ -41,7 +41,7 @@ from . import decoding, models, students
 from .draws import Ledger
 from .files import lease, write_json
 from .runs import home
-from .models import threads
+from .models import cores, threads
 from .sampling import LM
 from .studies import expand, load_study, studies_folder
 from .students import Example, Recipe
@@ -158,8 +158,6 @@ def best_of(arms: dict[str, Callable], key: str = "rate") -> tuple[str, dict[str
     for k in sorted(reached, key=reached.__getitem__)[-3:]: reached[k] = max(reached[k], turn(k))
     return max(reached, key=reached.__getitem__), {k: round(v, 2) for k, v in reached.items()}
 
-def n_cores() -> int: return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
 # %% ../nbs/90_bench.ipynb #77acdc29
 def _plan(work: Work, batch: int) -> Recipe:
     n = work.n_prompts * work.n
@@ -261,7 +259,7 @@ def _swept(make: Callable, work: Work, settings: list[dict], key: str = "rate") 
     best, reached = best_of({k: arm for k, (_, arm) in table.items()}, key)
     return table[best][0], reached
 
-def _some_threads() -> list[int]: return sorted({1, n_cores()})
+def _some_threads() -> list[int]: return sorted({1, cores()})
 
 def train_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     "Rows per second of ours and of TRL's SFTTrainer."
@@ -294,7 +292,7 @@ def machine() -> dict:
     try: cpu = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     except (OSError, StopIteration): cpu = platform.processor() or platform.machine()
     names = [n for n in ("torch", "transformers", "trl", "papermill") if _has(n)]
-    return dict(cpu=cpu, cores=n_cores(), load=round(os.getloadavg()[0], 1), python=platform.python_version(),
+    return dict(cpu=cpu, cores=cores(), load=round(os.getloadavg()[0], 1), python=platform.python_version(),
                 date=time.strftime("%Y-%m-%d"),
                 gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None) | {n: version(n) for n in names}
 
@@ -506,7 +504,7 @@ def study_row(repeats: int = 3, fast: bool = False, study: str = "quick") -> dic
     a, b = (median(turns[k].wall) for k in ("ours", "peer"))
     cpu_a, cpu_b = (median(seen[f"{k}_cpu_s"]) for k in ("ours", "peer"))
     return dict(name="study_quick", ours=round(a, 1), peer=round(b, 1), ratio=round(b / a, 3), unit="s", settings=dict(
-        study=study, seen=seen, ratio_cpu=round(cpu_b / cpu_a, 3), ours=dict(of="cotstudy run", workers=n_cores()),
+        study=study, seen=seen, ratio_cpu=round(cpu_b / cpu_a, 3), ours=dict(of="cotstudy run", workers=cores()),
         peer=dict(of="papermill, cell after cell"), turns={k: [round(w, 1) for w in t.wall] for k, t in turns.items()},
         repeats=len(turns["ours"].wall), fast=fast, machine=machine()))
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'RECIPE', 'FIELDS', 'COLUMNS', 'LEAF_OF', 'HEADLINE', 'PROTOCOL', 'ALWAYS', 'Spec', 'Teacher',
            'known_format', 'Chosen', 'Condition', 'leaves', 'value', 'changed', 'checked', 'vary', 'F', 'content_id',
-           'stage_key', 'row_id', 'words_of', 'describe', 'base_of']
+           'row_id', 'words_of', 'describe', 'stage_key', 'base_of']
 
 # %% ../nbs/50_conditions.ipynb #0aa48fab
 """A *condition* says everything that decides a number: task, teacher, method, supervision, student, recipe, decoding, seed (Ho et al.
@@ -248,16 +248,6 @@ def content_id(stage: str, *parts: object) -> str:  # 24 hex digits
     text = json.dumps([stage, PROTOCOL[stage], *parts], sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
-def stage_key(
-    cond: Condition,
-    stage: Literal["draws", "corpus", "student", "eval"],
-    without: Sequence[str] = (),  # fields to leave out, such as limits that are views
-) -> str:
-    "What decides a stage: its own fields and those of the stages before it, as text."
-    upto = STAGES.index(stage)
-    plain = {leaf: _plain(value(cond, leaf)) for leaf, f in FIELDS.items() if STAGES.index(f.stage) <= upto and leaf not in without}
-    return json.dumps(plain, sort_keys=True)
-
 def row_id(cond: Condition) -> str:
     "The name of a condition's row: every field counts."
     return content_id("eval", cond.model_dump(mode="json"))
@@ -269,28 +259,42 @@ def words_of(column: str) -> str:
 # %% ../nbs/50_conditions.ipynb #ab9bff2a
 def describe(cond: Condition, task: Task | None = None) -> dict:
     "The condition as columns of a tidy frame."
-    method = method_named(cond.method)
-    row = {COLUMNS[leaf]: _cell(cond, method, leaf) for leaf in FIELDS}
+    method, row = method_named(cond.method), {COLUMNS[leaf]: cell for leaf, cell in _cells(cond).items()}
     is_teacher = not method.trained and cond.student == cond.teacher.model and cond.method == "zero_shot_cot"
     names = dict(row_id=row_id(cond), condition=cond.model_dump_json())
     return names | row | dict(method="teacher" if is_teacher else cond.method, chance=None if task is None else task.chance)
 
 ALWAYS = {"task", "task_args", "sources", "method", "student", "revision", "format", "rule", "seed"}  # also of models that are not trained
 
-def _cell(cond: Condition, method: Method, leaf: str) -> object:
+def _cells(cond: Condition) -> dict[str, object]:
+    "Every field as a cell of a row."
+    method, teaching = method_named(cond.method), cond.teaching
+    return {leaf: _cell(cond, method, teaching, leaf) for leaf in FIELDS}
+
+def _cell(cond: Condition, method: Method, teaching: str, leaf: str) -> object:
     "A field as a cell of a row; None where it plays no part."
     known = value(cond, leaf)
     if leaf == "n_rationales": return known if method.teach == "sampled" else int(method.teach == "greedy")
     if FIELDS[leaf].stage != "eval" and leaf not in ALWAYS and not method.trained: return "" if leaf == "filters" else None
     judges = cond.recipe.checkpoint == "vote"  # the teacher is asked for its vote on the selection split
-    if leaf.startswith("teacher.") and cond.teaching == "gold" and not judges: return None
-    if leaf == "teacher.pool" and cond.teaching != "sampled" and not judges: return None
-    if leaf == "labels": return None if method.chains else {"sampled": "vote"}.get(cond.teaching, cond.teaching)
-    if leaf == "max_rationale_tok": return (known or cond.teacher.max_tok) if cond.teaching in ("greedy", "sampled") else None
+    if leaf.startswith("teacher.") and teaching == "gold" and not judges: return None
+    if leaf == "teacher.pool" and teaching != "sampled" and not judges: return None
+    if leaf == "labels": return None if method.chains else {"sampled": "vote"}.get(teaching, teaching)
+    if leaf == "max_rationale_tok": return (known or cond.teacher.max_tok) if teaching in ("greedy", "sampled") else None
     if leaf == "n_exemplars": return known or method.shots
     if leaf == "task_args": return json.dumps(known, sort_keys=True)
     if leaf == "sources": return " ".join(known)
     return " ".join((known or ()) if method.chains else ()) if leaf == "filters" else known
+
+# %% ../nbs/50_conditions.ipynb #a4f07b1d
+def stage_key(
+    cond: Condition,
+    stage: Literal["draws", "corpus", "student", "eval"],
+    without: Sequence[str] = (),  # fields to leave out, such as limits that are views
+) -> tuple[str, ...]:
+    "What decides a stage: the cells of its own fields and of those of the stages before it, empty where a field plays no part."
+    upto = STAGES.index(stage)
+    return tuple(str(cell) for leaf, cell in _cells(cond).items() if STAGES.index(FIELDS[leaf].stage) <= upto and leaf not in without)
 
 # %% ../nbs/50_conditions.ipynb #cf117c05
 def base_of(

@@ -437,6 +437,12 @@ def _below(ax: Axes) -> Axes:
     ax.tick_params(axis="x", labelbottom=False)
     return ax.figure.add_subplot(lower, sharex=ax)
 
+def _halves(ax: Axes) -> tuple[Axes, Axes]:
+    "Cut a subplot into two beside each other; they share the y axis."
+    left, right = ax.get_subplotspec().subgridspec(1, 2)
+    ax.set_subplotspec(left)
+    return ax, ax.figure.add_subplot(right, sharey=ax)
+
 def _strip(ax: Axes, strip: Axes, points: pd.DataFrame, limit: str) -> None:
     "The small bars under a length figure, on the same x axis."
     at = sorted(points[limit].unique())
@@ -450,19 +456,24 @@ def _strip(ax: Axes, strip: Axes, points: pd.DataFrame, limit: str) -> None:
     if points.cut.isna().all(): strip.text(0.5, 0.5, "not recorded", transform=strip.transAxes, ha="center", va="center", color="#666666")
 
 # %% ../nbs/70_figures.ipynb #61e13992
-def fig_length(df: pd.DataFrame, axes: Sequence[Axes] | None = None, labels: bool = True) -> np.ndarray:  # two axes
+def fig_length(
+    df: pd.DataFrame,
+    ax: Axes | None = None,  # is cut into two
+    labels: bool = True,
+    published: pd.DataFrame | None = None,  # unused: of these limits no values are published
+) -> Axes:  # the left one; its neighbour is `ax.beside`
     "Both limits side by side: each varies while the other is at its largest (Ho et al. 2023, sequence-length analyses)."
     with style():
-        if axes is None: axes = plt.subplots(1, 2, figsize=(11.5, 5.2), sharey=True)[1]
+        axes = plt.subplots(1, 2, figsize=(11.5, 5.2), sharey=True)[1] if ax is None else _halves(ax)
         for ax, limit in zip(axes, LIMITS):
             other = next(l for l in LIMITS if l != limit)
             fig_limit(df[df[other].isna() | (df[other] == df[other].max())], ax, limit, labels)
         top = max(a.get_ylim()[1] for a in axes)
-        axes[0].set_ylim(0, top)
-        axes[1].set_ylim(0, top)
+        for ax in axes: ax.set_ylim(0, top)
         axes[1].set_ylabel("")
         axes[1].tick_params(axis="y", labelleft=True)  # keeps both panels the same height
-    return np.asarray(axes)
+    axes[0].beside = axes[1]
+    return axes[0]
 
 # %% ../nbs/70_figures.ipynb #adde1885
 _PAIRS = dict(supervision=("few_shot", "full"), decoding=("greedy", "vote"))

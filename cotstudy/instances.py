@@ -10,7 +10,7 @@ __all__ = ['KINDS', 'SPLITS', 'Instance', 'Task', 'ho_split', 'few_samples', 'gr
 (sec. 4.1: 70:30, template-wise) and this study (a selection split carved from train, scenario-wise).
 It knows neither prompts nor models."""
 from dataclasses import dataclass
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Task:
     source: str = "procedural"  # URL or how it was made
     revision: str = ""  # pinned commit of the source
     licence: str = ""
+    check: Callable | None = None  # (instance, rationale) -> StepCheck, where steps can be checked; see `procedural`
 
     def __post_init__(self):
         if self.kind not in KINDS: raise ValueError(f"task {self.name!r}: kind is {self.kind!r}, expected one of {KINDS}")

@@ -1500,4 +1500,4 @@ def procedural_task(
             raise ValueError(f"{name} has only {len(splits[place])} different {place} questions at this difficulty, asked for {n}; "
                              "ask for fewer or widen it")
     return Task(name, f.kind, splits, f.labels, f.chance, source=f"procedural, in the image of {f.image}", revision=f"seed {seed}",
-                licence="Apache-2.0")
+                licence="Apache-2.0", check=f.check)

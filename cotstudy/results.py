@@ -12,7 +12,7 @@ two tables from which every number, figure and claim can be computed again. And 
 import os
 import re
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 import pandas as pd
 import pyarrow.compute as pc
@@ -20,11 +20,9 @@ import pyarrow.compute as pc
 from .conditions import Condition, describe, row_id
 from .evaluate import Estimate, bootstrap_mean
 from .files import write_parquet, write_text
-from .instances import Task
 from .measures import measure_named
 from .models import threads
-from .runs import Store, answer_voice, home, provenance, questions, read_chains, run, said, teacher_voice
-from .tasks import load as load_task
+from .runs import Exam, Plan, Store, carry_out, home, provenance, read_chains, run, said
 
 # %% ../nbs/58_results.ipynb #0152adfb
 def study_folder(study: str) -> Path:
@@ -120,39 +118,37 @@ def by_measure(
     return mine.assign(accuracy=[found[i].value for i in mine.eval_id], lo=[lo for lo, _ in ends], hi=[hi for _, hi in ends], measure=name)
 
 # %% ../nbs/58_results.ipynb #6c0d364a
-def show_chains(store: Store, cond: Condition, n_questions: int = 2, n_chains: int = 4) -> pd.DataFrame:
+def show_chains(store: Store, plan: Plan, n_questions: int = 2, n_chains: int = 4) -> pd.DataFrame:
     "What the teacher said to a few training questions, and whether it was right."
-    task = load_task(cond.task, **cond.task_args)
-    asked, greedy = questions(task, cond.n_questions)[:n_questions], cond.teaching == "greedy"
-    voice = teacher_voice(store, cond, task, greedy)
-    draws = said(store.ledger, voice, asked, 1 if greedy else min(n_chains, cond.teacher.pool))
-    chains = read_chains(draws, voice, task, asked, cond.rule)
-    return chains[["question", "rationale", "answer", "correct"]]
+    lesson = next((l for l in plan.lessons if l.voice), None)
+    if lesson is None: raise ValueError(f"{plan.exam.method.name} asks no teacher here; take a condition that is taught its words")
+    asked = lesson.asked[:n_questions]
+    draws = said(store.ledger, lesson.voice, asked, min(n_chains, lesson.n))
+    return read_chains(draws, lesson.voice, lesson.task, asked, lesson.rule)[["question", "rationale", "answer", "correct"]]
 
-def show_answers(store: Store, cond: Condition, n_each: int = 3) -> pd.DataFrame:
-    "Some right and some wrong answers of a condition's model, each with the text that it was read from."
-    task = load_task(cond.task, **cond.task_args)
-    row, items = run(cond, store)
-    asked = {i.id: i for i in task.split(cond.split)}
+def show_answers(store: Store, plan: Plan, n_each: int = 3) -> pd.DataFrame:
+    "Some right and some wrong answers of a plan's model, each with the text that it was read from."
+    row, items = carry_out(store, plan)
+    asked = {i.id: i for i in plan.exam.asked}
     some = pd.concat([items[items.correct].head(n_each), items[~items.correct].head(n_each)])
-    texts = texts_of(store, cond, task, row["model_id"])
+    texts = texts_of(store, plan.exam, row["model_id"], plan.start.model.decode)
     return pd.DataFrame([dict(question=asked[i.instance].question, said=texts.get((i.instance, i.path)), prediction=i.prediction,
                               gold=asked[i.instance].answer, correct=i.correct) for i in some.itertuples()])
 
 # %% ../nbs/58_results.ipynb #88b19f46
-def texts_of(store: Store, cond: Condition, task: Task, model_id: str) -> dict[tuple[str, int], str]:
-    "The stored texts behind a condition's items, by instance and path; those that are not stored here are missing."
-    voice = answer_voice(cond, task)
-    asked = list(task.split(cond.split))[: cond.n_items]
+def texts_of(
+    store: Store, exam: Exam, model_id: str,
+    decode: Callable[[Sequence[int]], str],  # tokens of this model as text, for draws that were read up to a limit only
+) -> dict[tuple[str, int], str]:
+    "The stored texts behind the items of a model's exam, by instance and path; those that are not stored here are missing."
+    voice, limit = exam.voice, exam.voice.how.max_tok
     columns = ["prompt", "draw_index", "text", "temperature", "n_tok", "token_ids"]
     found = store.ledger.read(columns, pc.field("model_id").cast("string") == model_id)
     found["prompt"] = found.prompt.astype(str)
     mine = found[found.temperature == voice.how.temperature]
-    cut = lambda d: d.text if d.token_ids is None or d.n_tok <= limit else store.model(cond.student,
-                                                                                       cond.revision).decode(d.token_ids[:limit])
-    limit = cond.max_student_tok  # a longer draw was read up to here only; a student has the tokenizer that it started with
+    cut = lambda d: d.text if d.token_ids is None or d.n_tok <= limit else decode(d.token_ids[:limit])
     first = {(d.prompt, d.draw_index): cut(d) for d in mine.itertuples()}
-    texts = {(i, k): (p, first[p, k]) for i, p in voice.prompts(asked) for k in range(cond.n_paths) if (p, k) in first}
+    texts = {(i, k): (p, first[p, k]) for i, p in voice.prompts(exam.asked) for k in range(exam.n_paths) if (p, k) in first}
     if not voice.twice: return {at: text for at, (_, text) in texts.items()}
     cue, greedy = voice.fmt.sep.rstrip(), found[found.temperature == 0]
     second = dict(zip(greedy.prompt, greedy.text))

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['CHAIN', 'home', 'Store', 'Voice', 'said', 'read_answer', 'read_chains', 'blind', 'choose', 'to_examples', 'Corpus',
            'corpus_id', 'Lesson', 'exemplars', 'questions', 'teacher_voice', 'lesson_of', 'taught', 'make_corpus',
-           'Start', 'make_student', 'scorer', 'Judge', 'checkpoint_score', 'reading_of', 'make_items', 'known_measures',
-           'provenance', 'asks_twice', 'answer_voice', 'Plan', 'plan_of', 'judge_of', 'run', 'means']
+           'Start', 'make_student', 'Exam', 'scorer', 'Judge', 'checkpoint_score', 'reading_of', 'make_items',
+           'known_measures', 'provenance', 'answer_voice', 'exam_of', 'Plan', 'plan_of', 'start_of', 'judge_of',
+           'carry_out', 'run', 'means']
 
 # %% ../nbs/55_runs.ipynb #21838228
 """What a condition sets in motion: draws, chains, a corpus, a student, its answers, each under an id chained from the contents of what
@@ -25,7 +26,7 @@ from typing import Callable, Iterable, Mapping, Sequence
 import pandas as pd
 
 from .answers import extract, is_correct
-from .conditions import Condition, content_id, describe
+from .conditions import Condition, Teacher, content_id, describe
 from .decoding import Decoding, Model, Request
 from .draws import Ledger
 from .evaluate import summarise
@@ -34,7 +35,7 @@ from .filters import apply_filters, needed, votes
 from .instances import Instance, Task, few_samples
 from .measures import MEASURES, scores
 from .methods import Method, method_named
-from .openers import Models
+from .openers import Models, is_trainable
 from .prompts import Exemplar, Format, Parsed, format_named, parse_completion, render_completion, render_prompt
 from .recorded import Recorded
 from .students import Example, Recipe, train
@@ -62,7 +63,7 @@ class Store:
 @dataclass(frozen=True, eq=False)
 class Voice:
     "A model as it is asked."
-    model: Model | None  # None: only its prompts are wanted
+    model: Model | None  # None: anybody can be asked in this way; see `of`
     fmt: Format
     how: Decoding
     mode: str = "cot"  # or "label"
@@ -73,6 +74,10 @@ class Voice:
     def prompts(self, asked: Iterable[Instance]) -> list[tuple[str, str]]:
         "(instance id, prompt) of each question."
         return [(i.id, render_prompt(self.fmt, i.question, self.mode, self.shown)) for i in asked]
+
+    def of(self, model: Model) -> "Voice":
+        "A model, asked in this way."
+        return replace(self, model=model.in_format(self.fmt), twice=self.twice and not model.one_step)
 
 def said(
     ledger: Ledger, voice: Voice, asked: Sequence[Instance],
@@ -188,19 +193,18 @@ def questions(task: Task, n: int | None) -> list[Instance]:
     return found if n is None else [found[i] for i in few_samples(range(len(found)), n)]
 
 # %% ../nbs/55_runs.ipynb #7aaf0275
-def teacher_voice(store: Store, cond: Condition, task: Task, greedy: bool) -> Voice:
-    "The condition's teacher, ready to be asked."
-    t, fmt = cond.teacher, format_named(cond.teacher.format)
-    model = store.model(t.model, t.revision)
+def teacher_voice(store: Store, teacher: Teacher, task: Task, greedy: bool) -> Voice:
+    "A teacher, ready to be asked."
+    fmt, model = format_named(teacher.format), store.model(teacher.model, teacher.revision)
     if isinstance(model, Recorded): model.check(task)
-    how = Decoding(0.0 if greedy else t.temperature, t.top_p, t.top_k, t.max_tok, fmt.stop)
-    return Voice(model.in_format(fmt), fmt, how, shown=exemplars(task, t.n_exemplars), twice=fmt.trigger and not model.one_step)
+    how = Decoding(0.0 if greedy else teacher.temperature, teacher.top_p, teacher.top_k, teacher.max_tok, fmt.stop)
+    return Voice(None, fmt, how, shown=exemplars(task, teacher.n_exemplars), twice=fmt.trigger).of(model)
 
 def lesson_of(store: Store, cond: Condition, task: Task, chains: bool) -> Lesson:  # chains: or labels only
     "What a condition wants to be taught of one task."
     gold, asked, teaching = cond.supervision == "full", questions(task, cond.n_questions), cond.teaching
     if teaching == "gold": return Lesson(task, asked, None, rule=cond.rule)
-    voice = teacher_voice(store, cond, task, teaching == "greedy")
+    voice = teacher_voice(store, cond.teacher, task, teaching == "greedy")
     pick = (f"sample:{cond.n_rationales}",) if chains and teaching == "sampled" else ()
     usual = ("correct",) if gold else ("parsed",)
     kept = usual if cond.filters is None else cond.filters
@@ -270,18 +274,11 @@ def _pooled(facts: Sequence[dict]) -> dict:
     return added | (dict(label_accuracy=sum(a * w for a, w in shares) / max(1, sum(w for _, w in shares))) if shares else {})
 
 # %% ../nbs/55_runs.ipynb #778370f6
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Start:
-    "The weights that a student starts from, and how they are asked."
-    name: str
-    revision: str | None
-    seed: int  # of weights that start from nothing
-    fmt: Format
-
-    def open(self, models: Models, fresh: bool = False) -> Model:
-        "The model of these weights; fresh: one of its own, to be changed by training."
-        get = models.fresh if fresh else models.open
-        return get(self.name, self.revision, self.seed).in_format(self.fmt)
+    "What a student is before it is taught."
+    model: Model  # to be asked, and left as it is
+    fresh: Callable[[], Model]  # the same weights once more, to be changed by training
 
 def make_student(
     store: Store, start: Start, corpus: Corpus, recipe: Recipe,
@@ -291,30 +288,49 @@ def make_student(
 ) -> tuple[str, Path]:
     "The trained student of a corpus: its id and folder."
     score, chosen_on = scored or (None, None)
-    first = start.open(store.models)
     more = [] if method.objective is None else [method.name]
-    student_id = content_id("student", corpus.id, corpus.eos, first.id, recipe.model_dump(mode="json"), chosen_on, *more)
+    student_id = content_id("student", corpus.id, corpus.eos, start.model.id, recipe.model_dump(mode="json"), chosen_on, *more)
     folder = store.folder / "students" / student_id
     with lease(folder.with_suffix(".lock"), timeout=24 * 3600):
         if not (folder / "train.json").exists():
             own = dict(objective=method.objective) if method.objective else {}
-            train(start.open(store.models, fresh=True), corpus.examples, recipe, folder, corpus.eos, score=score, progress=progress, **own)
+            train(start.fresh(), corpus.examples, recipe, folder, corpus.eos, score=score, progress=progress, **own)
     return student_id, folder
+
+# %% ../nbs/55_runs.ipynb #6c1d92e7
+@dataclass(frozen=True, eq=False)
+class Exam:
+    "Questions of a task, how a model is asked them, and how its answers are read."
+    task: Task
+    voice: Voice
+    method: Method
+    split: str = "test"  # read when it is asked, not before
+    n_items: int | None = None  # only the first ones
+    n_paths: int = 1  # of a vote
+    rule: str = "cotstudy"
+
+    @property
+    def asked(self) -> list[Instance]:
+        "The questions."
+        return list(self.task.split(self.split))[: self.n_items]
+
+    def of(self, model: Model) -> "Exam":
+        "The same questions, asked of a model."
+        return replace(self, voice=self.voice.of(model))
 
 # %% ../nbs/55_runs.ipynb #af787362
 def scorer(
-    voice: Voice,  # how the student is asked; its model is not used
-    asked: Sequence[Instance],  # of the selection split
+    exam: Exam,  # on the selection split; the model of its voice is not used
     target: Mapping[str, str],  # instance -> the answer that counts as right
-    task: Task, rule: str,
 ) -> tuple[Callable, list]:  # score(lm, step) -> share of right answers, and the contents that it depends on
     "Greedy accuracy on a few questions, as `train` wants it."
-    if not asked: raise ValueError(f"task {task.name!r} has no selection split to choose checkpoints on: use checkpoint='last'")
+    task, voice, rule = exam.task, exam.voice, exam.rule
+    if not exam.asked: raise ValueError(f"task {task.name!r} has no selection split to choose checkpoints on: use checkpoint='last'")
     if not target:
         raise ValueError(f"no answer to the selection questions of {task.name!r} could be read, so nothing can be scored: "
                          "use checkpoint='last'")
-    options = {i.id: i.options for i in asked}
-    asks = [Request(prompt, (0,), i) for i, prompt in voice.prompts(asked) if i in target]
+    options = {i.id: i.options for i in exam.asked}
+    asks = [Request(prompt, (0,), i) for i, prompt in voice.prompts(exam.asked) if i in target]
 
     def score(lm: Model, step: int) -> float:
         texts = {c.instance: c.text for part in lm.complete(asks, voice.how) for c in part}
@@ -325,39 +341,38 @@ def scorer(
 @dataclass(frozen=True, eq=False)
 class Judge:
     "By what the checkpoints of a student are chosen."
-    task: Task
-    student: Voice  # how the student is asked; its model is not used
+    exam: Exam  # on the selection split
     teacher: Voice | None  # whose vote is the answer; None: gold
     pool: int  # its draws a question
-    rule: str
 
 def checkpoint_score(ledger: Ledger, judge: Judge | None) -> tuple[Callable, list] | None:
     "How checkpoints are scored, as `train` wants it; None: the last one counts."
     if judge is None: return None
-    task, teacher, asked = judge.task, judge.teacher, list(judge.task.split("selection"))
-    if teacher is None: return scorer(judge.student, asked, {i.id: i.answer for i in asked}, task, judge.rule)
-    chains = read_chains(said(ledger, teacher, asked, judge.pool), teacher, task, blind(asked), judge.rule, gold=False)
-    return scorer(judge.student, asked, votes(chains), task, judge.rule)
+    exam, teacher = judge.exam, judge.teacher
+    if teacher is None: return scorer(exam, {i.id: i.answer for i in exam.asked})
+    draws = said(ledger, teacher, exam.asked, judge.pool)
+    return scorer(exam, votes(read_chains(draws, teacher, exam.task, blind(exam.asked), exam.rule, gold=False)))
 
 # %% ../nbs/55_runs.ipynb #6c9ab275
-def reading_of(voice: Voice, task: Task, asked: Sequence[Instance], rule: str, method: Method) -> list:
+def reading_of(exam: Exam) -> list:
     "Whatever decides what is read out of a text: two methods may ask the same words and read the answer in two ways."
+    method, task, voice = exam.method, exam.task, exam.voice
     own = method.name if method.answers or method.parse is not parse_completion else ""
-    return [rule, voice.mode, voice.twice, own, task.kind, task.rule_key, [[i.answer, list(i.options)] for i in asked]]
+    return [exam.rule, voice.mode, voice.twice, own, task.kind, task.rule_key, [[i.answer, list(i.options)] for i in exam.asked]]
 
 def make_items(
-    store: Store, voice: Voice, task: Task, asked: Sequence[Instance],
-    n_paths: int, rule: str, method: Method,
+    store: Store,
+    exam: Exam,  # of a model
     progress: Callable | None = None,
 ) -> tuple[str, pd.DataFrame]:  # eval_id, and one row per instance and path with a column per measure
     "Answers of a model to some questions, scored."
-    eval_id = content_id("eval", voice.model.id, voice.prompts(asked), asdict(voice.how), n_paths, reading_of(voice, task, asked, rule,
-            method))
+    voice, task, asked = exam.voice, exam.task, exam.asked
+    eval_id = content_id("eval", voice.model.id, voice.prompts(asked), asdict(voice.how), exam.n_paths, reading_of(exam))
     path = store.folder / "items" / f"{eval_id}.parquet"
     known = pd.read_parquet(path) if path.exists() else None
     if known is not None and _complete(known, voice): return eval_id, known
-    draws = (method.answers or said)(store.ledger, voice, asked, n_paths, progress=progress)
-    chains = read_chains(draws, voice, task, asked, rule)
+    draws = (exam.method.answers or said)(store.ledger, voice, asked, exam.n_paths, progress=progress)
+    chains = read_chains(draws, voice, task, asked, exam.rule)
     items = pd.DataFrame(dict(eval_id=eval_id, instance=chains.instance, path=chains.draw_index, prediction=chains.answer,
                               correct=chains.correct, parsed=chains.answer.notna(), truncated=chains.truncated, n_tok=chains.n_tok))
     items["prediction"] = items.prediction.astype("string")
@@ -387,59 +402,71 @@ def provenance() -> dict:
                 versions=" ".join(f"{p}={version(p)}" for p in ("cotstudy", "torch", "transformers", "datasets")))
 
 # %% ../nbs/55_runs.ipynb #3f3e9dd1
-def asks_twice(fmt: Format, method: Method, model: Model | None) -> bool:
-    "Is a model that was not taught the format asked for its answer in a second step?"
-    return fmt.trigger and method.mode == "cot" and not method.trained and not (model and model.one_step)
+def answer_voice(fmt: Format, method: Method, how: Decoding, shown: tuple[Exemplar, ...] = ()) -> Voice:  # of nobody yet
+    "How a method asks for answers in a format; one who was not taught the format may have to be asked twice."
+    twice = fmt.trigger and method.mode == "cot" and not method.trained
+    return Voice(None, fmt, how, method.mode, shown, method.parse, twice)
 
-def answer_voice(cond: Condition, task: Task, model: Model | None = None) -> Voice:  # without a model: only its prompts can be made
-    "A model as a condition asks it the questions of a split."
-    fmt, method = format_named(cond.format), method_named(cond.method)
+def exam_of(cond: Condition, task: Task | None = None) -> Exam:  # task: None: the one that is named
+    "What a condition asks of its model, whoever that will be."
+    task, method, fmt = task or load_task(cond.task, **cond.task_args), method_named(cond.method), format_named(cond.format)
     how = Decoding(cond.temperature if cond.decoding == "vote" else 0.0, max_tok=cond.max_student_tok, stop=fmt.stop)
-    twice = asks_twice(fmt, method, model)
-    shown = exemplars(task, cond.n_exemplars or method.shots)
-    return Voice(model and model.in_format(fmt), fmt, how, method.mode, shown, method.parse, twice)
+    voice = answer_voice(fmt, method, how, exemplars(task, cond.n_exemplars or method.shots))
+    return Exam(task, voice, method, cond.split, cond.n_items, cond.n_paths, cond.rule)
 
 # %% ../nbs/55_runs.ipynb #da44b0e4
 @dataclass(frozen=True, eq=False)
 class Plan:
     "A condition whose names have become objects: all that the way from draws to answers needs."
-    task: Task
-    method: Method
+    exam: Exam
     lessons: list[Lesson]  # what is taught; none of a method that is not trained
     start: Start
     recipe: Recipe
     judge: Judge | None  # of checkpoints; None: the last one counts
+    columns: dict  # the condition as columns of its row
 
 def plan_of(store: Store, cond: Condition, task: Task | None = None) -> Plan:  # task: None: the one that is named
     "The door: from here on nobody asks the condition for a name."
-    task, method = task or load_task(cond.task, **cond.task_args), method_named(cond.method)
-    lessons = [lesson_of(store, cond, t, method.chains) for t in _taught_tasks(cond, task)] if method.trained else []
-    start = Start(cond.student, cond.revision, cond.seed, format_named(cond.format))
-    judge = None if cond.recipe.checkpoint == "last" or not method.trained else judge_of(store, cond, task)
-    return Plan(task, method, lessons, start, cond.recipe.model_copy(update=dict(seed=cond.seed)), judge)
+    exam = exam_of(cond, task)
+    trained, chains = exam.method.trained, exam.method.chains
+    start = start_of(store, cond, exam.voice.fmt, trained)
+    lessons = [lesson_of(store, cond, t, chains) for t in _taught_tasks(cond, exam.task)] if trained else []
+    judge = judge_of(store, cond, exam) if trained and cond.recipe.checkpoint != "last" else None
+    return Plan(exam, lessons, start, cond.recipe.model_copy(update=dict(seed=cond.seed)), judge, describe(cond, exam.task))
 
-def judge_of(store: Store, cond: Condition, task: Task) -> Judge:
+def start_of(store: Store, cond: Condition, fmt: Format, trained: bool) -> Start:
+    "The first weights of a condition's student; what cannot be trained is refused before anybody is asked."
+    who = cond.student, cond.revision, cond.seed
+    if trained and not is_trainable(cond.student):
+        raise ValueError(f"student {cond.student!r} has no weights here to train; name a folder, pocket/NAME, hub id or scratch/SIZE")
+    return Start(store.models.open(*who).in_format(fmt), lambda: store.models.fresh(*who).in_format(fmt))
+
+def judge_of(store: Store, cond: Condition, exam: Exam) -> Judge:
     "By what a condition chooses its checkpoints: gold, or its teacher's vote."
-    student = answer_voice(cond.with_(decoding="greedy", n_paths=1), task)
-    teacher = None if cond.recipe.checkpoint == "gold" else teacher_voice(store, cond, task, greedy=False)
-    return Judge(task, student, teacher, cond.teacher.pool, cond.rule)
+    voice = replace(exam.voice, how=replace(exam.voice.how, temperature=0.0))
+    teacher = None if cond.recipe.checkpoint == "gold" else teacher_voice(store, cond.teacher, exam.task, greedy=False)
+    return Judge(replace(exam, voice=voice, split="selection", n_items=None, n_paths=1), teacher, cond.teacher.pool)
 
 # %% ../nbs/55_runs.ipynb #a5aaf92a
-def run(cond: Condition, store: Store, progress: Callable | None = None) -> tuple[dict, pd.DataFrame]:
-    "Make or find everything a condition needs; its row and its items."
-    began = time.perf_counter()
-    plan, made = plan_of(store, cond), dict(corpus_id=None, student_id=None)
-    task, method, start = plan.task, plan.method, plan.start
-    if method.trained:
-        corpus = make_corpus(store.ledger, plan.lessons, method, start.fmt, progress)
+def carry_out(store: Store, plan: Plan, progress: Callable | None = None) -> tuple[dict, pd.DataFrame]:
+    "Make or find everything that a plan needs: its row and its items."
+    exam, model, made = plan.exam, plan.start.model, dict(corpus_id=None, student_id=None)
+    if plan.lessons:
+        corpus = make_corpus(store.ledger, plan.lessons, exam.method, exam.voice.fmt, progress)
         score = checkpoint_score(store.ledger, plan.judge)
-        student_id, folder = make_student(store, start, corpus, plan.recipe, method, score, progress)
-        start, made = replace(start, name=str(folder), revision=None), dict(corpus_id=corpus.id, student_id=student_id, **corpus.facts)
-    voice = answer_voice(cond, task, start.open(store.models))
-    asked = list(task.split(cond.split))[: cond.n_items]
-    eval_id, items = make_items(store, voice, task, asked, cond.n_paths, cond.rule, method, progress)
-    row = describe(cond, task) | made | dict(eval_id=eval_id, model_id=voice.model.id, n_params=getattr(voice.model, "n_params", None))
-    return row | summarise(items) | means(items) | provenance() | dict(wall_s=round(time.perf_counter() - began, 2), error=None), items
+        student_id, folder = make_student(store, plan.start, corpus, plan.recipe, exam.method, score, progress)
+        model, made = store.models.open(folder), dict(corpus_id=corpus.id, student_id=student_id, **corpus.facts)
+    exam = exam.of(model)
+    eval_id, items = make_items(store, exam, progress)
+    who = exam.voice.model
+    row = plan.columns | made | dict(eval_id=eval_id, model_id=who.id, n_params=getattr(who, "n_params", None))
+    return row | summarise(items) | means(items) | provenance(), items
+
+def run(cond: Condition, store: Store, progress: Callable | None = None) -> tuple[dict, pd.DataFrame]:
+    "A condition's row and items."
+    began = time.perf_counter()
+    row, items = carry_out(store, plan_of(store, cond), progress)
+    return row | dict(wall_s=round(time.perf_counter() - began, 2), error=None), items
 
 def means(items: pd.DataFrame) -> dict:
     "The mean of each measure over the items, as `mean_NAME`."

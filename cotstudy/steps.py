@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MOST_DRAWS', 'RECORD', 'TRACES', 'ASKED', 'LARGEST', 'ITEM_FILES', 'asked_of', 'check_draws', 'corpus_rows', 'sample',
-           'task_of_recorded', 'recorded_voice', 'import_recorded', 'method_of', 'read_student', 'may_train', 'plan_of',
-           'Plan', 'taught_rows', 'condition_of', 'distil', 'asking', 'asked_so', 'evaluate', 'may_replace_items',
-           'write_items', 'in_words', 'point', 'pairs', 'condition_at', 'behind', 'show', 'side_by_side', 'ask',
-           'Reporter']
+           'task_of_recorded', 'recorded_voice', 'import_recorded', 'method_of', 'read_student', 'may_train',
+           'recipe_of', 'Training', 'taught_rows', 'corpus_judge', 'distil', 'asking', 'asked_so', 'evaluate',
+           'examined', 'may_replace_items', 'write_items', 'in_words', 'point', 'pairs', 'condition_at', 'behind',
+           'show', 'side_by_side', 'ask', 'Reporter']
 
 # %% ../nbs/86_steps.ipynb #85255f1e
 """What the command line does, as plain functions: sample a corpus from any teacher, take in recorded completions, train a student on
@@ -36,10 +36,8 @@ from .methods import Method, method_named
 from .prompts import Format, check_same_prompt, format_named, render_prompt
 from .recorded import Recorded, recorded
 from .results import results, texts_of
-from .runs import (Start, Store, Voice, answer_voice, asks_twice, checkpoint_score, corpus_id, judge_of, make_items, provenance,
-                           read_chains,
-                           said,
-                           teacher_voice)
+from .runs import (Exam, Judge, Store, Voice, answer_voice, checkpoint_score, corpus_id, exam_of, make_items, provenance,
+                           read_chains, said, teacher_voice)
 from .sources import SOURCES
 from .students import POCKET, Recipe, read_record, train
 from .tasks import load as load_task
@@ -113,7 +111,7 @@ def sample(
     asked = asked_of(loaded, split, n_questions)
     check_draws(len(asked) * n)
     store.models.open(str(teacher), revision, **options)  # with its options, before anybody else opens it without
-    voice = teacher_voice(store, cond, loaded, greedy=temperature == 0)
+    voice = teacher_voice(store, cond.teacher, loaded, greedy=temperature == 0)
     draws = said(store.ledger, voice, asked, n, progress=progress)
     rows = corpus_rows(draws, voice, loaded, {i.id: split for i in asked}, asked, rule)
     return [r | dict(task_args=args) for r in rows] if args else rows
@@ -206,7 +204,7 @@ def may_train(out: str | Path, student: str) -> Path:
     return may_hold(where)
 
 # %% ../nbs/86_steps.ipynb #1f23f8cb
-def plan_of(recipe: Mapping[str, object]) -> Recipe:
+def recipe_of(recipe: Mapping[str, object]) -> Recipe:
     "A recipe: the pocket one, changed where somebody says so."
     steps = recipe.get("steps", POCKET.steps)
     usual = POCKET.model_dump() | dict(warmup=min(30, steps // 10) if isinstance(steps, int) else 0)
@@ -216,22 +214,22 @@ def plan_of(recipe: Mapping[str, object]) -> Recipe:
 
 LARGEST = dict(steps=10**9, batch=10**6, seed=2**63 - 1)
 
-class Plan(NamedTuple):
+class Training(NamedTuple):
     "What was decided about a student before anything is loaded."
     method: Method
     fmt: Format
     recipe: Recipe
     filters: tuple[str, ...] | None
 
-def taught_rows(corpus: str | Path, plan: Plan, split: str | None, task: str | None) -> tuple[list[dict], list, dict]:
+def taught_rows(corpus: str | Path, training: Training, split: str | None, task: str | None) -> tuple[list[dict], list, dict]:
     "The rows of a corpus that a student may see, the examples made of them, and counts."
-    rows = rows_to_train_on(read_corpus(corpus), split, task)
-    filters = plan.filters
-    if filters is None and not plan.method.chains and all(r["gold"] for r in rows): filters = ()  # labels are not for the teacher to choose
-    kept = select(rows, filters, plan.recipe.seed)
-    examples, unrenderable = examples_of(kept, plan.fmt, plan.method.mode, render=plan.method.render)
-    if plan.recipe.checkpoint != "last" and (n := sum(kept.split == "selection")):
-        raise ValueError(f"{n} rows are questions of the selection split, on which checkpoint={plan.recipe.checkpoint!r} is chosen; "
+    rows, filters = rows_to_train_on(read_corpus(corpus), split, task), training.filters
+    labels = not training.method.chains and all(r["gold"] for r in rows)  # of every question: they are not for the teacher to choose
+    if filters is None and labels: filters = ()
+    kept = select(rows, filters, training.recipe.seed)
+    examples, unrenderable = examples_of(kept, training.fmt, training.method.mode, render=training.method.render)
+    if training.recipe.checkpoint != "last" and (n := sum(kept.split == "selection")):
+        raise ValueError(f"{n} rows are questions of the selection split, on which checkpoint={training.recipe.checkpoint!r} is chosen; "
                          "leave them out with --split train, or take checkpoint last")
     if not examples:
         n = dict(correct=sum(bool(r["correct"]) for r in rows), bare=sum(r["rationale"] is None for r in rows),
@@ -243,9 +241,9 @@ def taught_rows(corpus: str | Path, plan: Plan, split: str | None, task: str | N
                                 n_completions=sum(len(e.completions) for e in examples))
 
 # %% ../nbs/86_steps.ipynb #711091d9
-def condition_of(rows: Sequence[Mapping], student: str, plan: Plan, max_student_tok: int) -> Condition:
-    "The corpus as a condition, to score checkpoints on the task's selection split."
-    names, rule = {(r["task"], json.dumps(r.get("task_args") or {})) for r in rows}, plan.recipe.checkpoint
+def corpus_judge(store: Store, rows: Sequence[Mapping], training: Training, max_student_tok: int) -> Judge:
+    "Checkpoints scored on the selection split of a corpus's task, by gold or by the vote of the corpus's teacher."
+    names, rule = {(r["task"], json.dumps(r.get("task_args") or {})) for r in rows}, training.recipe.checkpoint
     if len(names) != 1 or None in (task := next(iter(names))):
         raise ValueError(f"checkpoint={rule!r} is scored on one task, the corpus names {sorted({str(n) for n, _ in names})}; "
                          "use checkpoint='last'")
@@ -255,9 +253,11 @@ def condition_of(rows: Sequence[Mapping], student: str, plan: Plan, max_student_
     known = {k: r[k] for k in ("format", "temperature", "top_p", "top_k", "max_tok") if r[k] is not None}
     if not known.get("temperature"): known.pop("temperature", None)  # one greedy draw: the vote is over samples at 1
     who = known | dict(pool=max(x["draw_index"] for x in rows) + 1) | (dict(model=r["teacher"]) if rule == "vote" else {})
-    recipe = plan.recipe.model_dump() | dict(seed=0)
-    return checked(dict(task=task[0], task_args=json.loads(task[1]), method=plan.method.name, student=str(student), teacher=who,
-                        format=plan.fmt.name, recipe=recipe, seed=plan.recipe.seed, max_student_tok=max_student_tok))
+    told = checked(dict(task=task[0], task_args=json.loads(task[1]), method="cot", teacher=who, max_student_tok=max_student_tok))
+    loaded, fmt = load_task(told.task, **told.task_args), training.fmt
+    voice = answer_voice(fmt, training.method, Decoding(0.0, max_tok=max_student_tok, stop=fmt.stop))
+    teacher = teacher_voice(store, told.teacher, loaded, greedy=False) if rule == "vote" else None
+    return Judge(Exam(loaded, voice, training.method, "selection"), teacher, told.teacher.pool)
 
 # %% ../nbs/86_steps.ipynb #aeb5a65e
 def distil(
@@ -278,19 +278,18 @@ def distil(
     "A student from a corpus (Ho et al. 2023, sec. 3, step 3; Li et al. 2023, sec. 2)."
     how = method_of(method, taught=True)
     if not how.trained: raise ValueError(f"method is {method!r}, which trains nothing; expected cot, label or a trained method")
-    store, plan = store or Store(), Plan(how, format_named(format), plan_of(recipe), None if filters is None else tuple(filters))
+    store, fmt = store or Store(), format_named(format)
+    training = Training(how, fmt, recipe_of(recipe), None if filters is None else tuple(filters))
     where = may_train(out, student)
-    rows, examples, facts = taught_rows(corpus, plan, split, task)
-    begin = Start(str(student), revision, plan.recipe.seed, plan.fmt)
+    rows, examples, facts = taught_rows(corpus, training, split, task)
     scored = None
-    if plan.recipe.checkpoint != "last":
-        cond = condition_of(rows, student, plan, max_student_tok)
-        scored, _ = checkpoint_score(store.ledger, judge_of(store, cond, load_task(cond.task, **cond.task_args)))
-    fresh = begin.open(store.models, fresh=True)  # trained in place
+    if training.recipe.checkpoint != "last":
+        scored, _ = checkpoint_score(store.ledger, corpus_judge(store, rows, training, max_student_tok))
+    fresh = store.models.fresh(student, revision, training.recipe.seed).in_format(training.fmt)  # trained in place
     first_id = fresh.id
     own = dict(objective=how.objective) if how.objective else {}
-    folder = train(fresh, examples, plan.recipe, where, plan.fmt.eos, score=scored, progress=progress, **own)
-    told = dict(corpus_id=corpus_id(examples, plan.fmt.eos), student=str(student), student_id=first_id, format=format, method=method,
+    folder = train(fresh, examples, training.recipe, where, training.fmt.eos, score=scored, progress=progress, **own)
+    told = dict(corpus_id=corpus_id(examples, training.fmt.eos), student=str(student), student_id=first_id, format=format, method=method,
                 filters=None if filters is None else list(filters), split=split, tasks=sorted({r["task"] or "" for r in rows}),
                 teachers=sorted({r["teacher"] or "" for r in rows}), **facts, **provenance())
     write_json(folder / RECORD, told)
@@ -338,19 +337,26 @@ def evaluate(
     progress: Callable | None = None,
 ) -> tuple[dict, pd.DataFrame]:  # a row of results, and one row per question and path
     "Accuracy of any model on any task, with its interval."
-    store, how = store or Store(), dict(split=split, decoding=decoding, n_paths=n_paths, temperature=temperature, method=method)
-    cond, name = asked_so(model, task, **how, format=format, rule=rule, n_items=n_items, max_tok=max_tok, revision=revision,
-                          task_args=task_args)
-    loaded = load_task(task, **cond.task_args)
-    asked = asked_of(loaded, split, None)[:n_items]
-    check_draws(len(asked) * cond.n_paths)
-    voice = answer_voice(cond, loaded, store.models.open(str(model), revision))
-    eval_id, items = make_items(store, voice, loaded, asked, cond.n_paths, rule, method_named(cond.method), progress)
-    of = {i.id: i for i in asked}
-    row = dict(model=str(model), model_id=voice.model.id, task=str(task), split=split, method=name, decoding=decoding, format=cond.format,
-               rule=rule, chance=loaded.chance, eval_id=eval_id)
+    how = dict(split=split, decoding=decoding, n_paths=n_paths, temperature=temperature, method=method, format=format, rule=rule)
+    row, items, _ = examined(store or Store(), *asked_so(model, task, **how, n_items=n_items, max_tok=max_tok, revision=revision,
+                                                         task_args=task_args), progress)
+    return row, items
+
+def examined(
+    store: Store, cond: Condition,
+    method: str,  # as it was named
+    progress: Callable | None = None,
+) -> tuple[dict, pd.DataFrame, Exam]:
+    "A condition's model, as it is: its row, its items with their questions, and what it was asked."
+    exam = exam_of(cond)
+    of = {i.id: i for i in asked_of(exam.task, cond.split, None)[: cond.n_items]}
+    check_draws(len(of) * exam.n_paths)
+    exam = exam.of(store.models.open(cond.student, cond.revision))
+    eval_id, items = make_items(store, exam, progress)
+    row = dict(model=cond.student, model_id=exam.voice.model.id, task=cond.task, split=cond.split, method=method, decoding=cond.decoding,
+               format=cond.format, rule=cond.rule, chance=exam.task.chance, eval_id=eval_id)
     return row | summarise(items), items.assign(question=[of[i].question for i in items.instance],
-                                                gold=[of[i].answer for i in items.instance])
+                                                gold=[of[i].answer for i in items.instance]), exam
 
 # %% ../nbs/86_steps.ipynb #5f3ab460
 ITEM_FILES = (".jsonl", ".csv", ".parquet")
@@ -423,13 +429,13 @@ def _whole(x: object) -> object:
 
 # %% ../nbs/86_steps.ipynb #11f9ae9e
 def behind(
-    store: Store, cond: Condition, task: Task,
-    model_id: str, items: pd.DataFrame,  # of this condition
+    exam: Exam,
+    items: pd.DataFrame,  # of this exam
+    texts: Mapping[tuple[str, int], str],  # by instance and path; see `texts_of`
     n_each: int,
 ) -> dict:  # lists `right` and `wrong`, and whether any text is stored here
     "Some right and some wrong answers, each with the text that it was read from."
-    asked, voice = {i.id: i for i in task.split(cond.split)}, answer_voice(cond, task)
-    texts = texts_of(store, cond, task, model_id)
+    asked, voice = {i.id: i for i in exam.asked}, exam.voice
     def one(i):
         text = texts.get((i.instance, i.path))
         rationale = None if text is None else voice.parse(voice.fmt, text, voice.mode).rationale or ""
@@ -458,12 +464,15 @@ def show(
         rows, items = results(study)
         row = point(rows, where or {}).to_dict()
         cond, items = condition_at(row), items[items.eval_id == row["eval_id"]]
+        exam = exam_of(cond)
     else:
-        row, items = evaluate(model, task, store=store, progress=progress, **how)
-        cond, _ = asked_so(model, task, **how)
+        cond, method = asked_so(model, task, **how)
+        row, items, exam = examined(store, cond, method, progress)
+    decode = lambda ids: store.models.open(cond.student, cond.revision).decode(ids)  # a student has the tokenizer that it started with
+    texts = texts_of(store, exam, row["model_id"], decode)
     keep = ("task", "model", "student", "method", "decoding", "n_rationales", "seed", "split", "accuracy", "n", "eval_id", "model_id")
     told = {k: row[k] for k in keep if k in row and not pd.isna(row[k])}
-    return dict(point=told) | behind(store, cond, load_task(cond.task, **cond.task_args), row["model_id"], items, n_each)
+    return dict(point=told) | behind(exam, items, texts, n_each)
 
 # %% ../nbs/86_steps.ipynb #413c1017
 def side_by_side(shown: Mapping, width: int = 120) -> str:
@@ -501,8 +510,7 @@ def ask(
     check_draws(n)
     store, (fmt, _, how) = store or Store(), asking(model, format, "label" if label else None)
     decoding = Decoding(float(temperature), max_tok=max_tok, stop=fmt.stop)
-    lm = store.models.open(str(model), revision, **options)
-    voice = Voice(lm.in_format(fmt), fmt, decoding, how.mode, parse=how.parse, twice=asks_twice(fmt, how, lm))
+    voice = answer_voice(fmt, how, decoding).of(store.models.open(str(model), revision, **options))
     draws = said(store.ledger, voice, [Instance("asked", question, "")], n)
     parts = [voice.parse(fmt, text, voice.mode) for text in draws.text]
     return [dict(p._asdict(), text=text, n_tok=None if pd.isna(k) else int(k), finish=None if pd.isna(f) else f)

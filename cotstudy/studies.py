@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'KINDS', 'LARGEST_SPLIT', 'Grid', 'Study', 'Cell', 'studies_folder', 'load_study', 'expand', 'Parameter',
-           'parameters_of', 'check_parameters', 'cell_conditions', 'matmul_rate', 'dry_run']
+           'Template', 'template_at', 'file_stamp', 'parameters_of', 'check_parameters', 'cell_conditions',
+           'matmul_rate', 'dry_run']
 
 # %% ../nbs/80_studies.ipynb #27bc6b7b
 """Study files: which templates, over which tasks and students, from which base. Every parameter is read as the Python literal that it is
@@ -14,15 +15,14 @@ import ast
 import inspect
 import io
 import json
-import os
 import time
 import tokenize
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Iterator, Mapping
+from typing import Annotated, Any, Iterator, Mapping, NamedTuple
 
 import nbformat
 import torch
@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .analyses import ANALYSES, conditions_of, cost
 from .conditions import FIELDS, Condition, base_of
-from .models import threads
+from .models import cores, threads
 from .openers import n_params_of
 from .procedural import FAMILIES, procedural_task
 from .results import cell_name
@@ -148,22 +148,45 @@ class Parameter(BaseModel):
 
 KINDS = dict(str=str, int=int, float=float, bool=bool, list=list, dict=dict, tuple=tuple, None_=None)
 
-def parameters_of(template: Path) -> dict[str, Parameter]:
+class Template(NamedTuple):
+    "What is in a notebook to be executed."
+    code: tuple[str, ...]  # of its cells
+    tagged: tuple[str, ...]  # those of them that are tagged 'parameters'
+
+def template_at(path: Path) -> Template:
+    "A template, read once, and again when its file has changed."
+    if not path.exists():
+        others = ", ".join(sorted(p.stem for p in path.parent.glob("*.ipynb")))
+        raise FileNotFoundError(f"no template {path.name}; there are {others}")
+    return _read_template(path, file_stamp(path))
+
+def file_stamp(path: Path) -> tuple[int, ...]:
+    "What tells a file from what it was before, without reading it."
+    s = path.stat()
+    return s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino
+
+@lru_cache(256)
+def _read_template(path: Path, stamp: tuple) -> Template:
+    cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    return Template(tuple(c.source for c in cells), tuple(c.source for c in cells if "parameters" in c.metadata.get("tags", [])))
+
+def parameters_of(template: Path) -> Mapping[str, Parameter]:
     "The parameters of a template, from its cell tagged 'parameters'."
-    if not template.exists():
-        others = ", ".join(sorted(p.stem for p in template.parent.glob("*.ipynb")))
-        raise FileNotFoundError(f"no template {template.name}; there are {others}")
-    tagged = [c.source for c in nbformat.read(template, 4).cells if "parameters" in c.metadata.get("tags", [])]
-    if not tagged: raise ValueError(f"{template.name} has no cell tagged 'parameters': papermill would ignore whatever it is given")
+    return _parameters(template.name, template_at(template).tagged)
+
+@lru_cache(256)
+def _parameters(name: str, tagged: tuple[str, ...]) -> Mapping[str, Parameter]:
+    "Parameter cells, read; only the first counts."
+    if not tagged: raise ValueError(f"{name} has no cell tagged 'parameters': papermill would ignore whatever it is given")
     lines, told, found = tagged[0].split("\n"), _comments(tagged[0]), {}
     for node in ast.parse(tagged[0]).body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
-            raise ValueError(f"{template.name}: {lines[node.lineno - 1]!r} is no `name: type = literal`, as parameters are")
+            raise ValueError(f"{name}: {lines[node.lineno - 1]!r} is no `name: type = literal`, as parameters are")
         kind = ast.unparse(node.annotation)
         try: default, hint = ast.literal_eval(node.value), eval(kind, {"__builtins__": {}}, KINDS)  # noqa: S307  names of types only
         except (ValueError, NameError, TypeError, SyntaxError):
             said = lines[node.lineno - 1]
-            raise ValueError(f"{template.name}: {said!r} is no literal of a type made of {', '.join(list(KINDS)[:-1])}") from None
+            raise ValueError(f"{name}: {said!r} is no literal of a type made of {', '.join(list(KINDS)[:-1])}") from None
         found[node.target.id] = Parameter(kind=kind, type=hint, default=default, help=told.get(node.end_lineno, ""))
     return found
 
@@ -179,9 +202,12 @@ def check_parameters(template: Path, given: Mapping[str, Any]) -> dict[str, Any]
     if unknown := sorted(set(given) - set(known)): raise ValueError(f"{template.name} has no parameter {unknown}; it has {sorted(known)}")
     return {name: _fit(template.name, name, p, given[name]) if name in given else p.default for name, p in known.items()}
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter: return TypeAdapter(kind, config=ConfigDict(strict=True))
+
 def _fit(where: str, name: str, p: Parameter, value: Any) -> Any:
     "A value if it is of the annotated type; a whole number is a float as well."
-    try: return TypeAdapter(p.type, config=ConfigDict(strict=True)).validate_python(value)
+    try: return _adapter(p.type).validate_python(value)
     except ValidationError:
         hint = "; YAML reads this as text, write it with a dot: 1.0e-4" if isinstance(value, str) and p.type is float else ""
         raise ValueError(f"{where}: parameter {name} expects {p.kind}, got {value!r} ({type(value).__name__}){hint}") from None
@@ -219,7 +245,7 @@ def matmul_rate(n: int = 768) -> float:
 
 def dry_run(study: Study, workers: int = 0, past: Mapping[str, float] = {}) -> dict:  # past: seconds of cells that ran before
     "What a study would take: cells, teacher tokens, student steps, seconds and money; shared parts counted once, nothing run."
-    folder, cells, n = studies_folder(), expand(study), workers or os.cpu_count() or 1
+    folder, cells, n = studies_folder(), expand(study), workers or cores()
     for template in study.summaries: parameters_of(folder / f"{template}.ipynb")
     conditions = [x for c in cells for x in cell_conditions(c, folder)]
     work = cost(conditions, _split_size, cache(n_params_of))

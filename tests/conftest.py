@@ -25,3 +25,13 @@ def desk(tmp_path, monkeypatch):
     "A store and an empty folder with own questions; see desk.py."
     from desk import set_up  # here: most tests need none of what it imports
     return set_up(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def one_thread():
+    "One thread of torch, as studies use: sums of the same order, and no waiting for cores that are busy."
+    import torch  # here: most tests need none of it
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)

@@ -10,6 +10,7 @@ from cotstudy.models import load
 from cotstudy.sampling import LM, logprobs, most_tok, way_of
 from cotstudy.students import Example, Recipe, backward, choose_nll, padded_nll, read_record, shared_nll, single_nll, tokenise, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 V = 61  # the networks have a few tokens more: a vocabulary padded beyond its tokenizer
 SIZE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=160)
 WIDE = dict(SIZE, intermediate_size=48, num_key_value_heads=2)
@@ -47,14 +48,6 @@ MADE = {  # class, configuration, how it is drawn, how it is trained
     "mbart": (T.MBartForConditionalGeneration, lambda: T.MBartConfig(**SEQ), "padded", "encoded_nll"),  # with a forced first token
     "pegasus": (T.PegasusForConditionalGeneration, lambda: T.PegasusConfig(**SEQ), "padded", "encoded_nll"),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
 
 
 def words(last=False):

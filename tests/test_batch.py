@@ -54,6 +54,16 @@ def grid(template, **over):
     return {"template": template, "over": over or {"task": ["a", "b"]}}
 
 
+def template_with(house, line):
+    "A template with one more line in its parameter cell."
+    house("edited", ROWS)
+    path = house.folder / "edited.ipynb"
+    nb = nbformat.read(path, 4)
+    nb.cells[0].source += f"\n{line}"
+    nbformat.write(nb, path)
+    return path
+
+
 @pytest.mark.parametrize("given, said", [
     (dict(y=1), "no parameter"), (dict(x="2"), "expects int"), (dict(x=1.5), "expects int"), (dict(x=True), "expects int"),
     (dict(rate="1e-4"), "1.0e-4"), (dict(seeds=3), "expects list"), (dict(task=5), "expects str")])
@@ -135,6 +145,34 @@ def test_rows_that_are_gone_make_a_cell_stale(house, tmp_path):
     assert [r["parameters"]["task"] for r in run_study(s, workers=1, say=lambda _: None)] == ["a"]
 
 
+def test_a_cell_is_done_by_its_parameters_its_template_and_the_conditions_that_follow(house, monkeypatch):
+    "The record is read first; then what decides the conditions; the conditions themselves only where that has changed."
+    from cotstudy import batch
+    made = []
+    monkeypatch.setattr(batch, "cell_conditions", lambda cell, folder: made.append(cell.name) or [])
+    folder, a, b = house.folder, *expand(study(grid("fine")))
+    batch.write_record("s", "fine-a", status="done", has_rows=False, key=batch.cell_key(a, folder), stamp=batch.cell_stamp(a, folder))
+    done = lambda cell: batch.is_done(read_record("s", "fine-a") if cell is a else read_record("s", cell.name), "s", cell, folder)
+    made.clear()
+    assert done(a) and not done(b) and not made
+    monkeypatch.setattr(batch, "_text_of", lambda package: "another version")
+    assert done(a) and made == ["fine-a"]  # the same conditions after all
+    monkeypatch.setattr(batch, "row_id", str)
+    monkeypatch.setattr(batch, "cell_conditions", lambda cell, folder: ["another condition"])
+    assert not done(a)
+    monkeypatch.undo()
+
+
+def test_a_template_is_read_once_and_again_when_it_has_changed(house, monkeypatch):
+    from cotstudy import studies
+    reads, read = [], nbformat.read
+    monkeypatch.setattr(studies.nbformat, "read", lambda path, *more: reads.append(path) or read(path, *more))
+    cells = expand(study(grid("fine", x=list(range(50)))))
+    for c in cells: assert check_parameters(house.folder / "fine.ipynb", c.parameters)["x"] == c.parameters["x"]
+    assert len(reads) == 1
+    assert check_parameters(template_with(house, "more: int = 3  # more"), {})["more"] == 3
+
+
 def test_the_surroundings_are_put_back(house, monkeypatch):
     import logging
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
@@ -161,11 +199,7 @@ def test_progress_counts_conditions(house):
                                          ("cue: bool = True", True),
                                          ("cue: list[int] = [1, 2]", [1, 2]), ('cue: str = "yes"', "yes"), ('cue: str = "1e-3"', "1e-3")])
 def test_defaults_are_python_literals(house, line, value):
-    house("literal", ROWS)
-    path = house.folder / "literal.ipynb"
-    nb = nbformat.read(path, 4)
-    nb.cells[0].source += f"\n{line}  # a cue"
-    nbformat.write(nb, path)
+    path = template_with(house, f"{line}  # a cue")
     found = check_parameters(path, {})["cue"]
     assert found == value and type(found) is type(value) and parameters_of(path)["cue"].help == "a cue"
 
@@ -173,12 +207,7 @@ def test_defaults_are_python_literals(house, line, value):
 @pytest.mark.parametrize("line, said", [("cue: str = open", "no literal"), ("cue: thing = 1", "no literal"), ("cue = 1", "no `name: type"),
                                         ("import os", "no `name: type")])
 def test_parameters_that_are_no_literals_are_refused(house, line, said):
-    house("odd", ROWS)
-    path = house.folder / "odd.ipynb"
-    nb = nbformat.read(path, 4)
-    nb.cells[0].source += f"\n{line}"
-    nbformat.write(nb, path)
-    with pytest.raises(ValueError, match=said): check_parameters(path, {})
+    with pytest.raises(ValueError, match=said): check_parameters(template_with(house, line), {})
 
 
 def test_a_base_is_said_once_and_cells_add_to_it():

@@ -243,12 +243,12 @@ def lengths():
 
 
 def test_length_panels_show_what_was_cut():
-    axes = fig_length(lengths())
-    assert len(axes) == 2
+    left = fig_length(lengths())
+    axes = left, left.beside
     for ax, limit in zip(axes, ("max_rationale_tok", "max_student_tok")):
         assert ax.points[limit].tolist() == [24, 48, 96] and ax.points.accuracy.tolist() == pytest.approx([0.12, 0.24, 0.48])
         assert ax.points.cut.tolist() == pytest.approx([0.75, 0.5, 0.0])
-        strip = [a for a in ax.figure.axes if a not in list(axes) and a.get_xlabel().startswith(limit.split("_")[1])][0]
+        strip = [a for a in ax.figure.axes if a not in axes and a.get_xlabel().startswith(limit.split("_")[1])][0]
         assert sorted(p.get_height() for p in strip.patches) == pytest.approx([0.0, 0.5, 0.75])
 
 

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotstudy import openers, runs
+from cotstudy import openers, runs, steps
 from cotstudy.conditions import Condition, Teacher
 from cotstudy.instances import Instance, Task
 from cotstudy.decoding import Completion, Model, prompt_id
 from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.methods import METHODS, Method
 from cotstudy.prompts import Parsed
-from cotstudy.results import collect, run_cell, show_answers
-from cotstudy.runs import Store, Voice, checkpoint_score, make_items, make_student, plan_of, run
+from cotstudy.results import collect, run_cell, show_answers, show_chains, texts_of
+from cotstudy.runs import Exam, Store, Voice, carry_out, checkpoint_score, make_items, make_student, plan_of, run
 from cotstudy.students import Recipe
 
 SIZES = dict(n_train=10, n_selection=4, n_test=6)
@@ -68,7 +68,7 @@ def store(tmp_path, monkeypatch):
 
 def make_corpus(store, cond, task=None):
     plan = plan_of(store, cond, task)
-    return runs.make_corpus(store.ledger, plan.lessons, plan.method, plan.start.fmt)
+    return runs.make_corpus(store.ledger, plan.lessons, plan.exam.method, plan.exam.voice.fmt)
 
 
 def condition(**changes):
@@ -145,7 +145,7 @@ def test_checkpoints_are_chosen_without_the_test_split(store, rule, monkeypatch)
     cond = condition(recipe=Recipe(steps=4, batch=4, checkpoint=rule, score_every=2), supervision="full" if rule == "gold" else "few_shot")
     corpus = make_corpus(store, cond, runs.load_task())
     plan = plan_of(store, cond)
-    make_student(store, plan.start, corpus, plan.recipe, plan.method, checkpoint_score(store.ledger, plan.judge))
+    make_student(store, plan.start, corpus, plan.recipe, plan.exam.method, checkpoint_score(store.ledger, plan.judge))
     assert "selection" in seen and "test" not in seen
 
 
@@ -210,7 +210,7 @@ def test_a_recorded_teacher_answers_by_question_id(store, tmp_path, monkeypatch)
     Path("old.jsonl").write_text("".join(json.dumps(dict(id=i.id, rationale=f"Said of {i.id}.", answer_text=" 3.")) + "\n" for i in twins))
     cond = condition(method="greedy_cot", n_rationales=1, teacher=Teacher(model="recorded:old.jsonl", format="ho_teacher", pool=1))
     task = procedural_task("arith", **SIZES)
-    said = lambda asked: runs.said(store.ledger, runs.teacher_voice(store, cond, task, greedy=True), asked, 1)
+    said = lambda asked: runs.said(store.ledger, runs.teacher_voice(store, cond.teacher, task, greedy=True), asked, 1)
     for asked in (twins[:1], twins[1:2], twins):
         draws = said(asked)
         assert [t.split(".")[0].strip() for t in draws.text] == [f"Said of {i.id}" for i in asked]
@@ -339,8 +339,8 @@ def test_right_by_luck_is_counted_in_items_and_corpora(store):
                                                  f" It just is. So the answer is: {said(r)}", (1,), (-0.1,), 1,
                                                  "stop") for k in r.draw_indices] for r in requests)
     task = procedural_task("arith", **SIZES)
-    voice = Voice(lame, runs.format_named("cotstudy"), runs.Decoding(max_tok=99))
-    _, items = make_items(store, voice, task, task.split("test"), 1, "cotstudy", METHODS["zero_shot_cot"])
+    exam = Exam(task, Voice(lame, runs.format_named("cotstudy"), runs.Decoding(max_tok=99)), METHODS["zero_shot_cot"])
+    _, items = make_items(store, exam)
     assert items.correct.all() and items.lucky.mean() == 1.0 and items.sound.mean() == 0.0
     corpus = make_corpus(store, condition(n_rationales=4), task)
     assert corpus.facts["n_sound"] == corpus.facts["n_kept"] == 20 and corpus.facts["n_lucky"] == 0
@@ -382,10 +382,58 @@ def test_the_text_shown_is_the_text_that_was_read(store):
         run(cond, store)
     conditions.append(conditions[0].with_(max_student_tok=5))  # a view of the longer draws
     for cond in conditions:
-        shown = show_answers(store, cond, n_each=6)
-        task, voice = runs.load_task(cond.task, **cond.task_args), runs.answer_voice(cond, runs.load_task(cond.task, **cond.task_args))
-        read = [runs.read_answer(text, voice, task, "cotstudy") for text in shown.said]
+        plan = plan_of(store, cond)
+        shown = show_answers(store, plan, n_each=6)
+        read = [runs.read_answer(text, plan.exam.voice, plan.exam.task, "cotstudy") for text in shown.said]
         assert len(read) >= 6 and read == [None if pd.isna(p) else p for p in shown.prediction]
+
+
+# --- names are read at the door ---
+
+def close_the_door(monkeypatch, teacher):
+    "From now on no table knows a name: of no task, format, method, teacher or field of a condition."
+    from cotstudy import methods, procedural, prompts, sources, tasks
+    def refuse(*names, **more): raise AssertionError(f"a name was looked up behind the door: {names}")
+    class Closed(dict):
+        __getitem__ = __contains__ = __iter__ = get = keys = values = items = refuse
+    for module, table in ((methods, "METHODS"), (prompts, "FORMATS"), (procedural, "FAMILIES"), (sources, "SOURCES"), (tasks, "TASKS")):
+        monkeypatch.setattr(module, table, Closed())
+    for name in ("load_task", "method_named", "format_named", "describe", "teacher_voice", "answer_voice", "plan_of", "exam_of"):
+        monkeypatch.setattr(runs, name, refuse)
+    for part in ("teaching", "with_"): monkeypatch.setattr(Condition, part, refuse)
+    open_model = openers.open_model
+    but_not_its = lambda name, *how, **more: refuse(name) if name == teacher else open_model(name, *how, **more)
+    monkeypatch.setattr(openers, "open_model", but_not_its)
+
+
+@pytest.mark.parametrize("changes", [dict(filters=("correct", "sound")), dict(method="greedy_cot"),
+                                     dict(method="label_only", labels="vote"), dict(method="label_only", sources=("arith", "coin")),
+                                     dict(format="kojima_number", method="zero_shot_cot", student="pocket/xs"), dict(supervision="few_shot",
+                                     recipe=Recipe(steps=4, batch=4, checkpoint="vote", score_every=2)),
+                                     dict(decoding="vote", n_paths=2)], ids=str)
+def test_behind_the_door_nobody_asks_for_a_name(store, changes, monkeypatch):
+    "A plan is carried out, and what was said is read, while every table of names refuses to answer."
+    plan = plan_of(store, condition(**changes))
+    close_the_door(monkeypatch, plan.columns["teacher"])
+    row, items = carry_out(store, plan)
+    assert row["n"] == SIZES["n_test"] and row["method"] == plan.exam.method.name and len(items) == row["n"] * plan.exam.n_paths
+    assert show_answers(store, plan).said.notna().all()
+    if plan.lessons and plan.lessons[0].voice: assert len(show_chains(store, plan)) > 0
+    texts = texts_of(store, plan.exam, row["model_id"], plan.start.model.decode)
+    told = steps.behind(plan.exam, items, texts, 2)
+    assert told["stored"] and all(e["text"] == texts[e["instance"], e["path"]] for e in told["right"] + told["wrong"])
+
+
+def test_what_cannot_be_trained_is_refused_before_the_teacher_is_asked(store):
+    with pytest.raises(ValueError, match="no weights here"): run(condition(student="recorded:x"), store)
+    assert store.teacher.n_made == 0
+
+
+def test_an_exam_reads_its_split_when_it_is_asked(store):
+    seen, task = [], procedural_task("arith", **SIZES)
+    watched = replace(task, splits={k: Watched(v, k, seen) for k, v in task.splits.items()})
+    plan = plan_of(store, condition(), watched)
+    assert "test" not in seen and len(plan.exam.asked) == SIZES["n_test"] and "test" in seen
 
 
 # --- what must never be taken for the same ---

@@ -25,15 +25,8 @@ from cotstudy.students import (SCOTD, Example, Recipe, Row, Twins, backward, bat
                                out_of_memory, padded_nll, parts_of, read_record, shared_nll, single_nll, step_rows, threads, tokenise,
                                train)
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 V = 60
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
 
 
 def words():
