@@ -450,12 +450,13 @@ def judge_of(store: Store, cond: Condition, exam: Exam) -> Judge:
 # %% ../nbs/55_runs.ipynb #a5aaf92a
 def carry_out(store: Store, plan: Plan, progress: Callable | None = None) -> tuple[dict, pd.DataFrame]:
     "Make or find everything that a plan needs: its row and its items."
-    exam, model, made = plan.exam, plan.start.model, dict(corpus_id=None, student_id=None)
+    exam, model, made = plan.exam, plan.start.model, dict(corpus_id=None, student_id=None, start_id=plan.start.model.id, teacher_id=None)
     if plan.lessons:
         corpus = make_corpus(store.ledger, plan.lessons, exam.method, exam.voice.fmt, progress)
         score = checkpoint_score(store.ledger, plan.judge)
         student_id, folder = make_student(store, plan.start, corpus, plan.recipe, exam.method, score, progress)
-        model, made = store.models.open(folder), dict(corpus_id=corpus.id, student_id=student_id, **corpus.facts)
+        model, made = store.models.open(folder), made | dict(corpus_id=corpus.id, student_id=student_id, **corpus.facts)
+        made["teacher_id"] = next((lesson.voice.model.id for lesson in plan.lessons if lesson.voice), None)
     exam = exam.of(model)
     eval_id, items = make_items(store, exam, progress)
     who = exam.voice.model
