@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 PIP_FLAGS ?=
-ROUNDS ?= 5
+SECONDS ?= 20
+KILLS ?= 100
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 
@@ -24,8 +25,11 @@ study: $(SETUP)  ## run the quick study: outputs/quick/report.html
 test: $(SETUP)  ## export, clean and README must change nothing; then lint, all notebooks, pytest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py
 
-fuzz: $(SETUP)  ## the property tests with new examples, ROUNDS=5 times
-	for k in $$(seq $(ROUNDS)); do HYPOTHESIS_PROFILE=long $(BIN)/pytest -q -m hypothesis --hypothesis-seed=$$(date +%s) tests || exit 1; done
+fuzz: $(SETUP)  ## the property tests with new examples, SECONDS=20 each
+	PROPERTY_S=$(SECONDS) PROPERTY_SEED=$$(date +%s) $(BIN)/pytest -q -m hypothesis tests
+
+kills: $(SETUP)  ## kill a paying process at random moments, KILLS=100 times
+	KILLS=$(KILLS) $(BIN)/pytest -q -s -k "kill_9_while_paying" tests/test_servers.py
 
 lab: $(SETUP)  ## open JupyterLab on the book
 	$(BIN)/jupyter lab nbs/index.ipynb
@@ -42,5 +46,5 @@ lint: $(SETUP)  ## ruff
 clean:  ## forget the quick study and the store (draws, students)
 	rm -rf outputs/quick outputs/store
 
-.PHONY: help setup study test fuzz lab readme export lint clean
+.PHONY: help setup study test fuzz kills lab readme export lint clean
 .DEFAULT_GOAL := help

@@ -32,10 +32,14 @@ _TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|solution|co
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human)\s*:|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
                             r"|correct\s+)?answer)(?=\s)", re.I)
 
+_FIELD = re.compile(r"[\"'](?:final[_ ]?)?(?:answer|choice|result|label|option|prediction|solution)[\"']\s*:\s*"
+                    r"(?:\"((?:[^\"\\\n]|\\.){0,300})\"|'([^'\n]{0,300})'|(-?[\d.][\w.+-]*|true|false))(?=\s*[,}\]\n])", re.I)
+
 def _opened(text: str) -> str:
     "A text without its wrappers, at a length that can be read, up to the next question that a model asks itself."
     text = text.rpartition("</think>")[2]
     if len(text) > HEAD + TAIL: text = "\n...\n".join((*text[:HEAD].rsplit(None, 1)[:1], *text[-TAIL:].split(None, 1)[-1:]))
+    text = _FIELD.sub(lambda m: f"\n#### {m[1] or m[2] or m[3] or ''}\n", text)  # {"answer": 7}
     text = re.sub(r"[^\S\n]{2,}", " ", re.sub(r"\n\s*+", "\n", unwrap(text)))
     begins = len(text) - len(text.lstrip())
     return text[:next((m.start() for m in _NEXT_QUESTION.finditer(text) if m.start() > begins), len(text))]
@@ -86,8 +90,8 @@ _PART = re.compile(  # what follows a number that is only a part of something
     r"|[,.:]\d|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
     r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
     r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
-    r"|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|pi|root|point|or\s+(?:more|less|fewer"
-    r"|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
+    r"|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|pi|root|score\s*$|point|or\s+(?:more|less"
+    r"|fewer|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
 _JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\b|\band\b|\bto\b|\bby\b|\bx\b|\bvs\b|&)\s*)+(?:(?:also"
                      r"|maybe|perhaps|about)\s+)?(?:[A-Za-z]\s*=\s*)?"
                      r"|\s*(?:feet|foot|ft|'|hours?|hrs?|h|minutes?|mins?|m|lbs?|pounds?|dollars|years?|weeks?|days?|months?|meters?"
@@ -145,7 +149,8 @@ def _equation(text: str) -> str | None:
     return None if text[said[0].q.end:signs[0].start()].strip() else said[0].q.written
 
 # %% ../nbs/18_answers.ipynb #51ab2939
-_SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|which\s+(?:means|gives|makes|is)|meaning|giving|leaving"
+_SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|which\s+(?:means|gives|makes|is)|meaning"
+    r"|(?<!\bafter )(?<!\bbefore )(?<!\bby )(?<!\bof )(?<!\bfor )(?<!\bwithout )(?<!\bwhile )(?<!\bwhen )(?:giving|leaving)"
     r"|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to)|for\s+a\s+total\s+of|totall?ing|making"
                     r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
@@ -353,14 +358,23 @@ def _named(text: str, options: Sequence[str]) -> str | None:
     same = [k for k in found if words[k] == said.strip()]
     return same[0] if len(same) == 1 else found[0] if len(found) == 1 else None
 
+def _contradicted(text: str, marks: Sequence[Mark], options: Sequence[str]) -> bool:
+    "Do the words behind a letter name another option? '(A) a blue ball' is no answer where that is (B)."
+    words = {k: _squeezed(o) for k, o in zip(LETTERS, options)}
+    for m in marks:
+        said = _squeezed(re.split(r"[.;!\n]", text[m.end:m.end + 200].lstrip(").]:*\"' -—"))[0])
+        if said != words.get(m.letter) and any(said == w for k, w in words.items() if w and k != m.letter): return True
+    return False
+
 def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) -> str | None:
     said, cued = _after_cue(unbold(_opened(text)))
     letters = letters[:len(options) or None]  # a letter that was not on offer is no answer
     def read(piece: str) -> str | None:
         if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s"
                              rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
-        letter, decided = _chosen(piece, letters, len(options), _marks(piece, letters, options), last and not cued)
-        if decided: return letter
+        marks = _marks(piece, letters, options)
+        letter, decided = _chosen(piece, letters, len(options), marks, last and not cued)
+        if decided: return None if _contradicted(piece, [m for m in marks if m.letter == letter], options) else letter
         if options and all(map(number_of, options)):
             value = _cued(plain_numbers(piece))
             same = [k for k, o in zip(LETTERS, options) if value and same_number(value, o)]
@@ -377,6 +391,8 @@ _HEDGE = (r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probabl
 _SAYS = re.compile(rf"[\W_]*+{_HEDGE}(yes|yeah|yep|no|nope|true|false)\b(?!\s+(?:and|or)\s+(?:yes|no)\b)"
                    r"(?!\s+(?!because|since|as\b|it\b|he\b|she\b|they\b|you\b|we\b|i\b|there\b|that\b|this\b|the\b|to\b|but\b|although"
                    r"|though|not\b|is\b|if\b|in\b|indeed\b|definitely\b|absolutely\b|of\s+course\b)[a-z])", re.I)
+_ENDS = re.compile(r"\b(?:so|therefore|thus|hence)[\s,:]+(?:(?:the\s+)?answer\s+is\s+|it\s+is\s+|it's\s+)?(?:a\s+)?(yes|no)"
+                   r"(?=\W*$|[.,;!]\s)", re.I)
 _ALONE = re.compile(r"\b(yes|no|true|false)\b(?=\s*[.,;:!?\"')]|\s+[-—]|\s*$)", re.I)
 
 def _read_yesno(text: str, last: bool) -> str | None:
@@ -384,8 +400,9 @@ def _read_yesno(text: str, last: bool) -> str | None:
     def read(piece: str) -> str | None:
         piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
-        piece = re.sub(r"\b(?:not|n't|neither|nor|thought|than)\s+(?:necessarily\s+|simply\s+|a\s+|clearly\s+)?(?:yes"
+        piece = re.sub(r"\b(?:not|n't|neither|nor|thought|than)\s+(?:necessarily\s+|simply\s+|a\s+|clearly\s+|say\s+|answer\s+)?(?:yes"
                        r"|no)\b", "", piece, flags=re.I)
+        if ends := _ENDS.findall(piece): return _YESNO[ends[-1].lower()]
         if m := _SAYS.match(piece):
             bare = re.fullmatch(r"\W*(?:yes|no)[.!]\s+(yes|no)\W*", piece, re.I)
             return None if bare and bare[1].lower() != m[1].lower() else _YESNO[m[1].lower()]
@@ -396,6 +413,7 @@ def _read_yesno(text: str, last: bool) -> str | None:
 _DENIED = re.compile(r"(?:\bnot|n t|\bneither|\bnor|rather than|instead of|\bnever|\bcannot|\bthan|\bthought|\bconsidered)"
                      r"(?: (?:be|the|a|an|label|simply|really|necessarily|clearly))*$")
 
+# %% ../nbs/18_answers.ipynb #88a1d9de
 def _read_label(text: str, labels: Sequence[str]) -> str | None:
     def read(piece: str) -> str | None:
         words = {_squeezed(k): k for k in labels if _squeezed(k)}

@@ -6,13 +6,14 @@
 __all__ = ['Query', 'WORDS', 'KINDS', 'VERDICTS', 'CONDITION', 'MATCH', 'ARITHMETIC', 'HO_ALL', 'HO_DIVERSE', 'HO_CURVES',
            'POCKET_HO', 'POCKET_DIVERSE', 'FULL', 'ONE', 'MANY', 'LABELS', 'HO', 'SCOTD_ALL', 'POCKET_SCOTD', 'FEW',
            'SUBSETS', 'SCOTD', 'CLAIMS', 'q', 'minus', 'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'paired',
-           'Measured', 'measure', 'decide', 'p_value', 'holm_levels', 'Verdict', 'verdict', 'verdict_table', 'at']
+           'Measured', 'tasks_of', 'measure', 'sides_of', 'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict',
+           'verdict', 'verdict_table', 'at']
 
 # %% ../nbs/75_claims.ipynb #d38123be
 """Every claim of Ho et al. 2023 (here ho-H1 ... H12) and Li et al. 2023 (scotd-H1 ... H12) as a contrast over results, with its published
 effect and the one rule that turns results into a verdict. Published effects are means over tasks of the papers' own tables. There is
 no verdict by hand anywhere: what is not measured says so."""
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import combinations
 from typing import Callable, Iterable, Mapping, NamedTuple, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from .conditions import COLUMNS, FIELDS, HEADLINE
-from .evaluate import Estimate, two_level_bootstrap, vote_items
+from .evaluate import Estimate, preference, two_level_bootstrap, vote_items
 from .measures import MEASURES
 from .methods import named
 
@@ -56,12 +57,15 @@ class Claim:
     smallest: float = 0.03  # smallest effect of interest; the margin of an equivalence
     one_sided: bool = False  # an equivalence that only forbids a gain ("no better than")
     score: str = "score"  # the column of items that is compared
+    people: str = ""  # of a proxy: its kind once people have compared the two sides, "difference" or "equivalence"
     note: str = ""  # where our contrast departs from the paper's, or why it cannot be tested
 
     def __post_init__(self):
         if self.kind not in KINDS: raise ValueError(f"claim {self.id}: kind is {self.kind!r}, expected one of {KINDS}")
         if self.smallest <= 0:
             raise ValueError(f"claim {self.id}: smallest effect is {self.smallest}, expected a positive share such as 0.03")
+        if self.people and (self.kind not in ("proxy", self.people) or self.people not in KINDS[:2] or len(self.contrast) != 2):
+            raise ValueError(f"claim {self.id}: people={self.people!r} is of a proxy with two sides; 'difference' or 'equivalence'")
         if not self.contrast and self.kind != "not testable here":
             raise ValueError(f"claim {self.id}: no contrast; write one, or say 'not testable here'")
 
@@ -92,6 +96,7 @@ class Cells(NamedTuple):
     "Evaluations and their scores."
     table: pd.DataFrame  # one row per condition and seed, indexed by code
     scores: dict[int, pd.Series]  # code -> score by instance
+    ids: Mapping[int, str] = {}  # code -> eval_id, where items have one
 
 def cells_of(items: pd.DataFrame, score: str = "score") -> Cells:
     "Joined items as cells; a condition that two studies share counts once."
@@ -110,7 +115,8 @@ def cells_of(items: pd.DataFrame, score: str = "score") -> Cells:
     table = items.drop_duplicates("code").set_index("code")[here].sort_index()
     for c in _ALL_OF_THEM:
         if c in table: table[c] = table[c].astype(float).fillna(np.inf)
-    return Cells(table, {c: g.set_index("instance")[score].astype(float) for c, g in items.groupby("code")})
+    ids = dict(zip(items.code, items.eval_id)) if "eval_id" in items else {}
+    return Cells(table, {c: g.set_index("instance")[score].astype(float) for c, g in items.groupby("code")}, ids)
 
 def task_is(task: str, named: str) -> bool:
     "A task of the table by its name; other renderings of the same questions count as the same task."
@@ -249,11 +255,15 @@ class Measured(NamedTuple):
     can_decide: bool
     reason: str = ""
 
+def tasks_of(claim: Claim, cells: Cells) -> list[str]:
+    "The measured tasks that a claim is about."
+    return [t for t in cells.table.task.unique() if any(task_is(t, n) for n in (*claim.tasks, *claim.stand_ins))]
+
 def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
     "The effect of a claim: mean over its tasks, two-level bootstrap over seeds and items."
     if claim.kind == "not testable here": return Measured(None, (), {}, False, claim.note)
     if cells.table.empty: return Measured(None, (), {}, False, f"results have no column {claim.score}")
-    named = [t for t in cells.table.task.unique() if any(task_is(t, n) for n in (*claim.tasks, *claim.stand_ins))]
+    named = tasks_of(claim, cells)
     if not named: return Measured(None, (), {}, False, "none of its tasks was run")
     frames, one_seed, left_out = {}, {}, {}
     for task in named:
@@ -265,6 +275,31 @@ def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
     if not used: return Measured(None, (), left_out, False, "; ".join(sorted(set(left_out.values()))))
     estimate = two_level_bootstrap(pd.concat(used.values()), n_boot)
     return Measured(estimate, tuple(used), left_out, bool(frames), "" if frames else "one seed cannot decide")
+
+# %% ../nbs/75_claims.ipynb #bb9b7185
+def sides_of(claim: Claim, task: str, cells: Cells) -> tuple[set[str], set[str]]:  # eval_ids; two empty sets where a side is missing
+    "The evaluations that the two sides of a claim mean on a task."
+    table = cells.table[cells.table.task == task]
+    terms = sorted(claim.contrast, key=lambda term: -term[0])
+    try: a, b = ({cells.ids[c] for c in _pick(table, query, cells).index} for _, query in terms)
+    except LookupError: return set(), set()
+    return a, b
+
+def asked_people(claim: Claim, cells: Cells, people: pd.DataFrame) -> Measured | None:  # people: one row a judgement, see `judge`
+    "What people said about the two sides of a claim; None where nobody was asked."
+    counted = people[(people.kind != "check") & (people.criterion == "correct") & (people.subset == "all") & people.passed]
+    found = [counted.iloc[:0]]
+    for task in tasks_of(claim, cells):
+        x, y = sides_of(claim, task, cells)
+        here, swapped = (counted[counted.a_eval_id.isin(a) & counted.b_eval_id.isin(b)] for a, b in ((x, y), (y, x)))
+        found += [here.assign(task=task), swapped.assign(task=task, a=1 - swapped.a)]
+    said = pd.concat(found)
+    if said.empty: return None
+    e, judges = preference(said.assign(pair=said.set_id + "/" + said.pair)), said.judge.nunique()
+    trained = any(_has_seeds(dict(query)["method"]) for _, query in claim.contrast)
+    few = ["one judge cannot decide"] * (judges < 2) + ["one seed cannot decide"] * (trained and e.n_seeds < 2)
+    who = f"{len(said)} judgements of {e.n} pairs by {judges} {'judge' if judges == 1 else 'judges'}"
+    return Measured(e, tuple(said.task.unique()), {}, not few, "; ".join([who, *few]))
 
 # %% ../nbs/75_claims.ipynb #4008793f
 def decide(claim: Claim, measured: Measured, level: float = 0.95) -> str:  # one of VERDICTS
@@ -338,12 +373,16 @@ def verdict_table(
     alpha: float = 0.05,
     n_boot: int = 2000,
     feeds: Mapping[str, Sequence[str]] | None = None,  # claim -> analyses that it may read; None: whatever there is
+    people: pd.DataFrame | None = None,  # judgements of people, as `judge.people_of` reads them; None: nobody was asked
 ) -> pd.DataFrame:
     "Verdicts on all claims, Holm-corrected within each paper; one row a claim."
     claims = list(CLAIMS if claims is None else claims)
     if len({c.id for c in claims}) < len(claims): raise ValueError("two claims share an id; give each its own")
     read = cache(lambda score, names: cells_of(_of_analyses(items, names), score))
-    measured = {c.id: _measured(c, (feeds or {}).get(c.id, ()), items, read, n_boot) for c in claims}
+    said = {} if people is None or people.empty else {
+        c.id: m for c in claims if c.people and (m := asked_people(c, read("score", tuple((feeds or {}).get(c.id, ()))), people))}
+    claims = [replace(c, kind=c.people) if c.id in said else c for c in claims]
+    measured = {c.id: said.get(c.id) or _measured(c, (feeds or {}).get(c.id, ()), items, read, n_boot) for c in claims}
     levels: dict[str, float] = {}
     for paper in dict.fromkeys(c.paper for c in claims):
         family = {c.id: p_value(c, measured[c.id].estimate) for c in claims
@@ -488,10 +527,10 @@ SCOTD = (
            note="A figure whose values are not recoverable; here against the mean of four choices."),
     _scotd("H11", "better chains than before",
            "Chains of a distilled student are preferred to those of the same student before distillation.",
-           minus(MANY, q("zero_shot_cot", decoding="greedy")), score="sound", published=0.09, kind="proxy",
+           minus(MANY, q("zero_shot_cot", decoding="greedy")), score="sound", published=0.09, kind="proxy", people="difference",
            note="People preferred 59 %, nine points above an even split; the share of sound chains, by a step checker, stands for them."),
     _scotd("H12", "chains as good as the teacher's", "Chains of a distilled student are on a par with the teacher's.",
-           minus(MANY, q("teacher", decoding="greedy")), score="sound", published=-0.03, kind="proxy",
+           minus(MANY, q("teacher", decoding="greedy")), score="sound", published=-0.03, kind="proxy", people="equivalence",
            note="People preferred 47 %, three points below an even split; not rejected is not equal."),
 )
 CLAIMS = HO + SCOTD

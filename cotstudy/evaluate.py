@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ITEM_COLUMNS', 'vote', 'vote_items', 'wilson', 'summarise', 'chance_row', 'majority_row', 'Estimate',
            'detectable_difference', 'bootstrap_mean', 'paired_bootstrap', 'mcnemar', 'tango_z', 'tost',
-           'two_level_bootstrap', 'simulate_pairs', 'pool_seeds', 'pool_measured', 'mean_over_tasks', 'holm']
+           'two_level_bootstrap', 'simulate_pairs', 'preference', 'pool_seeds', 'pool_measured', 'mean_over_tasks',
+           'holm']
 
 # %% ../nbs/45_evaluate.ipynb #1f8d70c0
 """Votes, scores, intervals and tests, as pure functions over item rows: self-consistency (Wang et al. 2022, as used by Li et al. 2023,
@@ -269,6 +270,38 @@ def simulate_pairs(
     a, b = arm(gain), arm(0.0)
     return pd.DataFrame(dict(task=task, seed=np.repeat(np.arange(n_seeds), n_items), instance=np.tile(np.arange(n_items), n_seeds),
                              a=a.ravel(), b=b.ravel()))
+
+# %% ../nbs/45_evaluate.ipynb #21f52c71
+def preference(
+    frame: pd.DataFrame,  # one row a judgement: task, seed, pair, judge, and a (1: the first is better, 0: the second, 0.5: neither)
+    n_boot: int = 2000,
+) -> Estimate:  # n: pairs
+    "Share of preferences for the first of two, minus an even half; mean over tasks, with the luck of pairs, runs and judges."
+    if lack := [c for c in ("task", "seed", "pair", "judge", "a") if c not in frame]: raise ValueError(f"judgements lack {lack}")
+    if frame.empty: raise ValueError("no judgements: got an empty frame")
+    if frame.duplicated(["pair", "judge"]).any(): raise ValueError("a judge has judged a pair twice; keep the last one")
+    pairs = frame.groupby(["task", "pair"], as_index=False).agg(a=("a", "mean"), seed=("seed", "first"), n=("a", "size"))
+    tasks = [g for _, g in pairs.groupby("task")]
+    luck = [bootstrap_mean(np.append(g.a - 0.5, [0.5, -0.5]), n_boot).se ** 2 for g in tasks]  # pseudo-pairs, as in paired_bootstrap
+    runs = [_beyond(g.groupby("seed").a.mean(), v) for g, v in zip(tasks, luck)]
+    parts = [(v / len(tasks) ** 2, g.seed.nunique() - 1) for g, v in zip(tasks, runs)]
+    leaning = _leaning(frame.merge(pairs[["task", "pair", "n"]].assign(mean=pairs.a), on=["task", "pair"]), sum(luck) / len(tasks) ** 2)
+    parts = [(v, df) for v, df in (*parts, leaning) if v > 0]
+    variance = sum(luck) / len(tasks) ** 2 + sum(v for v, _ in parts)
+    doubt = sum(v * v / df for v, df in parts)
+    return Estimate(float(np.mean([g.a.mean() for g in tasks])) - 0.5, float(np.sqrt(variance)), variance**2 / doubt if doubt else np.inf,
+                    n=len(pairs), n_seeds=min(g.seed.nunique() for g in tasks))
+
+def _beyond(means: pd.Series, noise: float) -> float:
+    "Variance of a mean of groups beyond what is known already."
+    return max(0.0, float(means.var(ddof=1)) / len(means) - noise) if len(means) > 1 else 0.0
+
+def _leaning(judged: pd.DataFrame, noise: float) -> tuple[float, int]:  # variance, degrees of freedom
+    "What the choice of judges adds: their distance from the others on the same pairs; where no pair is shared, from one another."
+    shared = judged[judged.n > 1]
+    if shared.judge.nunique() < 2: return _beyond(judged.groupby("judge").a.mean(), noise), max(1, judged.judge.nunique() - 1)
+    apart = (shared.a - shared["mean"]).groupby(shared.judge).mean()
+    return float(apart.var(ddof=1)) / len(apart), len(apart) - 1
 
 # %% ../nbs/45_evaluate.ipynb #ca64cfa8
 def pool_seeds(

@@ -84,7 +84,7 @@ def unbold(text: str) -> str:
 _ONES = dict(zip(("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
                   "eighteen nineteen").split(), range(20)))
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
-_SCALES = dict(dozen=12, hundred=100, thousand=10**3, million=10**6, billion=10**9, trillion=10**12)
+_SCALES = dict(dozen=12, hundred=100, thousand=10**3, million=10**6, billion=10**9, trillion=10**12, lakh=10**5, crore=10**7)
 _PARTS = dict(half=2, halves=2, third=3, quarter=4, fourth=4, fifth=5, sixth=6, eighth=8, tenth=10)
 _one, _ten, _scale = "|".join(_ONES), "|".join(_TENS), "|".join(_SCALES)
 _small = rf"(?:(?:{_ten})(?:[-\s]+(?:{_one}))?|{_one})"
@@ -135,6 +135,7 @@ def plain_numbers(text: str) -> str:
         text = re.sub(r"\\(?:Rightarrow|implies|therefore|to|Longrightarrow)(?![A-Za-z])", ", so ", text)
         text = re.sub(r"\\(?:approx|simeq)(?![A-Za-z])", "\u2248", text)
         text = re.sub(r"\^\s*+\{?\\(?:circ|degree)\}?|\\(?:degree|euro|pounds)(?![A-Za-z])", " ", text)
+    text = re.sub(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?!\w)", lambda m: m[0].replace("_", ""), text)
     text = _CURRENCY.sub("", re.sub(r"-\s?(?=[$\u20ac\u00a3\u00a5\u20b9]\s?\d)", "-", text))
     text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3})++(?:,\d++(?![\d.,]\d)"
                   r"|(?<=\.\d{3}\.\d{3})(?![\d.,]*+\d))", lambda m: m[0].replace(".", "").replace(",", "."), text)

@@ -174,6 +174,7 @@ def parameters_of(template: Path) -> Mapping[str, Parameter]:
     "The parameters of a template, from its cell tagged 'parameters'."
     return _parameters(template.name, template_at(template).tagged)
 
+# %% ../nbs/80_studies.ipynb #ab6b1ace
 @lru_cache(256)
 def _parameters(name: str, tagged: tuple[str, ...]) -> Mapping[str, Parameter]:
     "Parameter cells, read; only the first counts."

@@ -160,13 +160,22 @@ def test_a_trained_student_is_read_as_it_was_saved(name, tmp_path):
     assert again.net.generation_config.eos_token_id in (1, [1])
 
 
-def test_a_draw_over_the_switch_of_long_rope_is_what_generate_writes():
-    lm, p = made("phi3_long"), text(58, 3)
-    x = torch.tensor([lm.prompt_ids(p)])
-    out = lm.net.generate(x, attention_mask=torch.ones_like(x), do_sample=False, max_new_tokens=14, pad_token_id=0)[0, x.shape[1]:].tolist()
-    c = ask(lm, [p, PROMPTS[0]], Decoding(max_tok=14))[p, 0]
-    assert c.token_ids.tolist() == out and len(out) == 14
-    np.testing.assert_allclose(c.logprobs, logprobs(lm, p, [out])[0], atol=1e-4)
+def test_a_draw_may_not_cross_the_switch_of_long_rope():
+    "Below it and above it draws are those of one plain pass, whoever stands beside them; across it they are refused."
+    lm, short, long = made("phi3_long"), text(58, 3), text(70, 5)  # 58 and 70 tokens; the switch is behind the 64th
+    with pytest.raises(ValueError, match="more than 64 tokens.*a prompt of 58 tokens with 7 more.*take max_tok=6 or less"):
+        ask(lm, [PROMPTS[0], short], Decoding(max_tok=7))
+    with pytest.raises(ValueError, match="with 30 more"): ask(lm, [text(50, 3)], Decoding(max_tok=30))
+    hot = Decoding(temperature=1.0, max_tok=6)
+    alone = {**ask(lm, [short], hot, (0, 1)), **ask(lm, [long], hot, (0, 1))}
+    together = ask(lm, [short, long, PROMPTS[0]], hot, (0, 1))
+    for (p, i), c in alone.items():
+        ids = c.token_ids.tolist()
+        assert together[p, i].token_ids.tolist() == ids
+        for logp in (c.logprobs, together[p, i].logprobs, logprobs(lm, p, [ids])[0]):
+            np.testing.assert_allclose(logp, plain(lm, lm.prompt_ids(p), ids), atol=1e-4)
+    with pytest.raises(ValueError, match="more than 64 tokens"): logprobs(lm, short, [text(4), text(9)])
+    assert len(logprobs(lm, short, [text(4), text(2)])) == 2
 
 
 @pytest.mark.parametrize("name", ["bert", "xlnet"])

@@ -619,7 +619,7 @@ class History(RuleBasedStateMachine):
     def nothing_half(self): assert not list(self.folder.glob("*/.part*"))
 
 
-History.TestCase.settings = hyp(max_examples=20, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck))
+History.TestCase.settings = hyp(max_examples=5, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck))
 TestHistory = History.TestCase
 
 

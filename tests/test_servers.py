@@ -11,11 +11,8 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from contextlib import suppress
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
-from threading import Lock, Thread
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -28,56 +25,8 @@ from cotstudy import servers
 from cotstudy.draws import Ledger, to_table
 from cotstudy.openers import open_model
 from cotstudy.prompts import format_named
-from cotstudy.servers import PRICES, Budget, OverBudget, Price, Server, Vllm, budget, named_options
-
-
-HOT = Decoding(temperature=0.7, max_tok=20)
-
-
-class Fake:
-    "An OpenAI-compatible server whose every answer is decided by `behave(body, n)`."
-
-    def __init__(self):
-        self.asked, self.keys, self.at_once, self.most, self.behave, lock = [], set(), 0, 0, lambda body, n: None, Lock()
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *a): pass
-
-            def do_POST(self):
-                self.body = body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with lock:
-                    fake.asked.append(body)
-                    fake.keys.add(self.headers.get("authorization"))
-                    n, fake.at_once = len(fake.asked), fake.at_once + 1
-                    fake.most = max(fake.most, fake.at_once)
-                try: self.reply(*(fake.behave(body, n) or (200, fake.good(body))))
-                finally: fake.at_once -= 1
-
-            def reply(self, status, answer, kind="application/json", headers=(), cut=False):
-                data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-                self.send_response(status)
-                for k, v in (("content-type", kind), ("content-length", str(len(data))), *headers): self.send_header(k, v)
-                self.end_headers()
-                self.wfile.write(data[: len(data) // 2] if cut else data)
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        Thread(target=self.http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-    @staticmethod
-    def good(body, **changes):
-        text = f" The answer is {body['seed']}."
-        choice = dict(index=0, finish_reason="stop", logprobs=None)
-        if "messages" in body:
-            choice["message"] = dict(role="assistant", content=text)
-            if body.get("logprobs"): choice["logprobs"] = dict(content=[dict(token="a", logprob=-0.5, bytes=None, top_logprobs=[])] * 4)
-        else:
-            choice["text"] = text
-            logprobs = dict(token_logprobs=[-0.25] * 3, tokens=["a"] * 3, text_offset=[0] * 3, top_logprobs=None)
-            if body.get("logprobs"): choice["logprobs"] = logprobs
-        return dict(id="x", object="o", created=0, model=body["model"], choices=[choice | changes.pop("choice", {})],
-                    usage=dict(prompt_tokens=10, completion_tokens=5, total_tokens=15)) | changes
+from cotstudy.servers import Budget, Server, Vllm, named_options
+from odd import HOT, Fake, Odd, draw, head, model, raw
 
 
 @pytest.fixture
@@ -86,10 +35,6 @@ def fake(monkeypatch):
     server = Fake()
     yield server
     server.http.shutdown()
-
-
-def model(fake, **changes): return Server("m", fake.url, pause_s=0.01, **changes)
-def draw(server, n=3, how=HOT): return [c for part in server.complete([Request("Why?", tuple(range(n)), "q")], how) for c in part]
 
 
 def test_each_draw_is_a_request_of_its_own_and_seeds_repeat(fake):
@@ -179,55 +124,6 @@ def test_draws_that_are_all_the_same_are_refused(fake, ignored):
     with pytest.raises(ValueError, match="ignores temperature or seed"): draw(model(fake), 4)
     assert len(fake.asked) == 3
     assert len(draw(model(fake), 1, Decoding())) == 1  # greedy needs no such promise
-
-
-def test_the_budget_is_never_passed_and_nothing_is_lost(fake):
-    server, got = model(fake, budget=Budget(tokens=200), concurrency=3), []
-    with pytest.raises(OverBudget, match="the budget is 200"):
-        for part in server.complete([Request("Why?", tuple(range(100)))], HOT): got += part
-    b = server.budget
-    assert b.n_in + b.n_out == 15 * len(fake.asked) <= 200 and len(got) == len(fake.asked) - 3 > 0 and (b.held_in, b.held_out) == (0, 0)
-    with pytest.raises(ValueError, match="needs a price"): Budget(money=1)
-    purse = Budget(money=1e-4, price=Price(1.0, 2.0, "2026-11-23"))
-    with pytest.raises(OverBudget, match="prices of 2026-11-23"): draw(model(fake, budget=purse), 50)
-    assert 0 < purse.cost(purse.n_in, purse.n_out) <= 1e-4
-
-
-@pytest.mark.parametrize("usage", [None, {}, dict(prompt_tokens=None, completion_tokens=None), dict(prompt_tokens=0, completion_tokens=0),
-                                   dict(prompt_tokens="3", completion_tokens=-5)])
-def test_a_server_that_does_not_count_cannot_break_the_budget(fake, usage):
-    "Where it does not say what was used, all that was set aside counts."
-    fake.behave = lambda body, n: (200, fake.good(body) | dict(usage=usage))
-    server, got = model(fake, budget=Budget(tokens=400), concurrency=2), []
-    with pytest.raises(OverBudget):
-        for part in server.complete([Request("Why?", tuple(range(100)))], HOT): got += part
-    assert len(fake.asked) == 3 + len(got) < 12 and {c.n_tok for c in got} == {None}
-    assert server.budget.n_out >= 20 * len(got) and (server.budget.held_in, server.budget.held_out) == (0, 0)
-
-
-def test_prices_are_dated_and_overridden(tmp_path, monkeypatch):
-    monkeypatch.delenv("COTSTUDY_PRICES", raising=False)
-    assert all(len(p.as_of) == 10 for p in PRICES.values())
-    known = budget(money=1, model="gpt-4o-mini").price
-    assert known == PRICES["gpt-4o-mini"] == named_options("api:gpt-4o-mini?money=1")[1]["budget"].price
-    assert budget(money=1, price="7,8,2026-11-24", model="gpt-4o-mini").price == Price(7.0, 8.0, "2026-11-24")
-    with pytest.raises(ValueError, match="none is known of 'desk'.*COTSTUDY_PRICES"): budget(money=1, model="desk")
-    (table := tmp_path / "prices.json").write_text('{"desk": [1, 2, "2026-11-24"]}')
-    monkeypatch.setenv("COTSTUDY_PRICES", str(table))
-    assert budget(money=1, model="desk").price == Price(1.0, 2.0, "2026-11-24")
-    with pytest.raises(ValueError, match="none is known of 'gpt-4o-mini'"): budget(money=1, model="gpt-4o-mini")
-    for bad in ("{", "[]", '{"desk": [1]}', '{"desk": "cheap"}', '{"desk": [1, -2, "today"]}'):
-        table.write_text(bad)
-        with pytest.raises(ValueError, match="COTSTUDY_PRICES is|none is known"): budget(money=1, model="desk")
-
-
-def test_processes_share_one_book(tmp_path, fake):
-    first, second = (Budget(tokens=300, file=tmp_path / "book.json") for _ in range(2))
-    first.reserve(100, 50)
-    with pytest.raises(OverBudget, match="301 tokens"): second.reserve(100, 51)
-    first.settle((100, 50), 10, 5)
-    assert second.reserve(100, 185) == (100, 185)
-    with pytest.raises(ValueError, match="0 or more"): Budget(tokens=-1)
 
 
 def test_the_probe_is_asked_once_for_plain_and_chat_each(fake):
@@ -373,25 +269,7 @@ def test_a_real_server_with_a_model_of_our_own(tmp_path):
         process.wait(20)
 
 
-# a server that misbehaves in every way we know, and keeps its own bill
-
-class Odd(Fake):
-    "A server whose bill says what it would charge, whatever it answers: `charge(body)` tokens in and out for each request it worked on."
-
-    def __init__(self, charge=lambda body: (10, 5)):
-        super().__init__()
-        self.bill, self.charge, self.free, self.raw = [], charge, (), None  # free: statuses of which nothing is charged
-        odd, serve = self, self.http.RequestHandlerClass
-
-        class Handler(serve):
-            def reply(self, status, answer, *rest, **kw):
-                if status not in odd.free: odd.bill.append((self.body.get("prompt"), self.body.get("seed"), *odd.charge(self.body)))
-                if callable(answer): return answer(self)
-                super().reply(status, answer, *rest, **kw)
-        self.http.RequestHandlerClass = Handler
-
-    total = property(lambda self: sum(a + b for *_, a, b in self.bill))
-
+# a server that misbehaves in every way we know
 
 @pytest.fixture
 def odd(monkeypatch):
@@ -399,20 +277,6 @@ def odd(monkeypatch):
     server = Odd()
     yield server
     server.http.shutdown()
-
-
-def raw(*pieces, pause_s=0.0):
-    "An answer that is written piece by piece."
-    def write(handler):
-        with suppress(OSError):
-            for piece in pieces:
-                handler.wfile.write(piece)
-                handler.wfile.flush()
-                time.sleep(pause_s)
-    return write
-
-
-def head(n): return b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % n
 
 
 @pytest.mark.parametrize("pieces", [
@@ -610,70 +474,15 @@ def test_two_servers_with_one_model_name_are_two_models(odd, tmp_path):
     other.http.shutdown()
 
 
-# the bill
-
-USAGES = [None, {}, "none", dict(prompt_tokens=0, completion_tokens=0), dict(prompt_tokens=-9, completion_tokens=-9),
-          dict(prompt_tokens="9", completion_tokens="9"),
-          dict(prompt_tokens=None, completion_tokens=None), dict(prompt_tokens=1.5, completion_tokens=True)]
-
-CASES = ["honest", "system prompt", "system prompt, three fail", "half fail", "all fail", "drip", *range(len(USAGES))]
-
-@pytest.mark.parametrize("case, temperature, concurrency",
-                         [*((c, 0.0, 8) for c in CASES), *((c, 0.7, 8) for c in CASES[:6]), ("honest", 0.0, 1)])
-def test_the_servers_bill_is_at_most_one_request_over_the_cap(odd, case, temperature, concurrency, tmp_path):
-    cost, cap = (4000 if "system prompt" in str(case) else 20), 10_000
-    odd.charge = lambda body: (cost, body["max_tokens"])
-    def behave(body, n):
-        if case == "all fail" or case == "half fail" and n % 2 or "three fail" in str(case) and n < 4: return 500, "<html>"
-        if case == "drip" and n % 3 == 0: return 200, raw(head(500), b"{", pause_s=0.01)
-        return 200, odd.good(body, usage=USAGES[case] if isinstance(case, int) else dict(prompt_tokens=cost,
-                completion_tokens=body["max_tokens"]))
-    odd.behave = behave
-    server = model(odd, budget=Budget(tokens=cap), concurrency=concurrency, attempts=2 if case == "all fail" else 12)
-    how, asked = Decoding(temperature=temperature, max_tok=100), [(f"i{k}", f"Why {k}?") for k in range(400)]
-    with pytest.raises((OverBudget, ConnectionError)): Ledger(tmp_path).draw(server, asked, 1, how)
-    # nobody says what a failure costs before the first answer: then as many as were tried
-    assert odd.total <= (cap + cost + 100 if "three" not in str(case) else 4 * (cost + 100))
-    if case != "all fail": assert odd.total >= 0.5 * cap  # and the budget is used
-    assert server.budget.held_in == server.budget.held_out == 0
-    billed, share = sum(p != "Ten random digits:" for p, *_ in odd.bill), 0.2 if "fail" in str(case) or case == "drip" else 1
-    assert case == "all fail" or Ledger(tmp_path).count() >= billed * share
-
-
-def test_a_cap_in_money_holds_against_the_bill(odd):
-    odd.charge = lambda body: (3000, 100)
-    odd.behave = lambda body, n: (200, odd.good(body, usage=dict(prompt_tokens=3000, completion_tokens=100)))
-    purse = Budget(money=0.02, price=Price(1.0, 2.0, "2026-11-23"))
-    with pytest.raises(OverBudget, match="prices of"):
-        list(model(odd, budget=purse, concurrency=8).complete([Request(str(k)) for k in range(99)], Decoding(max_tok=100)))
-    billed = sum(a + 2 * b for *_, a, b in odd.bill) / 1e6
-    assert 0.01 < billed <= 0.02 + 0.0032
-
-
-def test_what_a_killed_process_had_in_the_air_counts(tmp_path):
-    book = tmp_path / "book.json"
-    if not (pid := os.fork()):
-        Budget(tokens=300, file=book).reserve(100, 100)
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(pid, 0)
-    mine = Budget(tokens=300, file=book)
-    with pytest.raises(OverBudget): mine.reserve(50, 51)
-    assert mine.reserve(50, 50) and (mine.n_in, mine.n_out) == (100, 100)
-    assert json.loads(book.read_text()) == [100, 100, 50, 50]
-    (old := tmp_path / "old.json").write_text("[10, 20, 30, 40]")  # as they were kept before; nobody knows who had set aside what
-    assert Budget(tokens=200, file=old).reserve(50, 50) and json.loads(old.read_text()) == [40, 60, 50, 50]
-    book.write_text("[")
-    with pytest.raises(ValueError, match="no book of a budget"): mine.reserve(1, 1)
-
-
 # killed while paying
 
 def test_kill_9_while_paying_costs_at_most_what_was_in_the_air(odd, tmp_path):
-    "24 processes are killed at random moments of their work; the server's bill says what was paid twice."
-    rng, n_workers, asked, kills = random.Random(3), 4, [(f"i{k}", f"Why {k}?") for k in range(60)], 0
+    "Processes are killed at random moments of their work, 24 of them or KILLS; the server's bill says what was paid twice."
+    n_kills = int(os.environ.get("KILLS", 24))
+    rng, n_workers, asked, kills = random.Random(3), 4, [(f"i{k}", f"Why {k}?") for k in range(2 * n_kills + 12)], 0
     odd.behave = lambda body, n: time.sleep(0.002)
     def pay(): Ledger(tmp_path).draw(model(odd, concurrency=n_workers), asked, 10, HOT, flush_every=40)
-    for _ in range(24):
+    for _ in range(n_kills):
         size, more = len(odd.asked), rng.randrange(40)
         if not (pid := os.fork()):
             try:
@@ -690,8 +499,9 @@ def test_kill_9_while_paying_costs_at_most_what_was_in_the_air(odd, tmp_path):
         warnings.simplefilter("ignore")  # torn last lines
         view = Ledger(tmp_path).draw(model(odd, concurrency=n_workers), asked, 10, HOT)
     bill = Counter(b[:2] for b in odd.bill if b[0] != "Ten random digits:")
-    assert len(view) == Ledger(tmp_path).count() == len(bill) == 600 and kills >= 20
-    assert bill.total() - 600 <= kills * n_workers
+    assert len(view) == Ledger(tmp_path).count() == len(bill) == 10 * len(asked) and kills >= 0.8 * n_kills
+    print(f"{kills} kills: {bill.total() - len(view)} of {len(view):,} draws were paid twice, at most {kills * n_workers} may be")
+    assert bill.total() - len(view) <= kills * n_workers
     assert {t for t in view.text} == {f" The answer is {s}." for _, s in bill}
     assert not list(tmp_path.glob("*/.journal*")) and not list(tmp_path.glob("*/.claim*"))
 
@@ -774,7 +584,8 @@ def test_a_key_that_cannot_be_one_is_not_shown(odd, monkeypatch):
     assert len(draw(model(odd), 1, Decoding())) == 1 and odd.keys == {"Bearer sk-with-a-line-end"}
 
 
-@pytest.mark.parametrize("name", ["api:m?timeout_s=0", "api:m?concurrency=0", "api:m?attempts=-1", "api:m?mixed=maybe", "api:m?api_key=x"])
+@pytest.mark.parametrize("name", ["api:m?timeout_s=0", "api:m?concurrency=0", "api:m?attempts=-1", "api:m?mixed=maybe", "api:m?api_key=x",
+                                  "api:m?unseen_tok=0", "api:m?tokens=9&unseen_tok=x"])
 def test_names_that_cannot_be_read(name):
     with pytest.raises(ValueError, match="the name of 'm' has"): named_options(name)
 
