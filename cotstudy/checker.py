@@ -49,11 +49,16 @@ class Family:
 
     def rationale(self, instance: Instance, rng: Random) -> str:
         "A correct worked rationale by one of the derivations, without the answer."
-        return self.write(rng.choice(self.derivations(instance)), rng)
+        return self.write(self.some_way(instance, rng), rng)
+
+    def some_way(self, instance: Instance, rng: Random) -> Instance:
+        "One of the derivations; the drawn one is twice as frequent as any other."
+        ways = self.derivations(instance)
+        return rng.choices(ways, [2] + [1] * (len(ways) - 1))[0]
 
     def slipped(self, instance: Instance, rng: Random) -> Instance:
         "A derivation with one slip in it; its answer is what the slip leads to."
-        return self.slip(rng.choice(self.derivations(instance)), rng)
+        return self.slip(self.some_way(instance, rng), rng)
 
     def check(self, instance: Instance, rationale: str) -> "StepCheck":
         "Verify each step of a free-text rationale, with or without its final answer."

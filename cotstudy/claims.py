@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['Query', 'WORDS', 'KINDS', 'VERDICTS', 'CONDITION', 'MATCH', 'ARITHMETIC', 'HO_ALL', 'HO_DIVERSE', 'HO_CURVES',
            'POCKET_HO', 'POCKET_DIVERSE', 'FULL', 'ONE', 'MANY', 'LABELS', 'HO', 'SCOTD_ALL', 'POCKET_SCOTD', 'FEW',
-           'SUBSETS', 'SCOTD', 'CLAIMS', 'q', 'minus', 'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'paired',
-           'Measured', 'tasks_of', 'measure', 'sides_of', 'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict',
-           'verdict', 'verdict_table', 'at']
+           'TAUGHT', 'SUBSETS', 'SCOTD', 'BEYOND_TASKS', 'FEW_ONE', 'FEW_MANY', 'BEYOND', 'CLAIMS', 'q', 'minus',
+           'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'paired', 'Measured', 'read_solutions', 'about',
+           'tasks_of', 'measure', 'sides_of', 'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict', 'verdict',
+           'verdict_table', 'at']
 
 # %% ../nbs/75_claims.ipynb #d38123be
 """Every claim of Ho et al. 2023 (here ho-H1 ... H12) and Li et al. 2023 (scotd-H1 ... H12) as a contrast over results, with its published
 effect and the one rule that turns results into a verdict. Published effects are means over tasks of the papers' own tables. There is
 no verdict by hand anywhere: what is not measured says so."""
+import json
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import combinations
@@ -25,6 +27,7 @@ from .conditions import COLUMNS, FIELDS, HEADLINE
 from .evaluate import Estimate, preference, two_level_bootstrap, vote_items
 from .measures import MEASURES
 from .methods import named
+from .models import pocket_models
 
 # %% ../nbs/75_claims.ipynb #1057dcf8
 Query = tuple[tuple[str, object], ...]  # column -> value, hashable
@@ -57,6 +60,7 @@ class Claim:
     smallest: float = 0.03  # smallest effect of interest; the margin of an equivalence
     one_sided: bool = False  # an equivalence that only forbids a gain ("no better than")
     score: str = "score"  # the column of items that is compared
+    novices: bool = False  # about students that have not read worked solutions; others are left out
     people: str = ""  # of a proxy: its kind once people have compared the two sides, "difference" or "equivalence"
     note: str = ""  # where our contrast departs from the paper's, or why it cannot be tested
 
@@ -255,13 +259,30 @@ class Measured(NamedTuple):
     can_decide: bool
     reason: str = ""
 
+@cache
+def read_solutions(student: str) -> bool | None:  # None: not known, of models that are not of this study
+    "Has a pocket model read worked solutions before it was taught anything?"
+    folder = pocket_models().get(student)
+    if folder is None: return None
+    return json.loads((folder / "train.json").read_text("utf-8")).get("reading", {}).get("worked", True)
+
+def about(claim: Claim, cells: Cells) -> Cells:
+    "The cells of those students that a claim is about."
+    if not claim.novices or cells.table.empty: return cells
+    kept = [m == "teacher" or not read_solutions(s) for m, s in zip(cells.table.method, cells.table.student)]
+    return cells._replace(table=cells.table[kept])
+
 def tasks_of(claim: Claim, cells: Cells) -> list[str]:
     "The measured tasks that a claim is about."
     return [t for t in cells.table.task.unique() if any(task_is(t, n) for n in (*claim.tasks, *claim.stand_ins))]
 
+# %% ../nbs/75_claims.ipynb #49f07607
 def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
     "The effect of a claim: mean over its tasks, two-level bootstrap over seeds and items."
     if claim.kind == "not testable here": return Measured(None, (), {}, False, claim.note)
+    everybody, cells = cells, about(claim, cells)
+    if len(everybody.table) and not (cells.table.method != "teacher").any():
+        return Measured(None, (), {}, False, "its students have read worked solutions, and the claim is about those that have not")
     if cells.table.empty: return Measured(None, (), {}, False, f"results have no column {claim.score}")
     named = tasks_of(claim, cells)
     if not named: return Measured(None, (), {}, False, "none of its tasks was run")
@@ -288,7 +309,7 @@ def sides_of(claim: Claim, task: str, cells: Cells) -> tuple[set[str], set[str]]
 def asked_people(claim: Claim, cells: Cells, people: pd.DataFrame) -> Measured | None:  # people: one row a judgement, see `judge`
     "What people said about the two sides of a claim; None where nobody was asked."
     counted = people[(people.kind != "check") & (people.criterion == "correct") & (people.subset == "all") & people.passed]
-    found = [counted.iloc[:0]]
+    found, cells = [counted.iloc[:0]], about(claim, cells)
     for task in tasks_of(claim, cells):
         x, y = sides_of(claim, task, cells)
         here, swapped = (counted[counted.a_eval_id.isin(a) & counted.b_eval_id.isin(b)] for a, b in ((x, y), (y, x)))
@@ -423,7 +444,7 @@ def _ho(number: str, title: str, statement: str, contrast, tasks=HO_ALL, stand_i
 _HO_TEACHING = (
     _ho("H1", "distillation beats prompting",
         "A small student fine-tuned on one rationale per question is far better than the same student prompted to think step by step.",
-        minus(ONE, q("zero_shot_cot", decoding="greedy")), published=0.257),
+        minus(ONE, q("zero_shot_cot", decoding="greedy")), published=0.257, novices=True),
     _ho("H2", "students can beat the teacher",
         "On some tasks the largest student, taught with many rationales, is more accurate than its teacher.",
         minus(at(MANY, n_params="max"), q("teacher", decoding="greedy")), published=0.111,
@@ -470,12 +491,13 @@ HO = (
     _ho("H11", "labels win on common sense", "On questions of knowledge, labels alone teach more than one rationale per question.",
         minus(at(LABELS, n_params="max"), at(ONE, n_params="max")), ("commonsense_qa", "strategy_qa"), ("facts", "strategy"), 0.148),
     _ho("H12", "prompting small models is guessing", "Small models prompted to think step by step are at chance.",
-        minus(q("zero_shot_cot", decoding="greedy"), q("chance")), published=0.006, kind="equivalence"),
+        minus(q("zero_shot_cot", decoding="greedy"), q("chance")), published=0.006, kind="equivalence", novices=True),
 )
 
 # %% ../nbs/75_claims.ipynb #9cef59c0
 SCOTD_ALL, POCKET_SCOTD = ("commonsense_qa", "quarel", "openbookqa"), ("facts", "relations")
 FEW = dict(supervision="few_shot", n_rationales="max")
+TAUGHT = ("", "sentiment", "imdb")  # a student of the task itself, whether or not that is named as what it was taught
 SUBSETS = ("correct random:5", "correct diverse:5", "correct likely:5", "correct open_ended:5")
 
 def _scotd(number: str, title: str, statement: str, contrast, tasks=SCOTD_ALL, stand_ins=POCKET_SCOTD, published=None, **more) -> Claim:
@@ -484,7 +506,7 @@ def _scotd(number: str, title: str, statement: str, contrast, tasks=SCOTD_ALL, s
 _SCOTD_TEACHING = (
     _scotd("H1", "prompting alone does not help",
            "A small model that was not distilled is no better than guessing when prompted with worked examples.",
-           minus(q("few_shot_cot", decoding="greedy"), q("chance")), published=-0.083, kind="equivalence", one_sided=True,
+           minus(q("few_shot_cot", decoding="greedy"), q("chance")), published=-0.083, kind="equivalence", one_sided=True, novices=True,
            note="Published accuracies below chance come from answers that could not be read."),
     _scotd("H2", "rationales beat labels, with gold", "With gold answers at hand, many sampled rationales teach more than labels.",
            minus(MANY, LABELS), published=0.119),
@@ -517,7 +539,8 @@ SCOTD = (
            note="Published for 40 % of the questions, from a figure; here the smallest part measured."),
     _scotd("H8", "robust to contrast edits",
            "On minimally edited reviews whose label flips, students taught with rationales beat students taught with labels.",
-           minus(MANY, LABELS), ("imdb_contrast",), ("sentiment:contrast",), 0.104),
+           minus(at(MANY, sources=TAUGHT), at(LABELS, sources=TAUGHT)), ("imdb_contrast",), ("sentiment:contrast",), 0.104,
+           note="The students of the task itself are asked its edited questions."),
     _scotd("H9", "carries over to an unseen task",
            "A student distilled on other tasks solves a new one from worked examples, above chance.",
            minus(q("cot", sources="*", decoding="greedy"), q("chance")), ("sst2",), ("sst",), 0.296,
@@ -528,9 +551,67 @@ SCOTD = (
     _scotd("H11", "better chains than before",
            "Chains of a distilled student are preferred to those of the same student before distillation.",
            minus(MANY, q("zero_shot_cot", decoding="greedy")), score="sound", published=0.09, kind="proxy", people="difference",
+           novices=True,
            note="People preferred 59 %, nine points above an even split; the share of sound chains, by a step checker, stands for them."),
     _scotd("H12", "chains as good as the teacher's", "Chains of a distilled student are on a par with the teacher's.",
            minus(MANY, q("teacher", decoding="greedy")), score="sound", published=-0.03, kind="proxy", people="equivalence",
            note="People preferred 47 %, three points below an even split; not rejected is not equal."),
 )
-CLAIMS = HO + SCOTD
+BEYOND_TASKS = ("arith", "strategy", "dates", "shuffle", "letters", "coin", "facts", "relations")
+
+def _beyond(name: str, title: str, statement: str, contrast, tasks=BEYOND_TASKS, **more) -> Claim:
+    return Claim(f"beyond-{name}", "beyond", title, statement, contrast, tasks, **more)
+
+# %% ../nbs/75_claims.ipynb #6110fc59
+FEW_ONE = dict(supervision="few_shot", decoding="greedy")
+FEW_MANY = FEW_ONE | dict(n_rationales="max")
+BEYOND = (
+    _beyond("order", "reasons must come first", "A rationale before the answer teaches more than the same rationale behind it.",
+            minus(MANY, at(MANY, method="cot_after"))),
+    _beyond("content", "reasons must be the question's own", "Rationales teach more than the same rationales shuffled over the questions.",
+            minus(MANY, at(MANY, method="cot_shuffled"))),
+    _beyond("filler", "room to compute is not enough", "Rationales teach more than as many tokens of dots.",
+            minus(MANY, at(MANY, method="cot_filler"))),
+    _beyond("tokens", "the whole distribution teaches more", "On the same chains, the teacher's distribution at each token teaches more.",
+            minus(at(MANY, method="token_level"), MANY)),
+    _beyond("on-policy", "its own words, judged, teach more",
+            "A student judged by its teacher at every token that it writes beats one that learns its teacher's chains.",
+            minus(q("on_policy", **FULL), MANY)),
+    _beyond("number", "number helps without noise", "Without gold, many chains of a cool teacher beat its one greedy chain.",
+            minus(q("cot", teacher_temperature="min", filters="", **FEW_MANY), q("greedy_cot", **FEW_ONE, teacher_temperature="max"))),
+    _beyond("noise", "the vote cleans", "Without gold, chains that agree with the teacher's vote beat all of its chains.",
+            minus(q("cot", filters="parsed agree", teacher_temperature="max", **FEW_MANY),
+                  q("cot", filters="", teacher_temperature="max", **FEW_MANY))),
+    _beyond("votes", "voted labels beat greedy ones", "Labels that the teacher voted for teach more than its greedy labels.",
+            minus(q("label_only", labels="vote", **FEW_ONE), q("label_only", labels="greedy", **FEW_ONE))),
+    _beyond("self", "a student improves on its own", "A student taught by those of its own chains that end well beats itself before.",
+            minus(at(MANY, method="self_taught", teacher="*"), q("zero_shot_cot", decoding="greedy"))),
+)
+
+# %% ../nbs/75_claims.ipynb #30a985bc
+def _sources(method: str) -> Query: return q(method, sources="*", decoding="greedy")
+
+BEYOND += (
+    _beyond("format", "the baseline failed by format", "MetaICL's student does better when options are ranked than when it has to write.",
+            minus(_sources("metaicl_rank"), _sources("metaicl")), ("sst",)),
+    _beyond("metaicl", "rationales beat a fair baseline", "On an unseen task rationales beat MetaICL's student with ranked options.",
+            minus(_sources("cot_shown"), _sources("metaicl_rank")), ("sst",)),
+    _beyond("faithful", "answers follow from their chains", "Falsifying one step of a student's own chain costs it its answer.",
+            minus(MANY, at(MANY, method="cot_falsified"))),
+    _beyond("steps", "more steps, not more chains", "What many rationales gain with fixed passes is more than they gain with fixed steps.",
+            (*minus(at(MANY, epochs="max"), at(MANY, epochs="max", n_rationales="min")), *minus(at(MANY, n_rationales="min"), MANY))),
+    _beyond("selection", "peeking flatters", "Choosing the checkpoint on the reported questions reports more than choosing elsewhere.",
+            minus(at(MANY, checkpoint="reported"), at(MANY, checkpoint="gold")), smallest=0.01),
+    _beyond("balance", "balance does not matter", "Visiting every question equally often, or every chain, makes no difference.",
+            minus(at(MANY, balancing="instance"), at(MANY, balancing="chain")), kind="equivalence"),
+    _beyond("length", "brevity is no match for volume", "All sampled rationales beat the five shortest of each question.",
+            minus(MANY, at(MANY, filters="correct shortest:5"))),
+    _beyond("purity", "at equal number, purity helps", "Sound rationales beat as many that merely end well.",
+            minus(at(MANY, filters="correct sound"), at(MANY, filters="correct as_many_as_sound")),
+            note="Ho et al. 2023 report the same for the dates task, judged by people."),
+    _beyond("lucky", "a golden filter makes fewer lucky answers", "Students of sound chains are right for the wrong reason less often.",
+            minus(at(MANY, filters=""), at(MANY, filters="correct sound")), score="lucky"),
+    _beyond("sound", "chains as sound as the teacher's", "A student's chains are as often sound as its teacher's.",
+            minus(MANY, q("teacher", decoding="greedy")), score="sound", kind="equivalence", smallest=0.05),
+)
+CLAIMS = HO + SCOTD + BEYOND

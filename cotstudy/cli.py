@@ -167,11 +167,11 @@ def claims(study: Annotated[str, typer.Argument(help="a study that was run, by i
     from cotstudy.analyses import feeds
     from cotstudy.claims import VERDICTS, join_items, verdict_table
     from cotstudy.judge import people_of
-    from cotstudy.results import good_rows, results
-    from cotstudy.studies import load_study
+    from cotstudy.results import good_rows
+    from cotstudy.studies import all_results, load_study
     with expected():
         name = load_study(study).study if study.endswith((".yaml", ".yml")) else study
-        rows, items = results(name)
+        rows, items = all_results(name)
         if good_rows(rows).empty: raise ValueError(f"study {name!r} has no row with a value; see `cotstudy status {name}`")
         joined = join_items(good_rows(rows), items)
         table = json.loads(verdict_table(joined, feeds=feeds(), people=people_of(name)).to_json(orient="records"))

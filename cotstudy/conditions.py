@@ -107,12 +107,15 @@ class Condition(Chosen):
         if self.sources and self.recipe.checkpoint != "last":
             raise ValueError(f"checkpoint={self.recipe.checkpoint!r} would look at selection questions of the task that is not to be seen; "
                              "use 'last'")
+        if method.itself and (self.teacher.model, self.teacher.revision) != (self.student, self.revision):
+            raise ValueError(f"{self.method} teaches a student its own chains: its teacher is {self.teacher.model!r}, it is "
+                             f"{self.student!r}; set teacher.model to the student")
         if self.recipe.seed: raise ValueError(f"recipe.seed is {self.recipe.seed}; a condition has one seed, set `seed`")
         return self
 
     @property
     def teaching(self) -> str:
-        "What is taught, in full: nothing, gold, or the teacher's greedy or sampled draws."
+        "What is taught, in full: nothing, gold, the teacher's greedy or sampled draws, or the student's own."
         teach = method_named(self.method).teach
         if teach != "labels": return teach
         labels = self.labels or ("gold" if self.supervision == "full" else "greedy")
@@ -127,7 +130,7 @@ def _check_gold(cond: Condition) -> None:
     "Refuse filters that do not exist, and gold answers where there may be none."
     facts = [(f, FILTERS[parse_filter(f)[0]]) for f in cond.filters or ()]
     gold = [spec for spec, f in facts if f.gold]
-    if cond.supervision == "few_shot" and (gold or cond.labels == "gold" or cond.recipe.checkpoint == "gold"):
+    if cond.supervision == "few_shot" and (gold or cond.labels == "gold" or cond.recipe.checkpoint in ("gold", "reported")):
         raise ValueError(f"few_shot supervision may not use gold answers: got filters={gold}, labels={cond.labels!r}, "
                          f"checkpoint={cond.recipe.checkpoint!r}; use 'agree', 'vote', 'last'")
 
@@ -150,7 +153,7 @@ def changed(
 ) -> Condition:
     "A condition with other values, checked again."
     tree: dict = cond.model_dump()
-    for name, new in changes.items(): _put(tree, name.split("."), new, name)
+    for name, new in changes.items(): _put(tree, str(name).split("."), new, str(name))
     return checked(tree)
 
 def _put(tree: dict, path: Sequence[str], new: Any, name: str) -> None:
@@ -199,7 +202,8 @@ RECIPE = {f"recipe.{name}": F("student", words, column="recipe_seed" if name == 
     beta2="second beta", eps="epsilon", warmup="warm-up steps", schedule="schedule", clip="largest gradient", precision="precision",
     dropout="dropout", max_prompt_tok="prompt limit, tokens", max_completion_tok="completion limit, tokens", truncate="long completions",
     balancing="balancing", checkpoint="checkpoint", score_every="steps between scores", seed="seed of the recipe").items()}
-RECIPE |= {"recipe.steps": F("student", "training steps", "max"), "recipe.chains_per_visit": F("student", "chains a visit", "min")}
+RECIPE |= {"recipe.steps": F("student", "training steps", "max"), "recipe.chains_per_visit": F("student", "chains a visit", "min"),
+           "recipe.epochs": F("student", "passes over the corpus", "min")}
 
 # %% ../nbs/50_conditions.ipynb #f1b7a02b
 FIELDS: dict[str, F] = {

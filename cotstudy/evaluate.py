@@ -81,6 +81,7 @@ def summarise(
     lo, hi = wilson(n_correct, n, level)
     return dict(n=n, n_paths=int(v.n_paths.iloc[0]), n_correct=n_correct, accuracy=n_correct / n, lo=lo, hi=hi,
                 n_unparsed=int(v.n_unparsed.sum()), n_truncated=int(v.n_truncated.sum()),
+                n_passed=int(items.groupby("instance").correct.any().sum()),  # pass@k of k paths: some path is right
                 n_unanswered=int((v.n_winners == 0).sum()), n_tied=int((v.n_winners > 1).sum()), mean_tok=float(items.n_tok.mean()))
 
 # %% ../nbs/45_evaluate.ipynb #90d0826d

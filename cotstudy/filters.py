@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FILTERS', 'stream', 'Filter', 'register', 'first', 'sample', 'per_instance', 'correct', 'parsed', 'sound', 'tally',
-           'votes', 'agree', 'random', 'likely', 'shortest', 'longest', 'bigrams', 'diverse', 'encoder', 'diverse_by',
-           'open_ended', 'parse_filter', 'apply_filters', 'needed']
+           'votes', 'agree', 'random', 'likely', 'shortest', 'longest', 'as_many_as_sound', 'bigrams', 'diverse',
+           'encoder', 'diverse_by', 'open_ended', 'parse_filter', 'apply_filters', 'needed']
 
 # %% ../nbs/35_filters.ipynb #b1c8aa50
 """Views of a teacher's draws: first N, a seeded subset, correct-only (Ho et al. 2023, sec. 3; Li et al. 2023, sec. 2), agreement with
@@ -132,6 +132,13 @@ def shortest(chains: pd.DataFrame, k: int, seed: int = 0) -> pd.DataFrame:
 def longest(chains: pd.DataFrame, k: int, seed: int = 0) -> pd.DataFrame:
     "The k longest chains a question."
     return _top(chains, k, seed, "n_tok", True)
+
+# %% ../nbs/35_filters.ipynb #f551067c
+@register(gold=True, needs=("sound",))
+def as_many_as_sound(chains: pd.DataFrame, k: int = 0, seed: int = 0) -> pd.DataFrame:
+    "Random chains, of each question as many as are sound: the golden filter's number without its choice (Ho et al. 2023)."
+    def keep(name, g): return random(g, int((g.sound == 1).sum()), seed)
+    return per_instance(chains, keep)
 
 # %% ../nbs/35_filters.ipynb #8f855ae6
 def bigrams(text: str) -> set[tuple[str, str]]:

@@ -30,10 +30,11 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'OPS', 'GAIN', 'LOSS',
            'branches', 'ways_strategy', 'slip_strategy', 'write_strategy', 'steps_strategy', 'order_strategy',
            'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment', 'ways_sentiment',
            'slip_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'order_sentiment',
-           'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'by_rules', 'ways_entail', 'joined_rules',
-           'write_entail', 'slip_entail', 'rules_of', 'steps_entail', 'read_entail', 'fact_entail', 'draw_sst',
-           'write_sst', 'ways_sst', 'slip_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket',
-           'instances', 'renamed', 'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
+           'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'by_rules', 'ways_entail', 'say_claim',
+           'asked_claim', 'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'steps_entail', 'read_entail',
+           'fact_entail', 'draw_sst', 'write_sst', 'ways_sst', 'slip_sst', 'steps_sst', 'order_sst', 'read_sst',
+           'fact_sst', 'titled', 'bucket', 'instances', 'renamed', 'family_named', 'of_templates', 'edited',
+           'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -874,7 +875,9 @@ def say_relation(style: int, key: str, value) -> str:
 
 def write_relations(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
-    return " ".join(say_relation(next(style), k, v) for k, v in instance.trace) + say_letter_of(instance, rng)
+    *links, end = instance.trace
+    told = [say_relation(next(style), k, v) for k, v in links] + [f"Asked is {end[1][1]}.", say_relation(next(style), *end)]
+    return " ".join(told) + say_letter_of(instance, rng)
 
 # %% ../nbs/05_procedural.ipynb #40861e59
 def opposite(quantity: str) -> str: return quantity.replace("more", "-").replace("less", "more").replace("-", "less")
@@ -1249,6 +1252,12 @@ def ways_entail(instance: Instance) -> list[Instance]:
     first = instance.trace[0]
     return [replace(instance, trace=(first, ("by", "rules")))] * (len(first[1]) > 1 and first[3] != "unknown")
 
+def say_claim(instance: Instance) -> str:
+    "The claim once more, so that it stands beside what was found."
+    return f" Claim: {instance.trace[0][0]} is {asked_claim(instance)}."
+
+def asked_claim(instance: Instance) -> str: return re.search(r"Claim: \w+ is ((?:not )?\w+)", instance.question)[1]
+
 def joined_rules(instance: Instance) -> str:
     "The rules made one, from the last back to the first, and then applied."
     name, chain, quality, end = instance.trace[0]
@@ -1258,20 +1267,19 @@ def joined_rules(instance: Instance) -> str:
 
 def write_entail(instance: Instance, rng: Random) -> str:
     (name, chain, quality, end), style = instance.trace[0], phrasings(rng, 2)
-    if by_rules(instance): return joined_rules(instance)
+    if by_rules(instance): return joined_rules(instance) + say_claim(instance)
     out = [f"{name} is a {chain[0]}."]
     for a, b in zip(chain, chain[1:]): out.append((f"Every {a} is a {b}, so {name} is a {b}.", f"So {name} is a {b}.")[next(style)])
-    if end == "unknown": return " ".join(out) + f" Nothing says if a {chain[-1]} is {quality}."
+    if end == "unknown": return " ".join(out) + f" Nothing says if a {chain[-1]} is {quality}." + say_claim(instance)
     last = rule(chain[-1], quality, not end.startswith("not"))
-    return " ".join(out) + (f" {last[:-1]}, so {name} is {end}.", f" So {name} is {end}.")[next(style)]
+    return " ".join(out) + (f" {last[:-1]}, so {name} is {end}.", f" So {name} is {end}.")[next(style)] + say_claim(instance)
 
 def slip_entail(instance: Instance, rng: Random) -> Instance:
     "The last rule the wrong way round, or read where there is none."
     (name, chain, quality, end), *rest = instance.trace
-    claimed = re.search(r"Claim: \w+ is ((?:not )?\w+)", instance.question)[1]
     wrong = rng.choice((quality, f"not {quality}")) if end == "unknown" else quality if end.startswith("not") else f"not {quality}"
     trace = ((name, chain, quality, wrong), *(("end", wrong) if key == "end" else (key, value) for key, value in rest))
-    return replace(instance, trace=trace, answer="true" if wrong == claimed else "false")
+    return replace(instance, trace=trace, answer="true" if wrong == asked_claim(instance) else "false")
 
 # %% ../nbs/05_procedural.ipynb #c2d5f256
 def rules_of(question: str) -> set[Claim]:

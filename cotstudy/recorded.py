@@ -34,14 +34,22 @@ def _recorded_path(name_or_path: str | Path) -> Path:
 def numbered(frame: pd.DataFrame) -> pd.Series:
     "The number of each draw among those of its question: as the file says, or in order."
     index = next((c for c in ("draw_index", "completion_index", "sample") if c in frame), None)
+    counts = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool) and x >= 0 and x == x // 1
+    if index and (odd := [x for x in frame[index] if not counts(x)]):
+        raise ValueError(f"{index!r} is {str(odd[0])[:40]!r} in a record, expected the number of a draw: 0, 1, ... on every line, or none")
     if index and not (index == "sample" and frame.duplicated(["instance", index]).any()): return frame[index]
     return frame.groupby("instance").cumcount()  # one upstream file numbers two samples 0
 
+# %% ../nbs/26_recorded.ipynb #55780ee8
 def recorded(name_or_path: str | Path) -> pd.DataFrame:
     "Recorded completions, one row each; `instance` is the id in the task, .attrs hold name, path and sha256."
     path = _recorded_path(name_or_path)
-    texts = ("rationale", "answer_text", "gold")
-    rows = [r | {k: worded(r, k, f"{path.name}, record {n}") for k in texts if k in r} for n, r in enumerate(read_jsonl(path), 1)]
+    texts, rows = ("rationale", "answer_text", "gold"), []
+    for n, r in enumerate(read_jsonl(path), 1):
+        said = {k: worded(r, k, f"{path.name}, record {n}") for k in (*texts, "id", "instance") if k in r}
+        if all(said.get(k) is None for k in ("id", "instance")) and {"id", "instance"} & r.keys():
+            raise ValueError(f"{path.name}, record {n}: the `id` is null; expected the id of a question, or none on any line")
+        rows.append({k: v for k, v in r.items() if k != "instance" or "id" not in r} | {k: said[k] for k in texts if k in said})
     frame = pd.DataFrame(rows).rename(columns=dict(id="instance"))
     if "instance" not in frame:
         raise ValueError(f"{path.name} has the fields {sorted(frame)}, expected `id` (or `instance`) and `rationale` or `answer_text`")

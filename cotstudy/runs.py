@@ -7,7 +7,7 @@ __all__ = ['CHAIN', 'home', 'Store', 'Voice', 'said', 'read_answer', 'read_chain
            'corpus_id', 'Lesson', 'exemplars', 'questions', 'teacher_voice', 'lesson_of', 'taught', 'make_corpus',
            'Start', 'make_student', 'Exam', 'scorer', 'Judge', 'checkpoint_score', 'reading_of', 'make_items',
            'known_measures', 'provenance', 'answer_voice', 'exam_of', 'Plan', 'plan_of', 'start_of', 'judge_of',
-           'carry_out', 'run', 'means']
+           'learning', 'carry_out', 'run', 'means']
 
 # %% ../nbs/55_runs.ipynb #21838228
 """What a condition sets in motion: draws, chains, a corpus, a student, its answers, each under an id chained from the contents of what
@@ -31,14 +31,15 @@ from .decoding import Decoding, Model, Request
 from .draws import Ledger
 from .evaluate import summarise
 from .files import lease, write_parquet
-from .filters import apply_filters, needed, votes
+from .filters import apply_filters, needed, stream, votes
 from .instances import Instance, Task, few_samples
 from .measures import MEASURES, scores
 from .methods import Method, method_named
+from .objectives import OwnWords, Towards, same_reading
 from .openers import Models, is_trainable
 from .prompts import Exemplar, Format, Parsed, format_named, parse_completion, render_completion, render_prompt
 from .recorded import Recorded
-from .students import Example, Recipe, train
+from .students import Example, Recipe, name_of, read_record, train
 from .tasks import exemplars_for, load as load_task
 
 # %% ../nbs/55_runs.ipynb #bd35860e
@@ -70,6 +71,7 @@ class Voice:
     shown: tuple[Exemplar, ...] = ()  # solved questions before the question
     parse: Callable[[Format, str, str], Parsed] = parse_completion  # how its completions are taken apart
     twice: bool = False  # ask for the answer in a second step
+    labels: tuple[str, ...] = ()  # the closed set of answers, where there is one
 
     def prompts(self, asked: Iterable[Instance]) -> list[tuple[str, str]]:
         "(instance id, prompt) of each question."
@@ -144,6 +146,7 @@ def to_examples(
     chosen: pd.DataFrame,  # columns instance, question, rationale (missing: a bare label) and told
     fmt: Format, mode: str,
     render: Callable = render_completion,
+    shown: Callable[[str], Sequence[Exemplar]] = lambda instance: (),  # solved questions before that of an instance
 ) -> tuple[list[Example], int]:  # examples in the order of the rows, and how many rows could not be rendered
     "Training examples in the student's format; a completion that the format cannot carry is left out and counted."
     out, unrenderable = [], 0
@@ -154,7 +157,7 @@ def to_examples(
             thought = None if rationale is None or pd.isna(rationale) else " ".join(rationale.split())
             try: completions.append(render(fmt, thought, told, question))
             except ValueError: unrenderable += 1  # it holds the format's own separator
-        if completions: out.append(Example(name, render_prompt(fmt, question, mode), tuple(completions)))
+        if completions: out.append(Example(name, render_prompt(fmt, question, mode, shown(name)), tuple(completions)))
     return out, unrenderable
 
 @dataclass(frozen=True)
@@ -182,6 +185,13 @@ class Lesson:
     seed: int = 0
     rule: str = "cotstudy"
     gold: bool = True  # may gold answers be used?
+    n_shown: int = 0  # solved questions in each training prompt
+
+    def shown(self, instance: str) -> tuple[Exemplar, ...]:
+        "Solved questions for the prompt of an instance, others for each (MetaICL, Min et al. 2022)."
+        if not self.n_shown: return ()
+        pool = exemplars(self.task, 2 * self.n_shown)
+        return tuple(pool[k] for k in stream(self.seed, "shown", instance).permutation(len(pool))[: self.n_shown])
 
 def exemplars(task: Task, n: int) -> tuple[Exemplar, ...]:
     "n solved questions for a prompt; they are neither asked nor taught."
@@ -202,14 +212,16 @@ def teacher_voice(store: Store, teacher: Teacher, task: Task, greedy: bool) -> V
 
 def lesson_of(store: Store, cond: Condition, task: Task, chains: bool) -> Lesson:  # chains: or labels only
     "What a condition wants to be taught of one task."
-    gold, asked, teaching = cond.supervision == "full", questions(task, cond.n_questions), cond.teaching
-    if teaching == "gold": return Lesson(task, asked, None, rule=cond.rule)
+    gold, asked, teaching, method = cond.supervision == "full", questions(task, cond.n_questions), cond.teaching, method_named(cond.method)
+    n_shown = (cond.n_exemplars or method.shots) * method.shown
+    if teaching == "gold": return Lesson(task, asked, None, seed=cond.seed, rule=cond.rule, n_shown=n_shown)
     voice = teacher_voice(store, cond.teacher, task, teaching == "greedy")
     pick = (f"sample:{cond.n_rationales}",) if chains and teaching == "sampled" else ()
     usual = ("correct",) if gold else ("parsed",)
     kept = usual if cond.filters is None else cond.filters
-    return Lesson(task, asked, voice, cond.teacher.pool if teaching == "sampled" else 1, cond.max_rationale_tok,
-                  pick + kept if chains else (), cond.seed, cond.rule, gold and chains)
+    n = dict(sampled=cond.teacher.pool, own=0).get(teaching, 1)
+    filters = pick + kept if chains else ()
+    return Lesson(task, asked, voice, n, cond.max_rationale_tok, filters, cond.seed, cond.rule, gold and chains, n_shown)
 
 # %% ../nbs/55_runs.ipynb #0b14f4bc
 def taught(ledger: Ledger, lesson: Lesson, method: Method, progress: Callable | None = None) -> tuple[pd.DataFrame, dict]:
@@ -218,6 +230,8 @@ def taught(ledger: Ledger, lesson: Lesson, method: Method, progress: Callable | 
     if lesson.voice is None:
         return pd.DataFrame(dict(instance=[i.id for i in asked], question=[i.question for i in asked], rationale=None,
                                  told=[i.answer for i in asked])), {}
+    if method.writes:  # the questions alone: what is said to them, the student writes itself
+        return pd.DataFrame(dict(instance=[i.id for i in asked], question=[i.question for i in asked], rationale=None, told="?")), {}
     draws = said(ledger, lesson.voice, asked, lesson.n, lesson.limit, progress)
     seen = asked if lesson.gold else blind(asked)
     chains = read_chains(draws, lesson.voice, task, seen, lesson.rule, lesson.gold)
@@ -246,10 +260,14 @@ def _soundness(kept: pd.DataFrame, asked: Sequence[Instance], task: Task, rule: 
     return {f"n_{name}": int(found[name].sum()) for name in found}
 
 # %% ../nbs/55_runs.ipynb #097e7811
-def make_corpus(ledger: Ledger, lessons: Sequence[Lesson], method: Method, fmt: Format, progress: Callable | None = None) -> Corpus:
+def make_corpus(
+    ledger: Ledger, lessons: Sequence[Lesson], method: Method, fmt: Format, progress: Callable | None = None,
+    count: Callable[[str], int] = lambda text: len(text.split()),  # tokens of a rationale as the student reads it
+) -> Corpus:
     "The training examples of some lessons (Ho et al. 2023, sec. 3; Li et al. 2023, sec. 2)."
     parts = [taught(ledger, lesson, method, progress) for lesson in lessons]
-    rendered = [to_examples(rows, fmt, method.mode, method.render) for rows, _ in parts]  # ids are unique within a task only
+    told = [method.retell(rows, lesson.seed, count) if method.retell and len(rows) else rows for (rows, _), lesson in zip(parts, lessons)]
+    rendered = [to_examples(rows, fmt, method.mode, method.render, lesson.shown) for rows, lesson in zip(told, lessons)]  # ids: of one task
     examples, n_unrenderable = [e for found, _ in rendered for e in found], sum(n for _, n in rendered)
     n_asked = sum(len(lesson.asked) for lesson in lessons)
     if not examples:
@@ -285,15 +303,16 @@ def make_student(
     method: Method,
     scored: tuple[Callable, list] | None = None,  # how checkpoints are scored, and what names that; see `scorer`
     progress: Callable | None = None,
+    own: Mapping[str, Callable] | None = None,  # objective, write of `train`; None: those of the method alone
 ) -> tuple[str, Path]:
     "The trained student of a corpus: its id and folder."
     score, chosen_on = scored or (None, None)
-    more = [] if method.objective is None else [method.name]
-    student_id = content_id("student", corpus.id, corpus.eos, start.model.id, recipe.model_dump(mode="json"), chosen_on, *more)
+    if own is None: own = dict(objective=method.objective) if method.objective else {}
+    more = [name_of(function) for function in own.values()]
+    student_id = content_id("student", corpus.id, corpus.eos, start.model.id, recipe.named(), chosen_on, *more)
     folder = store.folder / "students" / student_id
     with lease(folder.with_suffix(".lock"), timeout=24 * 3600):
         if not (folder / "train.json").exists():
-            own = dict(objective=method.objective) if method.objective else {}
             train(start.fresh(), corpus.examples, recipe, folder, corpus.eos, score=score, progress=progress, **own)
     return student_id, folder
 
@@ -411,7 +430,7 @@ def exam_of(cond: Condition, task: Task | None = None) -> Exam:  # task: None: t
     "What a condition asks of its model, whoever that will be."
     task, method, fmt = task or load_task(cond.task, **cond.task_args), method_named(cond.method), format_named(cond.format)
     how = Decoding(cond.temperature if cond.decoding == "vote" else 0.0, max_tok=cond.max_student_tok, stop=fmt.stop)
-    voice = answer_voice(fmt, method, how, exemplars(task, cond.n_exemplars or method.shots))
+    voice = replace(answer_voice(fmt, method, how, exemplars(task, cond.n_exemplars or method.shots)), labels=task.labels)
     return Exam(task, voice, method, cond.split, cond.n_items, cond.n_paths, cond.rule)
 
 # %% ../nbs/55_runs.ipynb #da44b0e4
@@ -442,20 +461,42 @@ def start_of(store: Store, cond: Condition, fmt: Format, trained: bool) -> Start
     return Start(store.models.open(*who).in_format(fmt), lambda: store.models.fresh(*who).in_format(fmt))
 
 def judge_of(store: Store, cond: Condition, exam: Exam) -> Judge:
-    "By what a condition chooses its checkpoints: gold, or its teacher's vote."
+    "By what a condition chooses its checkpoints: gold or its teacher's vote on the selection split, or the very questions it reports."
     voice = replace(exam.voice, how=replace(exam.voice.how, temperature=0.0))
-    teacher = None if cond.recipe.checkpoint == "gold" else teacher_voice(store, cond.teacher, exam.task, greedy=False)
-    return Judge(replace(exam, voice=voice, split="selection", n_items=None, n_paths=1), teacher, cond.teacher.pool)
+    teacher = teacher_voice(store, cond.teacher, exam.task, greedy=False) if cond.recipe.checkpoint == "vote" else None
+    if cond.recipe.checkpoint != "reported": exam = replace(exam, split="selection", n_items=None)
+    return Judge(replace(exam, voice=voice, n_paths=1), teacher, cond.teacher.pool)
+
+# %% ../nbs/55_runs.ipynb #82b3f5bb
+def learning(plan: Plan, corpus: Corpus) -> dict[str, Callable]:
+    "What `train` is given beside the corpus: an objective, and who writes."
+    method, student, fmt = plan.exam.method, plan.start.model, plan.exam.voice.fmt
+    if not method.towards: return dict(objective=method.objective) if method.objective else {}
+    teacher = plan.lessons[0].voice
+    if teacher is None or teacher.fmt != fmt:
+        raise ValueError(f"{method.name} compares teacher and student token by token, so both must write in one format: the student's is "
+                         f"{fmt.name!r}, the teacher's {teacher and teacher.fmt.name!r}")
+    same_reading(teacher.model, student)
+    ids = lambda model, prompt: tuple(model.prompt_ids(prompt))
+    asked = [(render_prompt(fmt, i.question, method.mode), p) for lesson in plan.lessons
+             for i, (_, p) in zip(lesson.asked, lesson.voice.prompts(lesson.asked))]
+    other = {ids(student, mine): ids(teacher.model, theirs) for mine, theirs in asked if mine != theirs}
+    own = dict(objective=Towards(teacher.model, method.towards, other))
+    return own | (dict(write=OwnWords(corpus.examples, teacher.how.max_tok, fmt.stop, plan.recipe.seed)) if method.writes else {})
 
 # %% ../nbs/55_runs.ipynb #a5aaf92a
 def carry_out(store: Store, plan: Plan, progress: Callable | None = None) -> tuple[dict, pd.DataFrame]:
     "Make or find everything that a plan needs: its row and its items."
     exam, model, made = plan.exam, plan.start.model, dict(corpus_id=None, student_id=None, start_id=plan.start.model.id, teacher_id=None)
     if plan.lessons:
-        corpus = make_corpus(store.ledger, plan.lessons, exam.method, exam.voice.fmt, progress)
-        score = checkpoint_score(store.ledger, plan.judge)
-        student_id, folder = make_student(store, plan.start, corpus, plan.recipe, exam.method, score, progress)
-        model, made = store.models.open(folder), made | dict(corpus_id=corpus.id, student_id=student_id, **corpus.facts)
+        count = lambda text: len(plan.start.model.completion_ids(exam.voice.fmt.lead + text))
+        corpus = make_corpus(store.ledger, plan.lessons, exam.method, exam.voice.fmt, progress, count)
+        score, own = checkpoint_score(store.ledger, plan.judge), learning(plan, corpus)
+        student_id, folder = make_student(store, plan.start, corpus, plan.recipe, exam.method, score, progress, own)
+        record = read_record(folder)
+        spent = dict(n_steps=record["step"], n_label_tok=record["n_label_tok"], n_train_tok=record["n_computed_tok"])
+        model = store.models.open(folder)
+        made |= dict(corpus_id=corpus.id, student_id=student_id, **corpus.facts, **spent)
         made["teacher_id"] = next((lesson.voice.model.id for lesson in plan.lessons if lesson.voice), None)
     exam = exam.of(model)
     eval_id, items = make_items(store, exam, progress)

@@ -587,6 +587,12 @@ def read_text(path: str | Path) -> str:
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as e:
         raise ValueError(f"{path.name} is neither UTF-8 text nor a whole gzip file of it ({type(e).__name__}); save it as UTF-8") from None
 
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    "A JSON object whose fields are all different."
+    if len(record := dict(pairs)) < len(pairs):
+        raise ValueError(f"field {next(k for n, (k, _) in enumerate(pairs) if k in dict(pairs[:n]))[:40]!r} occurs twice; remove one")
+    return record
+
 def read_jsonl(path: str | Path) -> list[dict]:
     "The records of a JSON-lines file, or of one list of them; gzipped or not."
     text, name = read_text(path), Path(path).name
@@ -596,7 +602,7 @@ def read_jsonl(path: str | Path) -> list[dict]:
     out = []
     for n, line in enumerate(text.split("\n"), 1):
         if not line.strip(): continue
-        try: out.append(json.loads(line))
+        try: out.append(json.loads(line, object_pairs_hook=_once))
         except (ValueError, RecursionError) as e: raise ValueError(f"{name}, line {n}: not JSON ({e})") from None
         if not isinstance(out[-1], dict): raise ValueError(f"{name}, line {n}: a {type(out[-1]).__name__}, expected an object")
         if re.search(r"\\u[dD][89a-fA-F]", line): _check_whole(out[-1], f"{name}, line {n}")
@@ -607,6 +613,7 @@ def _check_whole(record: dict, where: str) -> None:
     try: json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError: raise ValueError(f"{where}: a field holds half a character; save the file as UTF-8") from None
 
+# %% ../nbs/10_sources.ipynb #55780ee8
 def worded(record: dict, field: str, where: str) -> str | None:  # where: for errors
     "A field of a record as text; None where it is null, as NaN is in files that pandas wrote."
     value = record.get(field)

@@ -278,6 +278,8 @@ def distil(
     "A student from a corpus (Ho et al. 2023, sec. 3, step 3; Li et al. 2023, sec. 2)."
     how = method_of(method, taught=True)
     if not how.trained: raise ValueError(f"method is {method!r}, which trains nothing; expected cot, label or a trained method")
+    if how.towards or how.retell or how.shown:
+        raise ValueError(f"method {method!r} needs more than a corpus (its teacher, or its task): run it as a condition of a study")
     store, fmt = store or Store(), format_named(format)
     training = Training(how, fmt, recipe_of(recipe), None if filters is None else tuple(filters))
     where = may_train(out, student)

@@ -298,9 +298,19 @@ class Recipe(BaseModel):
     truncate: Literal["error", "cut", "drop"] = "error"  # completions over the limit; "cut" loses the end, where the answer is
     chains_per_visit: int = Field(1, ge=1)  # completions of an instance each time it is drawn
     balancing: Literal["instance", "chain"] = "instance"  # every instance counts the same, or every completion
-    checkpoint: Literal["last", "gold", "vote"] = "last"  # which weights are kept
+    checkpoint: Literal["last", "gold", "vote", "reported"] = "last"  # which weights are kept; reported: by the very questions reported
     score_every: int = Field(0, ge=0)  # steps between two scores; 0 = only after the last step
     seed: int = Field(0, ge=0)
+    epochs: float = Field(0.0, ge=0)  # passes over all completions, in place of `steps`; 0: `steps` counts
+
+    def settled(self, n_completions: int) -> "Recipe":
+        "The recipe with the steps that its passes over a corpus take; itself where steps count."
+        if not self.epochs: return self
+        return self.model_copy(update=dict(steps=max(1, math.ceil(self.epochs * n_completions / self.batch))))
+
+    def named(self) -> dict:
+        "Its fields as they name a training; one that came later is left out at its default, so that older names stay."
+        return {k: v for k, v in self.model_dump(mode="json").items() if k != "epochs" or v}
 
 # %% ../nbs/40_students.ipynb #e8a51669
 POCKET = Recipe(steps=400, batch=32, lr=1e-3, warmup=30, schedule="linear", clip=1.0)
@@ -534,7 +544,7 @@ def _load_state(lm, optimiser, folder: Path) -> dict:
 # %% ../nbs/40_students.ipynb #2b6f8c45
 def fingerprint(lm, rows: Sequence[Row], recipe: Recipe, objective: str = "") -> str:  # 32 hex digits
     "Name of a training: first weights, tokens, recipe, and the name of an objective other than the likelihood."
-    told = [recipe.model_dump(), str(lm.net.dtype), [(r.instance, r.prompt, r.completions) for r in rows]]
+    told = [recipe.named(), str(lm.net.dtype), [(r.instance, r.prompt, r.completions) for r in rows]]
     h = sha256(json.dumps(told + [objective] * bool(objective)).encode())
     for k, p in sorted(_params(lm.net).items()):
         h.update(k.encode())
@@ -637,6 +647,7 @@ def _loop(lm, nll, optimiser, rows, recipe, record, job):
     counts, cache, before, saved = [len(r.completions) for r in rows], {}, record["seconds"], time.monotonic()
     while record["step"] < recipe.steps:
         chosen = step_rows(rows, batch_at(counts, recipe, record["step"], cache))
+        if job.write: chosen = job.write(lm, chosen, record["step"])
         loss, record["budget_tok"] = _step(lm, nll, optimiser, chosen, recipe, record["step"], record["budget_tok"], job.twins)
         record["step"] += 1
         record["losses"].append(loss)
@@ -685,14 +696,17 @@ def train(
     checkpoint_s: float = 60.0,  # seconds between two checkpoints
     budget_tok: int | None = None,  # tokens computed at once, to begin with; None: 2,048 on a CPU (its caches), 16,384 elsewhere
     objective: Callable | None = None,  # objective(net, rows) -> loss, a sum over response tokens; None: the response's likelihood
+    write: Callable | None = None,  # write(lm, rows, step) -> the same rows with other completions; None: those of the examples
 ) -> Path:  # the folder, for models.load
     "Train a student and write it with its record (Li et al. 2023, sec. 2: loss on response tokens only)."
     folder, begun, writes = Path(folder), time.monotonic(), world()[0] == 0
     if recipe.checkpoint != "last" and score is None:
         raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
+    if write and world()[1] > 1: raise ValueError("a student that writes its own completions trains in one process; start one")
     _refuse_foreign(lm, folder)
     rows, n = tokenise(lm, examples, recipe, eos)
-    name = fingerprint(lm, rows, recipe, name_of(objective))
+    recipe = recipe.settled(n["n_completions"])
+    name = fingerprint(lm, rows, recipe, " ".join(filter(None, (name_of(objective), name_of(write)))))
     _meet()
     if not resume and writes: _clear(folder, [_RECORD, *_TRACES])
     _meet()
@@ -704,7 +718,8 @@ def train(
         if found == "started": record = _load_state(lm, optimiser, folder)
         _meet()
         with _twins(lm, recipe) as twins:
-            job = SimpleNamespace(folder=folder, score=score, progress=progress, checkpoint_s=checkpoint_s, begun=begun, twins=twins)
+            job = SimpleNamespace(folder=folder, score=score, progress=progress, checkpoint_s=checkpoint_s, begun=begun, twins=twins,
+                                  write=write)
             _loop(lm, nll, optimiser, rows, recipe, record, job)
         if writes: _finish(lm, record, recipe, folder)
     if writes: _clear(folder, _TRACES)

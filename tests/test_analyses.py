@@ -9,7 +9,7 @@ import pytest
 from cotstudy.analyses import (ANALYSES, Analysis, analysis, analysis_named, conditions_of, cost, difference, feeds, figures_of, panels,
                                references,
                                sample_count, says, study_cell, teacher_row)
-from cotstudy.claims import CLAIMS, cells_of, join_items, measure, verdict_table
+from cotstudy.claims import CLAIMS, cells_of, join_items, measure, read_solutions, verdict_table
 from cotstudy.conditions import Condition, base_of, describe, vary
 from cotstudy.measures import MEASURES
 from cotstudy.methods import method_named
@@ -21,8 +21,10 @@ SIZES = {"pocket/xs": 1e5, "pocket/s": 3e5, "pocket/m": 6e5, "pocket/l": 1e6, "p
 KNOBS = dict(sample_count=dict(n_rationales=[1, 4, 30], seeds=[0, 1], supervisions=["full", "few_shot"], n_paths=5,
                                methods=["zero_shot_cot", "few_shot_cot", "label_only", "greedy_cot"]),
              student_size=dict(n_rationales=30, seeds=[0, 1]), rationale_quality={}) | {
-             a: dict(seeds=[0, 1]) for a in ("sequence_length", "chains_per_visit", "question_count", "teacher_quality",
-                                             "rationale_filters", "transfer")}
+             name: dict(seeds=[0, 1]) for name, a in ANALYSES.items()
+             if "seeds" in a.knobs and name not in ("sample_count", "student_size")}
+KNOBS["question_count"] |= dict(n_questions=[8, 32])
+ASKED_OF = dict(transfer="sst", contrast_sets="sentiment")  # analyses of tasks of their own
 
 
 def results_of(conditions, name, seed=0):
@@ -34,14 +36,18 @@ def results_of(conditions, name, seed=0):
         score = rng.random(40) < 0.3 + 0.4 * rng.random()
         e = f"e{hash(known_as)}"
         rows.append(describe(c) | dict(eval_id=e, n=40, accuracy=score.mean(), n_params=SIZES[c.student], chance=0.25, student_id=e,
-                                       analysis=name, n_asked=400, n_truncated=0, teacher_truncated=0, n_drawn=9))
+                                       analysis=name, n_asked=400, n_truncated=0, teacher_truncated=0,
+                                       n_drawn=400 * c.n_rationales, n_passed=30, mean_tok=9.0,
+                                       mean_error_calculation=0.1, mean_error_reasoning=0.1, mean_error_format=0.1))
         items.append(pd.DataFrame(dict(eval_id=e, instance=[f"q{i}" for i in range(40)], path=0, prediction="x", correct=score, parsed=True,
-                                       truncated=False, n_tok=9, sound=score.astype(float), lucky=0.0)))
+                                       truncated=False, n_tok=9, sound=score.astype(float), lucky=rng.random(40), length=9 * rng.random(40),
+                                       wordy=rng.random(40))))
     return pd.DataFrame(rows), pd.concat(items)
 
 
 @pytest.mark.parametrize("claim", [c for c in CLAIMS if c.kind != "not testable here"], ids=lambda c: c.id)
-def test_every_claim_finds_results_that_an_analysis_makes(claim):
+def test_every_claim_finds_results_that_an_analysis_makes(claim, monkeypatch):
+    monkeypatch.setattr("cotstudy.claims.read_solutions", lambda student: False)
     assert feeds()[claim.id], "no analysis feeds it"
     task = (claim.stand_ins or claim.tasks)[0]
     found = []
@@ -56,6 +62,17 @@ def test_every_claim_finds_results_that_an_analysis_makes(claim):
     assert got.tasks == (task,)
 
 
+def test_claims_about_prompted_models_are_judged_on_those_that_read_no_solution(monkeypatch):
+    rows, items = results_of(conditions_of("sample_count", BASE, dict(n_rationales=[4], seeds=[0, 1])), "sample_count")
+    cells = cells_of(join_items(rows, items.drop_duplicates(["eval_id", "instance"])))
+    novice = next(c for c in CLAIMS if c.id == "ho-H12")
+    assert {c.id for c in CLAIMS if c.novices} == {"ho-H1", "ho-H12", "scotd-H1", "scotd-H11"}
+    for read, found in ((True, False), (False, True), (None, True)):
+        monkeypatch.setattr("cotstudy.claims.read_solutions", lambda student: read)
+        got = measure(novice, cells, n_boot=50)
+        assert (got.estimate is not None) == found and ("worked solutions" in got.reason) != found
+
+
 def test_every_analysis_has_its_template_and_every_template_its_analysis():
     from cotstudy.studies import parameters_of
     templates = {p.stem for p in (ROOT / "nbs" / "studies").glob("*.ipynb")} - {"report"}
@@ -68,7 +85,7 @@ def test_every_analysis_has_its_template_and_every_template_its_analysis():
 @pytest.mark.parametrize("name", ANALYSES)
 def test_conditions_figures_and_sentences_of_every_analysis(name):
     a = analysis_named(name)
-    conditions = conditions_of(name, BASE, KNOBS.get(name, {}))
+    conditions = conditions_of(name, BASE.with_(task=ASKED_OF.get(name, "arith")), KNOBS.get(name, {}))
     assert conditions and a.source and a.conditions.__doc__
     if name == "student_size": conditions += conditions_of(name, BASE.with_(student="pocket/m"), KNOBS[name])
     rows, items = results_of(conditions, name)
@@ -77,13 +94,14 @@ def test_conditions_figures_and_sentences_of_every_analysis(name):
     assert drawn and all(figure.axes for figure in drawn.values())
     plt.close("all")
     told = says(a, rows, items)
-    assert "difference" in told and "points" in told
+    assert "difference" in told and ("points" in told or MEASURES[a.measure].words in told)
 
 
 @pytest.mark.parametrize("name", ANALYSES)
 def test_figures_over_two_tasks(name):
+    tasks = ("arith", "letters") if name == "free_form" else ("arith", "dates")
     parts = [results_of(conditions_of(name, BASE.with_(task=task, student=s), KNOBS.get(name, {})), name)
-             for task in ("arith", "dates") for s in ("pocket/s", "pocket/m")]
+             for task in tasks for s in ("pocket/s", "pocket/m")]
     drawn = figures_of(analysis_named(name), good_rows(pd.concat([rows for rows, _ in parts]).assign(error=None)))
     assert drawn
     plt.close("all")
@@ -111,7 +129,8 @@ def test_the_shipped_pocket_study_answers_the_claims_it_can():
     rows, items = (pd.read_parquet(ROOT / "outputs" / "pocket" / f"{n}.parquet") for n in ("rows", "items"))
     table = verdict_table(join_items(good_rows(rows), items), feeds=feeds(), n_boot=200).set_index("id")
     reached = set(table.index[table.effect.notna()])
-    assert {"ho-H1", "ho-H2", "ho-H3", "ho-H4", "ho-H7a", "ho-H7b", "ho-H11", "ho-H12"} <= reached
+    about_novices = {c.id for c in CLAIMS if c.novices and read_solutions("pocket/s")}
+    assert {"ho-H1", "ho-H2", "ho-H3", "ho-H4", "ho-H7a", "ho-H7b", "ho-H11", "ho-H12"} - about_novices <= reached
     assert not table.reason.str.contains("only one chains_per_visit").any()
 
 

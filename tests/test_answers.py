@@ -71,7 +71,7 @@ NUMBERS = [("5", "5"), (" 5.", "5"), ("$5.00", "5"), ("1,234 pens", "1234"), ("-
            ("9/8 - 3/8 = 6/8 = 3/4.", "0.75"), ("so = \\frac{1}{4}", "0.25"), ("4 * 5 = 20\n5 + 5 +", None),
            ("1) 2 + 3 =\n2) 3 + 4 =", None),
            ("_____8142_____", "8142"), ("-0", "0"), ("8.00.", "8"), ("12 dollars and 5 cents", "12.05"), ("\u20ac3", "3"), ("3 / 0", None)]
-CHOICES = [("B", "B"), ("(B)", "B"), ("B.", "B"), (" B) red", "B"), ("B: 09/08/2021.", "B"), ("(b)", "B"), ("b", "B"), ("b.", "B"),
+CHOICES = [("B", "B"), ("(B)", "B"), ("B.", "B"), (" B) blue", "B"), ("B: 09/08/2021.", "B"), ("(b)", "B"), ("b", "B"), ("b.", "B"),
            ("The answer is (C).", "C"), ("The answer is B", "B"), ("the answer is D.\n", "D"),
            ("A", "A"), ("A.", "A"), ("(A) a bird", "A"), ("A bird", None), ("A bird is (B)", "B"), ("Alice", None),
            ("Bob and Claire", None), ("Because it is so", None), ("December", None), ("Dec. 5", None), ("E.T. phone home", "E"),
@@ -80,7 +80,7 @@ CHOICES = [("B", "B"), ("(B)", "B"), ("B.", "B"), (" B) red", "B"), ("B: 09/08/2
            ("D. P(B) = P(A or B)", "D"), ("**C**", "C"), ("I am not sure", None), ("A man", None), ("a", "A"), ("\"E\"", "E"),
            ("either (a) red or (b) blue", None), ("(A) is incorrect because it is wet. (C), (D) and (E) are not pens.", "B"),
            ("Option (B) is the correct answer, not (C).", "B"), ("(A) and (B) are unrelated, so (C)", "C"),
-           ("making (D) the best answer, while (A) is wet", "D"), ("The answer would be (C) red", "C")]
+           ("making (D) the best answer, while (A) is wet", "D"), ("The answer would be (C) green", "C")]
 YESNOS = [("yes", "yes"), (" No.", "no"), ("Yes, the coin is heads up.", "yes"), ('"Yes, it is."', "yes"), ("YES!", "yes"),
           ("the answer is no", "no"), ("There is no coin.", None), ("Nobody knows", None), ("Yesterday", None),
           ("probably yes - it is", "yes"), ("yes and no", None), ("yes or no", None), ("", None), ("I think not", None),

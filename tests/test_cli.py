@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ from cotstudy.runs import Store
 from cotstudy.studies import expand, load_study
 from cotstudy.tasks import load as load_task
 from desk import cotstudy, pens
+from odd import Odd
 
 
 @pytest.mark.parametrize("name", ["said.jsonl", "said.jsonl.gz"])
@@ -192,6 +194,7 @@ BAD_STUDIES = {
             "with: {seeds: many}, over:"),
     "parameter_object": STUDY.replace("over:", "with: {seeds: {a: 1}}, over:"), "base_text": STUDY + "base: x\n",
     "base_list": STUDY + "base: [a]\n",
+    "base_number": STUDY + "base: {5: 5}\n", "base_null": STUDY + "base: {null: 1}\n", "base_dots": STUDY + "base: {'a..b': 1}\n",
     "base_unknown": STUDY + "base: {recipe.stepps: 4}\n", "base_value": STUDY + "base: {recipe.steps: many}\n",
     "base_negative": STUDY + "base: {recipe.steps: -4}\n", "base_nan": STUDY + "base: {recipe.lr: .nan}\n",
     "base_inf": STUDY + "base: {recipe.lr: .inf}\n",
@@ -506,6 +509,31 @@ leaf = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(m
         "sample_count", "mine", "../x"]))
 trees = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names | st.text(max_size=5), inner, max_size=4),
                      max_leaves=12)
+
+
+def test_no_output_of_commands_holds_the_key(desk, monkeypatch):
+    "A server that repeats the key wherever it can: in its texts, as its name, in an error, as a reason to stop."
+    secret, server = "sk-very-secret", Odd()
+    monkeypatch.setenv("OPENAI_API_KEY", secret)
+    def behave(body, n):
+        if n == 2: return 500, dict(error=dict(message=f"bad key {secret}"))
+        said = f" {secret} says {body['seed']}. So the answer is: 5"
+        return 200, server.good(body, choice=dict(text=said, finish_reason=secret if n > 8 else "stop"), model=f"m-{secret}")
+    server.behave = behave
+    asked = ["sample", "--task", "pens.jsonl", "--teacher", "api:m", "--base-url", server.url, "--n", 2, "--n-questions", 4,
+             "--max-tok", 40]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        told = [cotstudy(*asked, "--budget-tok", 100_000, "--out", "c.jsonl"), cotstudy("export", "c.jsonl", "--out", "hf")]
+        server.behave = lambda body, n: (401, dict(error=dict(message=f"no such key: {secret}")))
+        told.append(cotstudy(*asked[:-4], "--n-questions", 5, "--max-tok", 50, "--out", "d.jsonl"))
+    assert [r.exit_code for r in told] == [0, 0, 1] and server.keys == {f"Bearer {secret}"}
+    assert not [x for r in told for x in (r.stdout, r.stderr) if secret in x] and not [w for w in caught if secret in str(w.message)]
+    files = [p for p in Path().rglob("*") if p.is_file()]
+    assert len(files) > 4 and not [p for p in files if secret.encode() in p.read_bytes()]
+    tables = [pd.read_parquet(p).to_csv() for p in files if p.suffix == ".parquet"]
+    assert tables and not [x for x in tables if secret in x] and any("***" in x for x in tables)
+    server.http.shutdown()
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

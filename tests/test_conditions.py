@@ -23,7 +23,7 @@ OTHER = {  # leaf -> another legal value than FULL's
     "recipe.batch": 5, "recipe.lr": 5e-3, "recipe.weight_decay": 0.1, "recipe.beta1": 0.8, "recipe.beta2": 0.9, "recipe.eps": 1e-6,
     "recipe.warmup": 4, "recipe.schedule": "cosine", "recipe.clip": 0.5, "recipe.precision": "bfloat16", "recipe.dropout": True,
     "recipe.max_prompt_tok": 77, "recipe.max_completion_tok": 78, "recipe.truncate": "drop", "recipe.chains_per_visit": 2,
-    "recipe.balancing": "chain", "recipe.checkpoint": "gold", "recipe.score_every": 3}
+    "recipe.balancing": "chain", "recipe.checkpoint": "gold", "recipe.score_every": 3, "recipe.epochs": 2.0}
 REFUSED = {"labels", "recipe.seed", "recipe.optimiser"}  # no other value is legal for this method; see below
 DIFFER = sorted(set(OTHER) - {"decoding"})
 

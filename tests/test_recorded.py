@@ -32,7 +32,10 @@ def test_a_file_is_read_plain_or_packed_by_path_or_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text, message", [
     ('{"x": 1}', "expected `id`"), ('{"id": "q", "draw_index": 0, "rationale": "a"}\n' * 2, "draw 0 of 'q' twice"),
     ("{", "line 1: not JSON"),
-    ('{"id": "q", "rationale": ["a"]}', "record 1: `rationale` is a list")])
+    ('{"id": "q", "rationale": ["a"]}', "record 1: `rationale` is a list"),
+    *((json.dumps(dict(id="q", rationale="r", draw_index=n)), "the number of a draw") for n in ("x", [0], -1, 0.5, True, None, 1e400)),
+    *((json.dumps(dict(id=name, rationale="r")), "`id` is") for name in (None, [1], {}, True)),
+    ('{"id": "q", "rationale": "r", "rationale": "s"}', "'rationale' occurs twice")])
 def test_files_that_cannot_be_read(tmp_path, text, message):
     (tmp_path / "bad.jsonl").write_text(text)
     with pytest.raises(ValueError, match=message): recorded(tmp_path / "bad.jsonl")
