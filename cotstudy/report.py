@@ -92,7 +92,7 @@ def differing(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 def number(x: object) -> str:
     "A value of a column as it is read."
-    if x is None or x != x or x == "": return ""
+    if pd.isna(x) or x == "": return ""
     return f"{x:g}" if isinstance(x, (int, float)) else str(x)
 
 def pooled(rows: pd.DataFrame) -> pd.DataFrame:

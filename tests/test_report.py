@@ -9,7 +9,7 @@ from browser import look_at, open_browser
 
 from cotstudy.analyses import study_cell
 from cotstudy.pages import to_pages, write_pages
-from cotstudy.report import (corpora, failures, findings, parts, pooled, read_report, scorecard, table_md, tally, verdicts,
+from cotstudy.report import (corpora, failures, findings, number, parts, pooled, read_report, scorecard, table_md, tally, verdicts,
                              whole, with_points, write_answers)
 
 ROOT = Path(__file__).parent.parent
@@ -167,3 +167,7 @@ def test_pages_in_a_browser(committed, width, tmp_path):
             assert not seen.said and not seen.asked, (seen.said, seen.asked)
             assert seen.scroll_width <= width, f"{page} is wider than the screen of {width}"
             assert (tmp_path / f"{page}-{width}.png").stat().st_size > 10_000
+
+
+def test_a_value_that_is_not_there_is_read_as_nothing():
+    assert [number(x) for x in (None, float("nan"), pd.NA, "", 2, 0.5, True, "vote")] == ["", "", "", "", "2", "0.5", "1", "vote"]
