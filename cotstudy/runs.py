@@ -213,9 +213,9 @@ def teacher_voice(store: Store, teacher: Teacher, task: Task, greedy: bool) -> V
     how = Decoding(0.0 if greedy else teacher.temperature, teacher.top_p, teacher.top_k, teacher.max_tok, fmt.stop)
     return Voice(None, fmt, how, shown=exemplars(task, teacher.n_exemplars), twice=fmt.trigger).of(model)
 
-def lesson_of(store: Store, cond: Condition, task: Task, chains: bool) -> Lesson:  # chains: or labels only
+def lesson_of(store: Store, cond: Condition, task: Task, method: Method) -> Lesson:
     "What a condition wants to be taught of one task."
-    gold, asked, teaching, method = cond.supervision == "full", questions(task, cond.n_questions), cond.teaching, method_named(cond.method)
+    gold, asked, teaching, chains = cond.supervision == "full", questions(task, cond.n_questions), cond.teaching, method.chains
     n_shown = (cond.n_exemplars or method.shots) * method.shown
     if teaching == "gold": return Lesson(task, asked, None, seed=cond.seed, rule=cond.rule, n_shown=n_shown)
     voice = teacher_voice(store, cond.teacher, task, teaching == "greedy")
@@ -451,9 +451,9 @@ class Plan:
 def plan_of(store: Store, cond: Condition, task: Task | None = None) -> Plan:  # task: None: the one that is named
     "The door: from here on nobody asks the condition for a name."
     exam = exam_of(cond, task)
-    trained, chains = exam.method.trained, exam.method.chains
+    trained = exam.method.trained
     start = start_of(store, cond, exam.voice.fmt, trained)
-    lessons = [lesson_of(store, cond, t, chains) for t in _taught_tasks(cond, exam.task)] if trained else []
+    lessons = [lesson_of(store, cond, t, exam.method) for t in _taught_tasks(cond, exam.task)] if trained else []
     judge = judge_of(store, cond, exam) if trained and cond.recipe.checkpoint != "last" else None
     return Plan(exam, lessons, start, cond.recipe.model_copy(update=dict(seed=cond.seed)), judge, describe(cond, exam.task))
 

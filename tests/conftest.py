@@ -80,3 +80,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(n)
+
+
+@pytest.fixture
+def odd(monkeypatch):
+    "A server that can be told to misbehave, and that keeps its own bill."
+    from odd import Odd
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    server = Odd()
+    yield server
+    server.http.shutdown()

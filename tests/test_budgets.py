@@ -11,15 +11,7 @@ import pytest
 from cotstudy.decoding import Decoding, Request
 from cotstudy.draws import Ledger
 from cotstudy.servers import PRICES, Budget, OverBudget, Price, budget, named_options
-from odd import HOT, Odd, draw, head, model, raw
-
-
-@pytest.fixture
-def odd(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
-    server = Odd()
-    yield server
-    server.http.shutdown()
+from odd import HOT, draw, head, model, raw
 
 
 def test_the_budget_is_never_passed_and_nothing_is_lost(odd):

@@ -271,14 +271,6 @@ def test_a_real_server_with_a_model_of_our_own(tmp_path):
 
 # a server that misbehaves in every way we know
 
-@pytest.fixture
-def odd(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
-    server = Odd()
-    yield server
-    server.http.shutdown()
-
-
 @pytest.mark.parametrize("pieces", [
     [b"H", b"T", b"T", b"P"] * 50, [head(10_000), *[b" "] * 200], [b"HTTP/1.0 200 OK\r\n", *[b"x-%d: 1\r\n" % k for k in range(200)]]],
     ids=["no status", "body", "headers"])
