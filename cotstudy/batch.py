@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['models', 'papermill', 'cell_key', 'cell_stamp', 'text_of', 'read_record', 'write_record', 'surroundings', 'execute',
-           'execute_once', 'is_done', 'run_cells', 'read_progress', 'conditions_done', 'run_study', 'summarise_study',
-           'template_title', 'alive', 'status', 'times']
+           'execute_once', 'is_done', 'committed', 'adopt', 'collect_finished', 'run_cells', 'read_progress',
+           'conditions_done', 'run_study', 'summarise_study', 'template_title', 'alive', 'status', 'times']
 
 # %% ../nbs/82_batch.ipynb #2c7f2b95
 """The batch that executes a study's cells with papermill: every cell leaves a record of its own, failures do not stop the others, and
@@ -24,14 +24,17 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Sequence
+
+import pandas as pd
 
 from .analyses import ANALYSES
-from .conditions import PROTOCOL, row_id
-from .files import lease, write_json
+from .conditions import PROTOCOL, Condition, row_id
+from .files import lease, write_json, write_parquet
 from .later import later
+from .openers import Models, scheme_of
 from .pages import to_pages
-from .results import collect, study_folder
+from .results import collect, good_rows, results, study_folder
 from .studies import (Cell, Study, cell_conditions, check_parameters, expand, file_stamp, parameters_of, studies_folder,
                               template_at)
 
@@ -151,7 +154,45 @@ def is_done(record: dict, study: str, cell: Cell, folder: Path, summary: bool = 
         return bool(stamp) and record.get("stamp") == stamp or record.get("key") == cell_key(cell, folder)
     except (FileNotFoundError, ValueError): return False
 
+# %% ../nbs/82_batch.ipynb #1c0de002
+def _same_models(cond: Condition, row: pd.Series, models: Models) -> bool:
+    "Whether the shipped models that a condition names are those of its row."
+    named = (cond.student, row.get("start_id")), (cond.teacher.model, row.get("teacher_id"))
+    return all(models.open(name).id == known for name, known in named if scheme_of(name) == "pocket/" and pd.notna(known))
+
+def committed(study: str, cells: Sequence[Cell], folder: Path) -> dict[str, pd.DataFrame]:
+    "Rows of those cells whose results stand complete in a study's collected files."
+    home, found, models = study_folder(study), {}, Models()
+    if not all((home / f"{name}.parquet").exists() for name in ("rows", "items")): return found
+    rows, items = results(study)
+    if "start_id" not in rows or "eval_id" not in items: return found
+    n_items, of = items.groupby("eval_id").size(), dict(list(good_rows(rows).groupby("cell")))
+    for cell in (c for c in cells if c.name in of):
+        mine, wanted = of[cell.name].set_index("row_id"), {row_id(c): c for c in cell_conditions(cell, folder)}
+        whole = all(i in mine.index and n_items.get(mine.eval_id[i]) == mine.n[i] * mine.n_paths[i] for i in wanted)
+        if wanted and whole and all(_same_models(c, mine.loc[i], models) for i, c in wanted.items()):
+            found[cell.name] = mine.loc[list(wanted)].reset_index()
+    return found
+
+def adopt(study: str, cells: Sequence[Cell], folder: Path) -> int:  # how many
+    "Take over cells that this machine never ran from the study's collected files; they count as done from here on."
+    home, new = study_folder(study), [c for c in cells if read_record(study, c.name)["status"] == "new"]
+    found, of = committed(study, new, folder), {c.name: c for c in new}
+    items = dict(list(results(study)[1].groupby("eval_id"))) if found else {}
+    for name, rows in found.items():
+        cell = of[name]
+        write_parquet(home / "rows" / f"{name}.parquet", rows)
+        for i in rows.eval_id: write_parquet(home / "items" / f"{i}.parquet", items[i].reset_index(drop=True))
+        write_record(study, name, status="done", template=cell.template, parameters=cell.parameters, key=cell_key(cell, folder),
+                     stamp=cell_stamp(cell, folder), has_rows=True, adopted=True, wall_s=float(rows.wall_s.sum()))
+    return len(found)
+
 # %% ../nbs/82_batch.ipynb #74dae788
+def collect_finished(study: Study) -> None:
+    "Collect the rows of the study's cells, as far as there are any."
+    names = [c.name for c in expand(study)]
+    if any((study_folder(study.study) / "rows" / f"{name}.parquet").exists() for name in names): collect(study.study, names)
+
 def run_cells(
     study: Study, cells: list[Cell], folder: Path, workers: int,
     say: Callable[[str], None] = print,
@@ -159,7 +200,7 @@ def run_cells(
     force: bool = False,  # execute also what somebody else has done meanwhile
 ) -> list[dict]:
     "Execute cells on a few workers, telling what happens; failures are records, not exceptions."
-    name, began, records, running, lock = study.study, time.time(), {}, {}, threading.Lock()
+    name, began, records, running, lock, collected = study.study, time.time(), {}, {}, threading.Lock(), time.time()
 
     def work(cell: Cell) -> None:
         with lock: running[cell.name] = time.time()
@@ -177,6 +218,9 @@ def run_cells(
         while todo:
             finished, todo = wait(todo, timeout=2 if progress else 10, return_when=FIRST_COMPLETED)
             for f in finished: f.result()
+            if finished and time.time() - collected > 60:  # what is finished can be kept, whatever becomes of this machine
+                collect_finished(study)
+                collected = time.time()
             if progress: progress(*conditions_done(name, cells))
             elif not finished:
                 for c in sorted(running): say(f"    {time.time() - began:4.0f} s  {c}: {read_progress(name, c)}")
@@ -210,14 +254,12 @@ def run_study(
     folder, cells = studies_folder(), expand(study)
     for template in study.summaries: check_parameters(folder / f"{template}.ipynb", dict(study=study.study))
     for c in cells: check_parameters(folder / f"{c.template}.ipynb", c.parameters | dict(study=study.study, cell=c.name))
+    adopt(study.study, cells, folder)
     todo = [c for c in cells if force or not is_done(read_record(study.study, c.name), study.study, c, folder)]
     say(f"{study.title}: {len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     with surroundings():
         records = (through or run_cells)(study, todo, folder, workers, say, progress, force) if todo else []
-        home = study_folder(study.study)
-        stale = bool(todo) or not (home / "rows.parquet").exists()
-        if stale and any((home / "rows" / f"{c.name}.parquet").exists() for c in cells):
-            collect(study.study, [c.name for c in cells])
+        if todo or not (study_folder(study.study) / "rows.parquet").exists(): collect_finished(study)
         return records + summarise_study(study, folder, bool(force or todo), say)
 
 # %% ../nbs/82_batch.ipynb #323aa6d7
@@ -249,11 +291,13 @@ def alive(record: dict) -> bool:
 
 def status(study: Study) -> dict:
     "How far a study is: counts, and each cell's status with its error."
-    folder, cells = studies_folder(), []
-    for c in expand(study):
+    folder, cells, found = studies_folder(), [], expand(study)
+    here = committed(study.study, [c for c in found if read_record(study.study, c.name)["status"] == "new"], folder)
+    for c in found:
         r = read_record(study.study, c.name)
         state = "stale" if r["status"] == "done" and not is_done(r, study.study, c, folder) else r["status"]
         if state == "running" and not alive(r): state, r = "failed", r | dict(error="its process is gone; run the study again")
+        if c.name in here: state = "done"
         cells.append(dict(cell=c.name, status=state, wall_s=r.get("wall_s"), error=r.get("error")))
     counts = {s: sum(c["status"] == s for c in cells) for s in ("done", "failed", "running", "stale", "new")}
     return dict(study=study.study, title=study.title, counts=counts, cells=cells)

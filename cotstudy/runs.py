@@ -491,7 +491,7 @@ def learning(plan: Plan, corpus: Corpus) -> dict[str, Callable]:
 # %% ../nbs/55_runs.ipynb #a5aaf92a
 def carry_out(store: Store, plan: Plan, progress: Callable | None = None) -> tuple[dict, pd.DataFrame]:
     "Make or find everything that a plan needs: its row and its items."
-    exam, model, made = plan.exam, plan.start.model, dict(corpus_id=None, student_id=None)
+    exam, model, made = plan.exam, plan.start.model, dict(corpus_id=None, student_id=None, start_id=plan.start.model.id, teacher_id=None)
     if plan.lessons:
         count = lambda text: len(plan.start.model.completion_ids(exam.voice.fmt.lead + text))
         corpus = make_corpus(store.ledger, plan.lessons, exam.method, exam.voice.fmt, progress, count)
@@ -499,7 +499,9 @@ def carry_out(store: Store, plan: Plan, progress: Callable | None = None) -> tup
         student_id, folder = make_student(store, plan.start, corpus, plan.recipe, exam.method, score, progress, own)
         record = students.read_record(folder)
         spent = dict(n_steps=record["step"], n_label_tok=record["n_label_tok"], n_train_tok=record["n_computed_tok"])
-        model, made = store.models.open(folder), dict(corpus_id=corpus.id, student_id=student_id, **corpus.facts, **spent)
+        model = store.models.open(folder)
+        made |= dict(corpus_id=corpus.id, student_id=student_id, **corpus.facts, **spent)
+        made["teacher_id"] = next((lesson.voice.model.id for lesson in plan.lessons if lesson.voice), None)
     exam = exam.of(model)
     eval_id, items = make_items(store, exam, progress)
     who = exam.voice.model

@@ -1,6 +1,7 @@
 """The batch is strict: what is wrong is an error in the record, the others go on, and only what failed is repeated."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,10 +9,11 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
-from cotstudy.batch import execute, read_record, run_study, status
-from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, parameters_of
+from cotstudy.batch import adopt, execute, read_record, run_study, status
+from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, parameters_of, studies_folder
 
 HEAD = """study: str = ''  # study
 cell: str = ''  # cell
@@ -267,3 +269,35 @@ def test_shipped_study_files_fit_their_templates():
     for path in files:
         for cell in expand(load_study(path)):
             check_parameters(folder / f"{cell.template}.ipynb", cell.parameters)
+
+
+TINY = Study.model_validate(dict(
+    study="tiny", title="Tiny", summaries=[], base={"task_args.n_train": 6, "task_args.n_test": 4, "teacher.pool": 2, "recipe.steps": 1},
+    cells=[{"template": "sample_count", "over": {"task": ["arith"], "student": ["pocket/xs"]},
+            "with": {"n_rationales": [1], "seeds": [0]}}]))
+
+
+def test_a_clone_shows_a_finished_study_and_computes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path / "outputs"))
+    home = tmp_path / "outputs" / "tiny"
+    assert [r["status"] for r in run_study(TINY, workers=1, say=lambda _: None)] == ["done"]
+    rows, items = (pd.read_parquet(home / f"{name}.parquet") for name in ("rows", "items"))
+    clone = tmp_path / "clone"
+    (clone / "tiny").mkdir(parents=True)
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(clone))
+
+    def begin(rows, items):
+        shutil.rmtree(clone / "tiny")
+        (clone / "tiny").mkdir()
+        rows.to_parquet(clone / "tiny" / "rows.parquet")
+        items.to_parquet(clone / "tiny" / "items.parquet")
+
+    begin(rows, items)
+    assert status(TINY)["counts"]["done"] == 1 and sorted(p.name for p in (clone / "tiny").iterdir()) == ["items.parquet", "rows.parquet"]
+    assert run_study(TINY, workers=1, say=lambda _: None) == [] and status(TINY)["counts"]["done"] == 1
+    pd.testing.assert_frame_equal(pd.read_parquet(clone / "tiny" / "rows.parquet"), rows)
+    assert read_record("tiny", expand(TINY)[0].name)["adopted"] and not (clone / "store").exists()
+    for r, i in ((rows.iloc[1:], items), (rows, items.iloc[1:]), (rows.assign(start_id="another"), items),
+                 (rows.drop(columns="start_id"), items), (rows.assign(accuracy=float("nan")), items)):
+        begin(r, i)
+        assert status(TINY)["counts"]["new"] == 1 and adopt("tiny", expand(TINY), studies_folder()) == 0

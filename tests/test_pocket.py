@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import cotstudy
 from cotstudy import pocket
 from cotstudy.models import load, threads
-from cotstudy.pocket import (FORMAT, PRETRAINED, SIZES, Reading, batch, build, document, exercise, network, overlap, pocket_tokenizer,
-                             rate, stem, surprise, weighed)
+from cotstudy.pocket import (FORMAT, SIZES, Reading, batch, build, document, exercise, network, overlap, pocket_tokenizer,
+                             rate, solved, stem, surprise, told, weighed)
 from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.prompts import render_completion, render_prompt
 
@@ -61,18 +61,33 @@ def test_prompt_is_a_token_prefix(tok, name):
 def test_text_is_a_function_of_seed_and_step():
     a, b = ([next(Reading().documents(s, 5)[2]) for s in (0, 0, 1)] for _ in range(2))
     assert a == b and a[0] == a[1] != a[2]
-    with pytest.raises(ValueError, match="arith"): Reading(families=("sst",)).documents(0, 0)
+    with pytest.raises(ValueError, match="arith"): Reading(families=("chess",)).documents(0, 0)
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_nothing_asked_was_told(name):
     rng = Random(11)
     texts = [document(rng, k % 8 == 0) for k in range(1500)]
     task = procedural_task(name, 0, 0, 300, seed=9)
-    assert overlap([task], texts)[name] == dict(n=300, question=0, stem=0)
+    assert overlap([task], texts)[name] == dict(n=300, question=0, stem=0, twin=0)
     planted = task.split("test")[0].question
     assert overlap([task], [f"Q: {planted}\nA: x"])[name]["question"] == 1
     if not FAMILIES[name].pretrained: assert not any(stem(i.question) in t for t in texts for i in task.split("test")[:50])
-    assert all(f.pretrained for f in PRETRAINED) and "sst" not in [f.name for f in PRETRAINED]
+
+def test_students_read_no_worked_solution_and_teachers_some_with_slips():
+    rng = Random(2)
+    student, teacher = ([document(rng, k % 8 == 0, worked=worked, slips=0.5) for k in range(800)] for worked in (False, True))
+    step = "Let's think step by step"
+    assert not any(step in t for t in student) and sum("Q: " in t for t in student) > 100 and sum(step in t for t in teacher) > 400
+    assert {size.worked for size in SIZES.values()} == {True, False}
+
+def test_slips_are_as_many_as_said():
+    def wrong(slips):
+        rng, n = Random(4), 0
+        for _ in range(400):
+            i = told(FAMILIES["letters"], rng)
+            n += solved(i, FAMILIES["letters"], rng, slips=slips).strip().endswith(f": {i.answer}")
+        return 1 - n / 400
+    assert wrong(0) == 0 and 0.2 < wrong(0.3) < 0.4 and wrong(1) == 1
 
 def test_rows_begin_with_a_document_and_never_hold_padding(tok):
     for step, shape in ((0, (8, 192)), (7, (2, 768))):
@@ -88,8 +103,8 @@ def test_the_words_of_a_question_count_less_and_all_others_fully(tok):
         assert sum(w == 0.25 for w in weights) == len(tok(told)["input_ids"]) and set(weights) <= {0.25, 1.0}
 
 def test_a_primer_holds_exercises_only():
-    assert not any("Q:" in t for s in (0, 599) for _, t in zip(range(40), Reading().documents(0, s)[2]))
-    assert sum("Q:" in t for _, t in zip(range(40), Reading().documents(0, 600)[2])) > 20
+    assert not any("Q:" in t for s in (0, Reading().primer - 1) for _, t in zip(range(40), Reading().documents(0, s)[2]))
+    assert sum("Q:" in t for _, t in zip(range(40), Reading().documents(0, Reading().primer)[2])) > 20
 
 def test_exercises_are_right():
     for k in range(400):
@@ -127,7 +142,8 @@ def test_unknown_size_says_which_exist(tmp_path):
     with pytest.raises(KeyError, match="teacher"): build("huge", tmp_path)
 
 def test_family_spans_most_of_an_order_of_magnitude(tok):
-    n = [network(s, tok, 0).num_parameters() for s in SIZES.values()]
+    n = [network(s, tok, 0).num_parameters() for s in SIZES.values() if not s.worked]
+    n.append(network(SIZES["teacher"], tok, 0).num_parameters())
     assert len(n) >= 4 and n == sorted(n) and n[-1] > 8 * n[0] and 80_000 < n[0] < 150_000
 
 @shipped
