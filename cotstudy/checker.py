@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Claim', 'TAIL', 'COUNTED', 'SPELLINGS', 'LISTED', 'Form', 'TURNS', 'ADDED', 'PLAN', 'LEAD', 'ANSWER', 'VALUE',
-           'LONGEST', 'PREMISE', 'CLOSING', 'Family', 'with_options', 'StepCheck', 'stated_answer', 'tidy', 'sentences',
-           'low', 'either', 'take', 'bare', 'restates', 'Heard', 'parts_of', 'hear', 'ancestors', 'in_a_row', 'compare',
+           'LONGEST', 'PREMISE', 'CLOSING', 'Family', 'StepCheck', 'stated_answer', 'tidy', 'sentences', 'low',
+           'either', 'take', 'bare', 'restates', 'Heard', 'parts_of', 'hear', 'ancestors', 'in_a_row', 'compare',
            'check_way', 'faults', 'check_steps']
 
 # %% ../nbs/04_checker.ipynb #0c4e1a03
@@ -67,11 +67,6 @@ class Family:
     def claims(self, instance: Instance, text: str) -> list[Claim]:
         "What a text claims, in order."
         return [c for claims in hear(self, instance, text).claims for c in claims]
-
-# %% ../nbs/04_checker.ipynb #0c4e1a06
-def with_options(stem: str, options: tuple[str, ...]) -> str:
-    "A question followed by its lettered options."
-    return stem + "".join(f" ({'ABCDEFGH'[i]}) {o}" for i, o in enumerate(options))
 
 # %% ../nbs/04_checker.ipynb #ec4dc506
 @dataclass(frozen=True)
@@ -167,7 +162,7 @@ def restates(sentence: str, question: str) -> bool:  # question: bare
 
 # %% ../nbs/04_checker.ipynb #cbcf52a9
 ANSWER = re.compile(r"\b(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final )?answer(?: is| =|:):?")
-VALUE = re.compile(r"^\W*(?:option [a-h]\b|-?\d+\b|(?:[a-z]\b ?)+|\w+)\W*")
+VALUE = re.compile(r"^\W*(?:option [a-h]\b|-?\d+\b(?: [a-z]+(?=\W*$))?|(?:[a-z]\b ?)+|\w+)\W*")
 LONGEST = 2000, 20_000  # characters of a sentence and of a text that are read
 
 @dataclass(frozen=True)
@@ -179,8 +174,7 @@ class Heard:
 def parts_of(instance: Instance, text: str) -> tuple[list[str], int]:
     "The sentences to be read, those around a stated answer included, and how many answers were taken back."
     body = re.split(r"\n *(?:Q|Question):", text[:LONGEST[1]])[0]
-    for again in (instance.question, with_options("", instance.options).strip()):
-        if again: body = re.sub(re.escape(again), ".\n", body, flags=re.I)
+    body = re.sub(re.escape(instance.question), ".\n", body, flags=re.I)
     out, answers = [], []
     for s in sentences(body):
         front, *behind = ANSWER.split(s) if "answer" in s else [s]
@@ -239,7 +233,7 @@ def compare(stated: list[Claim], true: list[Claim], free: set = frozenset(),
 
 # %% ../nbs/04_checker.ipynb #02304e59
 PREMISE = {True: ("premise", True), False: ("premise", False)}
-CLOSING = ("end", "total", "verdict", "option")  # claims that may stand for an answer that is not stated
+CLOSING = ("end", "total", "verdict")  # claims that may stand for an answer that is not stated
 
 def check_way(family: Family, instance: Instance, rationale: str, also: set) -> StepCheck:  # also: what is true in any way
     "Verify a rationale against one derivation."

@@ -23,7 +23,7 @@ class Instance:
     id: str  # unique within a task, stable between runs
     question: str  # as shown to a model, answer choices included
     answer: str  # gold: "39", "B", "yes", "nkeo", "positive"
-    options: tuple[str, ...] = ()  # texts of the lettered choices, in order
+    options: tuple[str, ...] = ()  # texts of the choices, in order: lettered where the kind is choice
     template: str = ""  # same text for questions that differ only in names and numbers
     scenario: str = ""  # same text for questions about one and the same situation
     trace: tuple = ()  # procedural tasks: the true intermediate states, for the step checker

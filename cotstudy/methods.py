@@ -134,7 +134,8 @@ def ranked(ledger, voice, asked: Sequence[Instance], n: int, progress: Callable 
     if not hasattr(voice.model, "net"): raise ValueError(f"{voice.model.name!r} has no weights here, so options cannot be ranked by it")
     rows, how = [], Decoding(0.0, max_tok=voice.how.max_tok, stop=voice.how.stop)
     for i, (_, prompt) in zip(asked, voice.prompts(asked)):
-        possible = tuple("ABCDEFGH"[:len(i.options)]) or voice.labels
+        letters = tuple("ABCDEFGH"[:len(i.options)])
+        possible = (i.options if i.answer in i.options else letters) or voice.labels  # an option's text, or its letter
         if not possible: raise ValueError(f"{i.id!r} has no closed set of answers, so nothing can be ranked: take the method that writes")
         texts = [render_completion(voice.fmt, None, a, i.question) for a in possible]
         found = sampling.logprobs(voice.model, prompt, texts, voice.fmt.eos)

@@ -17,7 +17,7 @@ programs of `procedural` and is never the questions that tasks ask."""
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from itertools import count, product
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -69,21 +69,15 @@ NAMED = [list(NAMES), list(THINGS), list(ITEMS), list(WORDS), list(CREATURES), l
 SPOKEN = [*NAMED, GOOD + BAD, list("0123456789"), list("abcdefghijklmnopqrstuvwxyz")]
 WORDS_KNOWN = sorted({word for words in SPOKEN for word in words})
 
-EXERCISES = ("copy", "copy", "value", "latest", "option", "option", "phrase", "phrase")
+EXERCISES = ("copy", "copy", "value", "latest")
 
 def exercise(rng: Random) -> str:
-    "Copying a row of words, finding the letter of an option of one or more words, or looking up the latest value of a word."
+    "Copying a row of words, or looking up the value or the latest value of a word."
     kind, n = rng.choice(EXERCISES), rng.randint(2, 5)
     if kind == "copy":
         row = " ".join(rng.choice(WORDS_KNOWN) for _ in range(rng.randint(6, 24)))
         return f"Copy: {row}. {row}."
     keys = rng.sample(rng.choice(NAMED), n)
-    if kind == "phrase":
-        pools = [rng.sample(rng.choice(SPOKEN), 3) for _ in range(rng.randint(2, 3))]
-        keys = rng.sample([" ".join(k) for k in product(*pools)], n)
-    if kind in ("option", "phrase"):
-        shown = " ".join(f"({'ABCDE'[i]}) {k}" for i, k in enumerate(keys))
-        return shown + "." + "".join(f" {keys[i]}: {'ABCDE'[i]}." for i in rng.sample(range(n), n))
     told = [(k, rng.choice(rng.choice(SPOKEN))) for k in keys + rng.choices(keys, k=n * (kind == "latest"))]
     latest = dict(told)
     return ", ".join(f"{k} {v}" for k, v in told) + "." + "".join(f" {k}: {latest[k]}." for k in rng.choices(keys, k=3))
@@ -117,7 +111,7 @@ class Reading:
     families: tuple[str, ...] = ()  # names; () means all that are pretrained
     rows: int = 8  # in a batch; small batches, many steps: see below
     window: int = 192  # tokens in a row
-    primer: int = 1200  # batches at the beginning that hold copying and looking up only
+    primer: int = 600  # batches at the beginning that hold copying and looking up only
     page_every: int = 12  # after those, each so many batches, one of few-shot pages in rows four times as long; 0: none
     asked: float = 0.2  # how much a token of a question counts in the loss
     worked: bool = True  # False: no question is solved step by step
@@ -135,8 +129,8 @@ class Reading:
 
 # %% ../nbs/60_pocket.ipynb #21cf2ce8
 def stem(question: str) -> str:
-    "A question without its lettered options."
-    return question.split(" (A) ")[0]
+    "A question without its options."
+    return question.split(" Options: ")[0]
 
 def overlap(tasks, texts: Sequence[str]) -> dict[str, dict[str, int]]:
     "Test questions that occur in pre-training texts: as they are, without options, and with other names (counts per task)."
@@ -184,8 +178,8 @@ class Size:
 
 SIZES = dict(
     xs=Size(48, 2, 4, 144, 4200, 3e-3), s=Size(80, 3, 4, 240, 4200, 3e-3), m=Size(96, 4, 4, 288, 4200), l=Size(128, 4, 4, 384, 4200),
-    teacher_s=Size(80, 3, 4, 240, 5000, 3e-3, True), teacher_m=Size(112, 4, 4, 336, 7000, 2e-3, True),
-    teacher=Size(160, 4, 5, 480, 14000, 2e-3, True))
+    teacher_s=Size(80, 3, 4, 240, 4200, 3e-3, True), teacher_m=Size(112, 4, 4, 336, 6000, 2e-3, True),
+    teacher=Size(160, 4, 5, 480, 10000, 2e-3, True))
 
 def network(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
     "An untrained Llama of one size."

@@ -5,36 +5,35 @@
 # %% auto #0
 __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'OPS', 'GAIN', 'LOSS', 'SIGN', 'OWNED', 'FOLLOWS', 'UNIT', 'OP', 'RUN',
            'TURNED_ROUND', 'ADDING', 'SUMS', 'FOLK', 'WHO', 'EVENTS', 'IS', 'STILL', 'AFTER', 'ARITH_WORDS',
-           'ARITH_FORMS', 'THINGS_WORD', 'OPTION', 'SHUFFLE_WORDS', 'SHUFFLE_FORMS', 'MONTH_NAMES', 'ANCHORS', 'SHIFTS',
-           'MONTH', 'DAY', 'DATES_WORDS', 'DATES_FORMS', 'WORD', 'ROW', 'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT',
-           'GLUE', 'FLIP', 'COIN_WORDS', 'COIN_FORMS', 'SCALES', 'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES',
+           'ARITH_FORMS', 'THINGS_WORD', 'SHUFFLE_WORDS', 'SHUFFLE_FORMS', 'MONTH_NAMES', 'ANCHORS', 'SHIFTS', 'MONTH',
+           'DAY', 'DATES_WORDS', 'DATES_FORMS', 'WORD', 'ROW', 'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT', 'GLUE',
+           'FLIP', 'COIN_WORDS', 'COIN_FORMS', 'SCALES', 'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES',
            'RELATIONS_WORDS', 'RELATIONS_FORMS', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'CREATURE', 'LINK', 'TRAIT',
            'VALUES', 'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS', 'FACTS_FORMS', 'SHARED', 'SAME',
            'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS', 'PART', 'ADJECTIVE', 'TONE', 'JOIN',
            'SENTIMENT_WORDS', 'SENTIMENT_FORMS', 'KINDS_OF_THING', 'QUALITIES', 'SORT', 'QUALITY', 'ENTAIL_WORDS',
-           'RULES', 'ENTAIL_FORMS', 'FRAMES', 'SST_WORDS', 'SST_FORMS', 'FAMILIES', 'PLACES', 'VARIANTS',
-           'pick_options', 'lettered', 'say_letter_of', 'phrasings', 'draw_arith', 'who_what', 'had_first',
-           'one_after_another', 'ways_arith', 'step_arith', 'write_arith', 'steps_arith', 'order_arith', 'slip_arith',
-           'as_steps', 'turned', 'split_chains', 'owner', 'reached', 'settle_arith', 'read_arith', 'fact_arith',
-           'draw_shuffle', 'say_held', 'held_at_start', 'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of',
-           'told_back', 'write_shuffle', 'steps_shuffle', 'slip_shuffle', 'by_person', 'grouped', 'settle_held',
-           'settle_back', 'read_shuffle', 'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates',
-           'other_date_steps', 'asked_date', 'ways_dates', 'slip_dates', 'say_dates', 'write_dates', 'shift_of',
-           'steps_dates', 'order_dates', 'one_date', 'read_dates', 'fact_dates', 'draw_letters', 'ways_letters',
-           'say_letters', 'write_letters', 'steps_letters', 'slip_letters', 'read_letters', 'fact_letters', 'flipped',
-           'turns_of', 'draw_coin', 'counts', 'ways_coin', 'slip_coin', 'say_coin', 'asked_side', 'say_count',
-           'write_coin', 'steps_coin', 'settle_coin', 'read_coin', 'fact_coin', 'draw_relations', 'ways_relations',
-           'slip_relations', 'say_relation', 'write_relations', 'opposite', 'all_relations', 'steps_relations',
-           'read_relations', 'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts',
-           'misled', 'slip_facts', 'known_facts', 'steps_facts', 'told', 'read_facts', 'fact_facts', 'draw_strategy',
-           'branches', 'ways_strategy', 'slip_strategy', 'write_strategy', 'steps_strategy', 'order_strategy',
-           'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment', 'ways_sentiment',
-           'slip_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'order_sentiment',
-           'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'by_rules', 'ways_entail', 'say_claim',
-           'asked_claim', 'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'steps_entail', 'read_entail',
-           'fact_entail', 'draw_sst', 'write_sst', 'ways_sst', 'slip_sst', 'steps_sst', 'order_sst', 'read_sst',
-           'fact_sst', 'titled', 'bucket', 'instances', 'renamed', 'family_named', 'of_templates', 'edited',
-           'exemplar_instances', 'procedural_task']
+           'RULES', 'ENTAIL_FORMS', 'FRAMES', 'SST_WORDS', 'SST_FORMS', 'FAMILIES', 'PLACES', 'VARIANTS', 'offered',
+           'phrasings', 'draw_arith', 'who_what', 'had_first', 'one_after_another', 'ways_arith', 'step_arith',
+           'write_arith', 'steps_arith', 'order_arith', 'slip_arith', 'as_steps', 'turned', 'split_chains', 'owner',
+           'reached', 'settle_arith', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held', 'held_at_start',
+           'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of', 'told_back', 'write_shuffle',
+           'steps_shuffle', 'slip_shuffle', 'by_person', 'grouped', 'settle_held', 'settle_back', 'read_shuffle',
+           'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'other_date_steps', 'asked_date',
+           'ways_dates', 'slip_dates', 'say_dates', 'write_dates', 'shift_of', 'steps_dates', 'order_dates', 'one_date',
+           'read_dates', 'fact_dates', 'draw_letters', 'ways_letters', 'say_letters', 'write_letters', 'steps_letters',
+           'slip_letters', 'read_letters', 'fact_letters', 'flipped', 'turns_of', 'draw_coin', 'counts', 'ways_coin',
+           'slip_coin', 'say_coin', 'asked_side', 'say_count', 'write_coin', 'steps_coin', 'settle_coin', 'read_coin',
+           'fact_coin', 'draw_relations', 'ways_relations', 'slip_relations', 'say_relation', 'write_relations',
+           'opposite', 'all_relations', 'steps_relations', 'read_relations', 'fact_relations', 'make_world', 'say_fact',
+           'follow', 'draw_facts', 'write_facts', 'misled', 'slip_facts', 'known_facts', 'steps_facts', 'told',
+           'read_facts', 'fact_facts', 'draw_strategy', 'branches', 'ways_strategy', 'slip_strategy', 'write_strategy',
+           'steps_strategy', 'order_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review',
+           'draw_sentiment', 'ways_sentiment', 'slip_sentiment', 'contrast_sentiment', 'write_sentiment',
+           'steps_sentiment', 'order_sentiment', 'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'by_rules',
+           'ways_entail', 'say_claim', 'asked_claim', 'joined_rules', 'write_entail', 'slip_entail', 'rules_of',
+           'steps_entail', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'ways_sst', 'slip_sst', 'steps_sst',
+           'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances', 'renamed', 'family_named',
+           'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -48,7 +47,7 @@ from random import Random
 from typing import Iterator
 import re
 
-from .checker import PREMISE, Claim, Family, either, low, sentences, take, tidy, with_options
+from .checker import PREMISE, Claim, Family, either, low, sentences, take, tidy
 from .instances import Instance, Task
 
 # %% ../nbs/05_procedural.ipynb #4184ae9a
@@ -61,19 +60,10 @@ MONTHS = dict(January=31, February=28, March=31, April=30, May=31, June=30, July
               November=30, December=31)  # days in each; no leap years here
 
 # %% ../nbs/05_procedural.ipynb #6bce371f
-def pick_options(rng: Random, gold: str, others: list[str]) -> tuple[tuple[str, ...], str]:
-    "Shuffle gold among the others: (options, letter of gold)."
-    options = [gold, *others]
-    rng.shuffle(options)
-    return tuple(options), "ABCDEFGH"[options.index(gold)]
-
-def lettered(instance: Instance, gold: str, rng: Random) -> str:
-    "The letter of an option; of any one where it is not among them."
-    return "ABCDEFGH"[instance.options.index(gold)] if gold in instance.options else rng.choice("ABCDEFGH"[:len(instance.options)])
-
-def say_letter_of(instance: Instance, rng: Random) -> str:
-    "The last sentence of a rationale about options: which letter it is."
-    return rng.choice((" That is ({}).", " So it is ({}).")).format(instance.answer)
+def offered(rng: Random, stem: str, gold: str, others: list[str]) -> tuple[str, tuple[str, ...]]:
+    "A question with its options in any order, and the options."
+    options = rng.sample([gold, *others], 1 + len(others))
+    return f"{stem} Options: {', '.join(options)}.", tuple(options)
 
 # %% ../nbs/05_procedural.ipynb #3f1f32b5
 def phrasings(rng: Random, n_styles: int, loyalty: float = 0.7) -> Iterator[int]:
@@ -314,10 +304,10 @@ def draw_shuffle(rng: Random, swaps: tuple[int, int] = (2, 5)) -> Instance:
         trace.append(((a, b), tuple(held[p] for p in people)))
     who, start = rng.choice(people), ", ".join(f"{p} has the {t}" for p, t in zip(people, things))
     verb = rng.choice(("swap", "trade"))
-    options, letter = pick_options(rng, held[who], [t for t in things if t != held[who]])
     stem = f"{start}. " + " ".join(f"{a} and {b} {verb}." for a, b in pairs) + f" What does {who} have at the end?"
+    text, options = offered(rng, stem, held[who], [t for t in things if t != held[who]])
     who_swaps = " ".join("".join(sorted(f"{people.index(a)}{people.index(b)}")) for a, b in pairs)
-    return Instance("", with_options(stem, options), letter, options, f"shuffle:{verb}:{len(pairs)}",
+    return Instance("", text, held[who], options, f"shuffle:{verb}:{len(pairs)}",
                     f"shuffle:{who_swaps}:{people.index(who)}", ((tuple(people), who), *trace))
 
 # %% ../nbs/05_procedural.ipynb #b4921f61
@@ -367,14 +357,14 @@ def told_back(instance: Instance, rng: Random) -> str:
 
 def write_shuffle(instance: Instance, rng: Random) -> str:
     (people, who), style, end = instance.trace[0], phrasings(rng, 3), end_of(instance)
-    close = rng.choice((f" So {who} has the {end}.", f" At the end {who} has the {end}.")) + say_letter_of(instance, rng)
+    close = rng.choice((f" So {who} has the {end}.", f" At the end {who} has the {end}."))
     if goes_back(instance): return told_back(instance, rng) + close
     states = [tuple(held_at_start(instance)[p] for p in people), *(held for _, held in instance.trace[1:])]
     return " ".join(say_held(next(style), pair, before, people) for (pair, _), before in zip(instance.trace[1:], states)) + close
 
 def steps_shuffle(instance: Instance) -> tuple[list[Claim], set]:
     (people, who), *rest = instance.trace
-    free = {("swap", frozenset(pair)) for pair in pairs_of(instance)} | {("option", instance.answer)}
+    free = {("swap", frozenset(pair)) for pair in pairs_of(instance)}
     if goes_back(instance): return low([*(c for c in rest if c[0] == "got"), ("end", (who, end_of(instance)))]), low(free)
     true = [("held", (frozenset(pair), frozenset(zip(people, held)))) for pair, held in rest]
     return low([*true, ("end", (who, end_of(instance)))]), low(free)
@@ -386,16 +376,15 @@ def slip_shuffle(instance: Instance, rng: Random) -> Instance:
     pairs[k] = rng.choice([p for p in combinations(people, 2) if {*p} != {*pairs[k]}])
     if goes_back(instance):
         back = backwards(instance, who, pairs)
-        return replace(instance, trace=((people, who), *back), answer=lettered(instance, back[-1][1][1], rng))
+        return replace(instance, trace=((people, who), *back), answer=back[-1][1][1])
     for a, b in pairs:
         held[a], held[b] = held[b], held[a]
         trace.append(((a, b), tuple(held[p] for p in people)))
-    return replace(instance, trace=((people, who), *trace), answer=lettered(instance, held[who], rng))
+    return replace(instance, trace=((people, who), *trace), answer=held[who])
 
 # %% ../nbs/05_procedural.ipynb #6ec580d5
 THINGS_WORD = either(THINGS)
-OPTION = (re.compile(r"\boption ([a-h])\b"), lambda m: [("option", m[1])])
-SHUFFLE_WORDS = re.compile(rf"\d|\b(?:{FOLK}|{THINGS_WORD}|option [a-h])\b")
+SHUFFLE_WORDS = re.compile(rf"\d|\b(?:{FOLK}|{THINGS_WORD})\b")
 SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({FOLK}) (?:got|gets|has|had) (?:it|the (?:{THINGS_WORD})) from ({FOLK})\b", lambda m: [("got", (m[1], m[2]))]),
     (rf"\b({FOLK}) had the ({THINGS_WORD})\b(?: (?:at first|at the start|first))?", lambda m: [("had", (m[1], m[2]))]),
@@ -404,7 +393,7 @@ SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
      rf"|\b({FOLK}) (?:the )?({THINGS_WORD})\b", lambda m: [("holds", (m[1] or m[3], m[2] or m[4]))]),
     (rf"\b({FOLK}) and ({FOLK}) (?:then |now |next )?(?:swap|trade|exchange)(?: places| things| items| what they have)?\b",
      lambda m: [("swap", frozenset((m[1], m[2])))] + [("then", "")]), (r"->|\b(?:so|and) now\b|\b(?:swap|trade|exchange):",
-      lambda m: [("then", "")]), OPTION))
+      lambda m: [("then", "")])))
 
 # %% ../nbs/05_procedural.ipynb #f4798299
 def by_person(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
@@ -515,10 +504,10 @@ def draw_dates(rng: Random, shifts: tuple = SHIFTS) -> Instance:
     near = [move(gold, 1), move(gold, -1), move(today, -days), move(given, days), (gold[0], (gold[1] + 1) % 12),
             (gold[0], (gold[1] - 1) % 12)]
     others = [d for d in dict.fromkeys(near) if d != gold and d[0] <= MONTHS[MONTH_NAMES[d[1]]]]
-    options, letter = pick_options(rng, say_date(gold), [say_date(d) for d in rng.sample(others, 3)])
     stem = f"{anchor} {say_date(given)}. What is the date {words}?"
+    text, options = offered(rng, stem, say_date(gold), [say_date(d) for d in rng.sample(others, 3)])
     trace = ([("today", say_date(today))] if off else []) + date_steps(today, days) + [("date", say_date(gold))]
-    return Instance("", with_options(stem, options), letter, options, f"dates:{anchor}:{words}", f"dates:{say_date(today)}:{days}",
+    return Instance("", text, say_date(gold), options, f"dates:{anchor}:{words}", f"dates:{say_date(today)}:{days}",
                     tuple(trace))
 
 # %% ../nbs/05_procedural.ipynb #a1fb7d96
@@ -554,7 +543,7 @@ def slip_dates(instance: Instance, rng: Random) -> Instance:
     (key, (a, c)), wrong = instance.trace[k], rng.choice((-2, -1, 1, 2))
     gold, trace = move(move(today, days), wrong), list(instance.trace)
     trace[k], trace[-1] = (key, (a, c + wrong)), ("date", say_date((gold[0], gold[1])))
-    return replace(instance, trace=tuple(trace), answer=lettered(instance, say_date(gold), rng))
+    return replace(instance, trace=tuple(trace), answer=say_date(gold))
 
 # %% ../nbs/05_procedural.ipynb #a672c4d4
 def say_dates(style: int, key, value) -> str:
@@ -568,7 +557,7 @@ def say_dates(style: int, key, value) -> str:
 
 def write_dates(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 3)
-    return " ".join(say_dates(next(style), k, v) for k, v in instance.trace) + say_letter_of(instance, rng)
+    return " ".join(say_dates(next(style), k, v) for k, v in instance.trace)
 
 # %% ../nbs/05_procedural.ipynb #da4b660a
 def shift_of(text: str) -> int | None:
@@ -581,7 +570,7 @@ def shift_of(text: str) -> int | None:
 def steps_dates(instance: Instance) -> tuple[list[Claim], set]:
     today, _ = asked_date(instance)
     free = {("today", say_date(today)), ("yesterday", say_date(move(today, -1))), ("tomorrow", say_date(move(today, 1))),
-            ("shift", shift_of(instance.question)), ("option", instance.answer)}
+            ("shift", shift_of(instance.question))}
     return low(list(instance.trace)), low(free | {("month", m) for m in MONTHS.items()})
 
 def order_dates(instance: Instance) -> list[set[int]]:
@@ -595,7 +584,7 @@ def order_dates(instance: Instance) -> list[set[int]]:
 # %% ../nbs/05_procedural.ipynb #805a9308
 MONTH = either(MONTH_NAMES)
 DAY = rf"(\d{{1,2}} (?:{MONTH}))\b"
-DATES_WORDS = re.compile(rf"\d|\b(?:{MONTH.replace('may|', '').replace('|may', '')}|today|yesterday|tomorrow|weeks?|option [a-h])\b")
+DATES_WORDS = re.compile(rf"\d|\b(?:{MONTH.replace('may|', '').replace('|may', '')}|today|yesterday|tomorrow|weeks?)\b")
 DATES_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({MONTH}) (?:has|had|is|=)(?: only)? (\d{{1,4}}) days(?: long)?\b", lambda m: [("month", (m[1], int(m[2])))]),
     (rf"(?:\bthere are )?\b(\d{{1,4}}) days in ({MONTH})\b", lambda m: [("month", (m[2], int(m[1])))]),
@@ -607,7 +596,7 @@ DATES_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\bit is {DAY} today\b", lambda m: [("today", m[1])]),
     (r"(?:\b(?:date|that|this|it|which|we)(?: asked for)? (?:is|gives|get|was|=)|\b(?:gives|get|so|then|on|thus|date:)|->"
      rf"|^),? ?(?:the )?{DAY}",
-     lambda m: [("date", m[1])]), OPTION))
+     lambda m: [("date", m[1])])))
 
 # %% ../nbs/05_procedural.ipynb #22d8b907
 def one_date(sentence: str) -> str:
@@ -845,7 +834,7 @@ def draw_relations(rng: Random, hops: tuple[int, int] = (1, 3)) -> Instance:
     stem = rng.choice((f"{name} sees {options[0]} and {options[1]}. Which has {ask} {what}?",
                        f"{name} compares {options[0]} with {options[1]}. Where is there {ask} {what}?"))
     trace = [("compare", (high, word, low)), *zip((word, *chain), chain[:n]), ("end", (gold, f"{ask} {what}"))]
-    return Instance("", with_options(stem, tuple(options)), "AB"[options.index(gold)], tuple(options),
+    return Instance("", stem, gold, tuple(options),
                     f"relations:{word}:{n}:{stem.split()[1]}",
                     f"relations:{word}:{high}:{low}:{what}", tuple(trace))
 
@@ -864,7 +853,7 @@ def slip_relations(instance: Instance, rng: Random) -> Instance:
     if k < 0: a, b = b, a
     else: links = [*links[:k], (links[k][0], opposite(links[k][1])), *((opposite(key), opposite(value)) for key, value in links[k + 1:])]
     trace = (("compare", (a, word, b)), *links, ("end", (wrong, asked)))
-    return replace(instance, trace=trace, answer=lettered(instance, wrong, rng))
+    return replace(instance, trace=trace, answer=wrong)
 
 # %% ../nbs/05_procedural.ipynb #27c5dde4
 def say_relation(style: int, key: str, value) -> str:
@@ -877,7 +866,7 @@ def write_relations(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
     *links, end = instance.trace
     told = [say_relation(next(style), k, v) for k, v in links] + [f"Asked is {end[1][1]}.", say_relation(next(style), *end)]
-    return " ".join(told) + say_letter_of(instance, rng)
+    return " ".join(told)
 
 # %% ../nbs/05_procedural.ipynb #40861e59
 def opposite(quantity: str) -> str: return quantity.replace("more", "-").replace("less", "more").replace("-", "less")
@@ -896,7 +885,7 @@ def steps_relations(instance: Instance) -> tuple[list[Claim], set]:
     chain = next(c if w == word else tuple(map(opposite, c)) for w, o, _, c in SCALES if word in (w, o))
     ends = {("end", (t, q if t == a else opposite(q))) for q in chain for t in (a, b)}
     met = re.match(r"(\w+) (?:sees|compares) ", instance.question)
-    free = {("met", (met[1].lower(), frozenset((a, b)))), ("asked", asked), ("option", instance.answer.lower())} if met else set()
+    free = {("met", (met[1].lower(), frozenset((a, b)))), ("asked", asked)} if met else set()
     return list(instance.trace), all_relations() | ends | free
 
 # %% ../nbs/05_procedural.ipynb #029c7aca
@@ -905,7 +894,7 @@ AMOUNTS = either({q.split()[1] for *_, chain in SCALES for q in chain})
 AMOUNT = rf"((?:more|less) (?:{AMOUNTS}))"
 MORE = either(w for pair in SCALES for w in pair[:2])
 CAUSES = rf"{AMOUNT[1:-1]}|{MORE}"
-RELATIONS_WORDS = re.compile(rf"\b(?:{FOLK}|{KIND}|{MORE}|option [a-h]|(?:more|less) (?:{AMOUNTS})|{AMOUNTS.replace('work|', '')})\b|\d")
+RELATIONS_WORDS = re.compile(rf"\b(?:{FOLK}|{KIND}|{MORE}|(?:more|less) (?:{AMOUNTS})|{AMOUNTS.replace('work|', '')})\b|\d")
 RELATIONS_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({FOLK}) (?:sees|compares) ({KIND}) (?:and|with) ({KIND})\b", lambda m: [("met", (m[1], frozenset((m[2], m[3]))))]),
     (rf"(?:\bthe )?\b({KIND}) (?:is|=) ({MORE}) than (?:the )?({KIND})\b", lambda m: [("compare", (m[1], m[2], m[3]))]),
@@ -913,7 +902,7 @@ RELATIONS_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"(?:\bwhen it is |\bwith |\bif it is )?\b({CAUSES}),? ?(?:means|gives|leads to|brings|makes|=|->|so there is|there is) {AMOUNT}",
      lambda m: [(m[1], m[2])]),
     (rf"\b({KIND}) (?:has|gets|gives|is where there is) {AMOUNT}", lambda m: [("end", (m[1], m[2]))]),
-    (rf"\bthere is {AMOUNT} (?:in|at|on|for|with) (?:the )?({KIND})\b", lambda m: [("end", (m[2], m[1]))]), OPTION))
+    (rf"\bthere is {AMOUNT} (?:in|at|on|for|with) (?:the )?({KIND})\b", lambda m: [("end", (m[2], m[1]))])))
 
 def read_relations(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Comparisons, what they mean, and which thing has more."
@@ -967,14 +956,14 @@ def draw_facts(rng: Random, hops: tuple[int, int] = (3, 5)) -> Instance:
     trace = follow(who, [*path, trait])
     gold = trace[-1][1]
     whose = "".join(f"the {r} of " for r in reversed(path)) + who
-    options, letter = pick_options(rng, gold, rng.sample([v for v in TRAITS[trait] if v != gold], 4))
     stem = dict(home=f"Where does {whose} live?", food=f"What does {whose} eat?", colour=f"Which colour is {whose}?")[trait]
-    return Instance("", with_options(stem, options), letter, options, f"facts:{trait}:{len(path)}", f"facts:{stem}", tuple(trace))
+    text, options = offered(rng, stem, gold, rng.sample([v for v in TRAITS[trait] if v != gold], 4))
+    return Instance("", text, gold, options, f"facts:{trait}:{len(path)}", f"facts:{stem}", tuple(trace))
 
 def write_facts(instance: Instance, rng: Random) -> str:
     style = phrasings(rng, 2)
     told = " ".join(say_fact(next(style), r, w, v) for (r, w), v in instance.trace)
-    return told + rng.choice(("", f" So it is {instance.trace[-1][1]}.")) + say_letter_of(instance, rng)
+    return told + rng.choice(("", f" So it is {instance.trace[-1][1]}."))
 
 def misled(trace: list[Claim], rng: Random) -> list[Claim]:
     "A path of facts with one of them wrong, and where it leads."
@@ -986,14 +975,14 @@ def misled(trace: list[Claim], rng: Random) -> list[Claim]:
 def slip_facts(instance: Instance, rng: Random) -> Instance:
     "One fact remembered wrongly."
     trace = misled(list(instance.trace), rng)
-    return replace(instance, trace=tuple(trace), answer=lettered(instance, trace[-1][1], rng))
+    return replace(instance, trace=tuple(trace), answer=trace[-1][1])
 
 def known_facts() -> set[Claim]:
     "Every true statement about the invented world; it may be added freely."
     return low(set(WORLD.items()))
 
 def steps_facts(instance: Instance) -> tuple[list[Claim], set]:
-    return low(list(instance.trace)), known_facts() | low({("end", instance.trace[-1][1]), ("option", instance.answer)})
+    return low(list(instance.trace)), known_facts() | low({("end", instance.trace[-1][1])})
 
 # %% ../nbs/05_procedural.ipynb #a9ec768b
 CREATURE, LINK = either(CREATURES), either(LINKS)
@@ -1001,7 +990,7 @@ TRAIT = either(TRAITS)
 VALUES = either(v for vs in TRAITS.values() for v in vs)
 TOLD = r"([a-z]+)"
 COLOURS = either(TRAITS["colour"])
-WORLD_WORDS = re.compile(rf"\d|\b(?:{CREATURE}|{VALUES}|{LINK}s?|{TRAIT}s?|option [a-h])\b")
+WORLD_WORDS = re.compile(rf"\d|\b(?:{CREATURE}|{VALUES}|{LINK}s?|{TRAIT}s?)\b")
 PATH = rf"((?:(?:the )?(?:{LINK}|{TRAIT}) of )+)(?:the )?({CREATURE})"
 
 def told(relations: list[str], who: str, value: str) -> list[Claim]:  # relations: the one nearest to the creature last
@@ -1025,7 +1014,7 @@ FACTS_FORMS = (*WORLD_FORMS, (re.compile(rf"\b(?:so|thus|hence|then|therefore)? 
                                          rf"|that is)(?: the)? ({VALUES})\b"
                                           rf"|^(?:so|thus|then|therefore|,| )*(?:it (?:is|eats|lives in) )?(?:the )?({VALUES})$|^(?:so"
                                           rf"|thus|then|therefore|,| )+it (?:is|eats|lives in) (?:the )?{TOLD}$"),
-                            lambda m: [("end", m[1] or m[2] or m[3])]), OPTION)
+                            lambda m: [("end", m[1] or m[2] or m[3])]))
 
 def read_facts(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Facts of the invented world and a closing value."
@@ -1392,11 +1381,11 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (
     Family("arith", "number", "SingleEq AddSub MultiArith SVAMP GSM8K", 0.0, draw_arith, write_arith, steps_arith, read_arith, fact_arith,
            dict(steps=(2, 4), large=0.15), words=ARITH_WORDS,
            builds_on=order_arith, ways=ways_arith, slip=slip_arith),
-    Family("shuffle", "choice", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle,
-           dict(swaps=(2, 5)), tuple("ABC"), words=SHUFFLE_WORDS,
+    Family("shuffle", "text", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle,
+           dict(swaps=(2, 5)), words=SHUFFLE_WORDS,
            ways=ways_shuffle, slip=slip_shuffle),
-    Family("dates", "choice", "Date Understanding", 1 / 4, draw_dates, write_dates, steps_dates, read_dates, fact_dates,
-           dict(shifts=SHIFTS), tuple("ABCD"), words=DATES_WORDS, builds_on=order_dates,
+    Family("dates", "text", "Date Understanding", 1 / 4, draw_dates, write_dates, steps_dates, read_dates, fact_dates,
+           dict(shifts=SHIFTS), words=DATES_WORDS, builds_on=order_dates,
            ways=ways_dates, slip=slip_dates),
     Family("letters", "letters", "Last Letter Concatenation", 0.0, draw_letters, write_letters, steps_letters, read_letters, fact_letters,
            dict(words=(4, 7)), words=LETTERS_WORDS,
@@ -1404,11 +1393,11 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (
     Family("coin", "yesno", "Coin Flip", 1 / 2, draw_coin, write_coin, steps_coin, read_coin, fact_coin, dict(flips=(5, 9)), ("yes", "no"),
            words=COIN_WORDS,
            ways=ways_coin, slip=slip_coin),
-    Family("relations", "choice", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations,
-           dict(hops=(1, 3)), tuple("AB"), calibrated=False, words=RELATIONS_WORDS,
+    Family("relations", "text", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations,
+           dict(hops=(1, 3)), calibrated=False, words=RELATIONS_WORDS,
            ways=ways_relations, slip=slip_relations),
-    Family("facts", "choice", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts,
-           dict(hops=(3, 5)), tuple("ABCDE"), words=WORLD_WORDS,
+    Family("facts", "text", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts,
+           dict(hops=(3, 5)), words=WORLD_WORDS,
            slip=slip_facts),
     Family("strategy", "yesno", "StrategyQA", 1 / 2, draw_strategy, write_strategy, steps_strategy, read_strategy, fact_strategy,
            dict(hops=(1, 2)), ("yes", "no"), calibrated=False, words=STRATEGY_WORDS, builds_on=order_strategy,
@@ -1453,7 +1442,7 @@ def instances(family: Family, place: str, rng: Random, **difficulty) -> Iterator
 # %% ../nbs/05_procedural.ipynb #6f0d4a11
 def renamed(question: str) -> str:
     "A question without its options, its people, counted things and invented kinds called by their order of appearance."
-    stem, called = question.split(" (A) ")[0], {}
+    stem, called = question.split(" Options: ")[0], {}
     words = [*NAMES, *ITEMS, *KINDS_OF_THING, *(THINGS if " has the " in stem else ())]
     def call(m): return called.setdefault(m[0], f"_{len(called)}")
     return re.sub(rf"\b(?:{'|'.join(words)})\b", call, stem)

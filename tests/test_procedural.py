@@ -182,7 +182,7 @@ def test_tasks_are_disjoint_and_repeatable(name):
     for i in a.split("test"):
         assert bucket(i.scenario) in PLACES["test"]
         assert not a.labels or i.answer in a.labels
-        if i.options: assert f"({i.answer}) {i.options['ABCDE'.index(i.answer)]}" in i.question and len(set(i.options)) == len(i.options)
+        if i.options: assert i.answer in i.options and len(set(i.options)) == len(i.options) and all(o in i.question for o in i.options)
 
 def test_test_split_does_not_depend_on_train_size():
     assert procedural_task("coin", 5, 5, 30).split("test") == procedural_task("coin", 80, 0, 30).split("test")
@@ -373,7 +373,7 @@ def test_a_false_free_sentence_is_found_and_counted(name, seed, k, at):
 @given(seed=seeds)
 def test_a_result_before_its_reasons_is_found(name, seed):
     i, text = fresh(name, seed)
-    s = sentences(text)
+    s = [x for x in sentences(text) if not x.startswith("Claim:")]
     assume(name != "entail" or len(s) > 2)
     s.insert(0 if name != "entail" else 1, s.pop())
     c = FAMILIES[name].check(i, " ".join(s))
