@@ -148,7 +148,7 @@ def _by_teacher(rows: pd.DataFrame) -> pd.DataFrame:
           claims=("ho-H6",), view=_by_teacher)
 def teacher_quality(
     base: Condition,
-    teachers: Sequence[str] = ("pocket/l", "pocket/teacher"),
+    teachers: Sequence[str] = ("pocket/teacher_s", "pocket/teacher"),
     n_rationales: int = 8,  # of sampled chains; 0: one greedy chain only
     seeds: Sequence[int] = (0,),
 ) -> list[Condition]:
