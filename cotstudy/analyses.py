@@ -128,11 +128,12 @@ def _all_counted(rows: pd.DataFrame) -> pd.DataFrame:
 def question_count(
     base: Condition,
     n_questions: Sequence[int] = (8, 32, 128),  # besides all of train
-    n_rationales: int = 8,
+    n_rationales: int = 8,  # sampled ones; 0: none, where a teacher said one thing only
     seeds: Sequence[int] = (0,),
 ) -> list[Condition]:
     "Accuracy against the number of training questions, for labels, one greedy rationale and several sampled ones."
     arms = vary(base, n_questions=[None, *n_questions], method=["label_only", "greedy_cot"], seed=seeds)
+    if not n_rationales: return arms
     return arms + vary(base.with_(method="cot", n_rationales=n_rationales), n_questions=[None, *n_questions], seed=seeds)
 
 # %% ../nbs/77_analyses.ipynb #6616fcc1
