@@ -689,14 +689,18 @@ def name_of(objective: Callable | None) -> str:
                          "give it an attribute `name` that says all that decides it")
     return str(name)
 
-def _record(lm, name: str, recipe: Recipe, n: dict, form: str, budget: int, memory: dict) -> dict:
-    "What is known of a training before its first step."
+def _record(lm, name: str, recipe: Recipe, n: dict, rows: Sequence[Row], budget_tok: int | None) -> dict:
+    "What is known of a training before its first step; one that cannot fit is refused."
+    budget = budget_tok or (2048 if lm.net.device.type == "cpu" else GPU_TOK)
+    memory = _check_memory(lm, rows, recipe, budget)
     held = dict(weight_dtype=lm.dtype, n_trained=sum(p.numel() for p in _params(lm.net).values()), memory=memory)
-    return dict(fingerprint=name, recipe=recipe.model_dump(), **n, form=form, budget_tok=budget, step=0, chosen_step=0,
+    return dict(fingerprint=name, recipe=recipe.model_dump(), **n, budget_tok=budget, step=0, chosen_step=0,
                 losses=[], scores=[], n_completions_seen=0, n_label_tok=0, n_computed_tok=0, seconds=0.0) | held
 
-def _alone(write: Callable | None) -> None:
-    "Refuse to share out a step that a student writes itself."
+def _check_given(recipe: Recipe, score: Callable | None, write: Callable | None) -> None:
+    "Refuse a checkpoint rule without a score, and to share out a step that a student writes itself."
+    if recipe.checkpoint != "last" and score is None:
+        raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
     if write and world()[1] > 1: raise ValueError("a student that writes its own completions trains in one process; start one")
 
 def _meet():
@@ -720,9 +724,7 @@ def train(
 ) -> Path:  # the folder, for models.load
     "Train a student and write it with its record (Li et al. 2023, sec. 2: loss on response tokens only)."
     folder, begun, writes = Path(folder), time.monotonic(), world()[0] == 0
-    if recipe.checkpoint != "last" and score is None:
-        raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
-    _alone(write)
+    _check_given(recipe, score, write)
     _refuse_foreign(lm, folder)
     rows, n = tokenise(lm, examples, recipe, eos)
     hold(lm, recipe)
@@ -734,12 +736,10 @@ def train(
     found = _found(folder, name)
     if found != "finished":
         if writes: write_text(folder / _MARK, name)
-        budget, merge = budget_tok or (2048 if lm.net.device.type == "cpu" else GPU_TOK), adapt(lm, recipe)
-        memory = _check_memory(lm, rows, recipe, budget)
+        merge, first = adapt(lm, recipe), _record(lm, name, recipe, n, rows, budget_tok)
         with recomputed(lm.net, recipe), _twins(lm, recipe) as twins:
             nll, optimiser = objective or choose_nll(lm, rows), _optimiser(lm, recipe)
-            if found == "started": record = _load_state(lm, optimiser, folder)
-            else: record = _record(lm, name, recipe, n, name_of(nll), budget, memory)
+            record = _load_state(lm, optimiser, folder) if found == "started" else first | dict(form=name_of(nll))
             _meet()
             told = dict(folder=folder, score=score, progress=progress, write=write)
             _loop(lm, nll, optimiser, rows, recipe, record, SimpleNamespace(checkpoint_s=checkpoint_s, begun=begun, twins=twins, **told))
