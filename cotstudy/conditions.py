@@ -207,7 +207,9 @@ RECIPE = {f"recipe.{name}": F("student", words, column="recipe_seed" if name == 
     dropout="dropout", max_prompt_tok="prompt limit, tokens", max_completion_tok="completion limit, tokens", truncate="long completions",
     balancing="balancing", checkpoint="checkpoint", score_every="steps between scores", seed="seed of the recipe").items()}
 RECIPE |= {"recipe.steps": F("student", "training steps", "max"), "recipe.chains_per_visit": F("student", "chains a visit", "min"),
-           "recipe.epochs": F("student", "passes over the corpus", "min")}
+           "recipe.epochs": F("student", "passes over the corpus", "min"), "recipe.lora_rank": F("student", "rank of the adapters"),
+           "recipe.lora_alpha": F("student", "scale of the adapters"), "recipe.weight_dtype": F("student", "type of the weights"),
+           "recipe.gradient_checkpointing": F("student", "inner values computed again")}
 
 # %% ../nbs/50_conditions.ipynb #f1b7a02b
 FIELDS: dict[str, F] = {
@@ -257,8 +259,9 @@ def content_id(stage: str, *parts: object) -> str:  # 24 hex digits
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 def row_id(cond: Condition) -> str:
-    "The name of a condition's row: every field counts."
-    return content_id("eval", cond.model_dump(mode="json"))
+    "The name of a condition's row: every field counts; one that came later only where it has another value than its default."
+    recipe = {"epochs": cond.recipe.epochs} | cond.recipe.named()  # passes stood in every name before later fields were left out
+    return content_id("eval", cond.model_dump(mode="json") | dict(recipe=recipe))
 
 def words_of(column: str) -> str:
     "A column as people call it."
