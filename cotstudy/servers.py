@@ -36,7 +36,7 @@ except ImportError: import httpx
 import numpy as np
 from filelock import FileLock
 
-from .decoding import Completion, Decoding, Request, draw_key, prompt_id
+from .decoding import Completion, Decoding, Model, Request, draw_key, prompt_id
 from .files import write_json
 
 # %% ../nbs/28_servers.ipynb #6b24b6b5
@@ -451,10 +451,10 @@ def _gave_up(server: "Server", e: Failed, n: int) -> Exception:
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 # %% ../nbs/28_servers.ipynb #3c1bcd45
-class Server:
+class Server(Model):
     "A model behind an OpenAI-compatible address (completions, or chat)."
     engine, device, dtype, kind = "openai", "remote", "unknown", "server"
-    samples, one_step, paid = True, False, True  # see `Model`; paid: the ledger writes each draw down before the next is asked for
+    paid = True  # the ledger writes each draw down before the next is asked for
     probed = recalled = False
     answered: str | None = None  # what the server says it is
 
@@ -482,7 +482,6 @@ class Server:
 
     id = property(lambda self: self._id + ("/chat" if self.chat else ""))
     def __repr__(self): return f"Server({self.id!r})"
-    def key_ids(self, prompt: str, instance: str = "") -> list[int]: return list(prompt.encode())
     def in_format(self, fmt) -> "Server": return as_chat(self) if fmt.chat else self
     def as_chat(self) -> "Server": return as_chat(self)
     def recall(self, notes: Sequence[str]) -> None: recall(self, notes)
@@ -669,10 +668,9 @@ def _engine_vllm():
     return vllm
 
 # %% ../nbs/28_servers.ipynb #6237f942
-class Vllm:
+class Vllm(Model):
     "A model run by vLLM in this process; its draws are recorded, not repeatable from one vLLM version to the next."
     engine, device, kind, chat = "vllm", "cuda", "decoder", False  # chat: prompts are a user's turn
-    samples, one_step = True, False  # see `Model`
 
     def __init__(self, name: str, revision: str | None = None, dtype: str = "bfloat16", **options):
         vllm = _engine_vllm()
