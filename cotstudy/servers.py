@@ -198,9 +198,10 @@ def opened(budget: Budget) -> Iterator[Book]:
     if budget.file: budget.file.parent.mkdir(parents=True, exist_ok=True)
     with budget.lock, FileLock(f"{budget.file}.lock") if budget.file else nullcontext():
         if budget.file: budget.book = _read_book(budget.file)
+        before = repr(budget.book)
         budget.book.bury()
         yield budget.book
-        if budget.file: _write_book(budget.file, budget.book)
+        if budget.file and repr(budget.book) != before: _write_book(budget.file, budget.book)
 
 # %% ../nbs/28_servers.ipynb #6e8b585a
 PRICES = {  # dollars for a million tokens
