@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .answers import RULES
-from .filters import FILTERS, parse_filter
+from .filters import parse_filter
 from .instances import Task
 from .methods import Method, method_named
 from .openers import check_name
@@ -129,8 +129,7 @@ class Condition(Chosen):
 # %% ../nbs/50_conditions.ipynb #50e52051
 def _check_gold(cond: Condition) -> None:
     "Refuse filters that do not exist, and gold answers where there may be none."
-    facts = [(f, FILTERS[parse_filter(f)[0]]) for f in cond.filters or ()]
-    gold = [spec for spec, f in facts if f.gold]
+    gold = [sieve for sieve in map(parse_filter, cond.filters or ()) if sieve.filter.gold]
     if cond.supervision == "few_shot" and (gold or cond.labels == "gold" or cond.recipe.checkpoint in ("gold", "reported")):
         raise ValueError(f"few_shot supervision may not use gold answers: got filters={gold}, labels={cond.labels!r}, "
                          f"checkpoint={cond.recipe.checkpoint!r}; use 'agree', 'vote', 'last'")
