@@ -413,6 +413,7 @@ def attempt(  # the answer, and tokens of its completion
         raise
     finally: _settle(server.budget, held, (_own_tok(prompt), d.max_tok), free, *bill_of(answer, prompt))
 
+# %% ../nbs/28_servers.ipynb #5b1d70c4
 _STILL_S = 600.0  # those in the air are not waited for where nothing has landed for so long
 
 def _set_aside(server: "Server", prompt: str, d: Decoding, halt: Event) -> tuple[int, int]:
