@@ -84,7 +84,8 @@ class Nursery:
     def __init__(self, env: Mapping[str, str]):
         self.lock = threading.Lock()
         self.process = subprocess.Popen([sys.executable, "-c", "from cotstudy.kernels import serve; serve()"], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**env, **ALONE})
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**env, **ALONE},
+                                        start_new_session=True)  # Ctrl-C is for the driver
 
     def kernel(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> int:
         "Process id of a new kernel; 0 where it has to start the ordinary way."
