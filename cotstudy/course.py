@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EXERCISES', 'ANN', 'NEEDED', 'SPOKEN', 'CHAINS', 'TORN', 'OPENED', 'Said', 'Exercise', 'exercise', 'exercise_named',
-           'ask', 'is_open', 'check', 'solution', 'near', 'advice', 'order', 'be_the_teacher', 'left', 'n_tokens',
-           'byte_text', 'even', 'only_second', 'met', 'one_more_arm', 'be_lucky', 'kept', 'luck_of_two', 'new_draws',
-           'enough', 'budget', 'enough_questions', 'clearest', 'one_of_twenty', 'mended', 'never_taught', 'same_side',
-           'bill', 'opened', 'needs_gold']
+           'ask', 'is_open', 'check', 'solution', 'near', 'compare', 'advice', 'order', 'be_the_teacher', 'left',
+           'n_tokens', 'byte_text', 'even', 'only_second', 'met', 'one_more_arm', 'be_lucky', 'kept', 'luck_of_two',
+           'new_draws', 'enough', 'budget', 'enough_questions', 'clearest', 'one_of_twenty', 'mended', 'never_taught',
+           'same_side', 'bill', 'opened', 'needs_gold']
 
 # %% ../nbs/93_course.ipynb #bdc48079
 """What the lessons in `nbs/course` need beside the rooms they teach: exercises as records (what is asked, and a function that looks at an
@@ -98,7 +98,7 @@ def near(answer: object, truth: float, within: float = 1e-9) -> bool:
     if isinstance(answer, (bool, str)): raise TypeError(f"expected a number, got {answer!r}")
     return abs(float(answer) - truth) <= within
 
-# %% ../nbs/93_course.ipynb #9f60c1c1
+# %% ../nbs/93_course.ipynb #ae3a3df4
 def compare(
     guesses: Mapping[str, object],  # name -> what the reader expects; ... where nothing was said
     found: Mapping[str, object],  # name -> what came out: a word, a number, or (value, low end, high end)
@@ -108,8 +108,7 @@ def compare(
     rows = [_beside(name, guesses.get(name, ...), x, unit) for name, x in found.items()]
     table = "\n".join(["| | you said | measured | |", "|:--|--:|--:|:--|", *("| " + " | ".join(r) + " |" for r in rows)])
     remarks = [r[3] for r in rows]
-    if all(r == "no guess" for r in remarks): last = "No guess this time. Next time, write one down first: that is how one notices a "
-    "surprise."
+    if all(r == "no guess" for r in remarks): last = "No guess this time. Writing one down first is how one notices a surprise."
     elif any(r.startswith("off") for r in remarks): last = "A guess that missed is worth more than one that hit: it shows where to look."
     else: last = "Well guessed. Would you have bet on it?"
     return Said(f"{table}\n\n{last}")
