@@ -17,9 +17,10 @@ from typing import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from .checker import CLOSING
 from .filters import bigrams
 from .instances import Instance, Task
-from .procedural import CLOSING, FAMILIES, OPS
+from .procedural import FAMILIES, OPS
 
 # %% ../nbs/47_measures.ipynb #868ea472
 @dataclass(frozen=True)

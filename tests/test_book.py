@@ -53,14 +53,6 @@ def test_numbers_of_the_readme_are_those_of_the_rows():
                         for t, s, before, labels in told)
 
 
-def test_stored_numbers_of_the_measured_study_are_those_of_the_rows():
-    rows = good_rows(pd.read_parquet(ROOT / "outputs" / "pocket" / "rows.parquet")).drop_duplicates("row_id")
-    text = "\n".join(o["data"]["text/html"] for o in outputs(ROOT / "nbs" / "tutorials" / "pocket_measured.ipynb")
-                     if "text/html" in o.get("data", {}))
-    means = 100 * rows[rows.method == "cot"].groupby(["task", "student", "n_rationales"]).accuracy.mean()
-    assert len(means) > 8 and all(f"{x:.1f} [" in text for x in means)
-
-
 def test_stored_figures_are_vectors_or_true_in_colour():
     for path in BOOK:
         for o in outputs(path):
