@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['EXERCISES', 'ANN', 'NEEDED', 'SPOKEN', 'CHAINS', 'TORN', 'OPENED', 'Said', 'Exercise', 'exercise', 'exercise_named',
-           'ask', 'is_open', 'check', 'solution', 'near', 'compare', 'advice', 'order', 'be_the_teacher', 'left',
-           'n_tokens', 'byte_text', 'even', 'only_second', 'met', 'one_more_arm', 'be_lucky', 'kept', 'luck_of_two',
-           'new_draws', 'enough', 'budget', 'enough_questions', 'clearest', 'one_of_twenty', 'mended', 'never_taught',
-           'same_side', 'bill', 'opened', 'needs_gold']
+           'ask', 'is_open', 'check', 'solution', 'near', 'compare', 'listen', 'advice', 'order', 'be_the_teacher',
+           'left', 'n_tokens', 'byte_text', 'even', 'only_second', 'met', 'one_more_arm', 'be_lucky', 'kept',
+           'luck_of_two', 'new_draws', 'enough', 'budget', 'enough_questions', 'clearest', 'one_of_twenty', 'mended',
+           'never_taught', 'same_side', 'bill', 'opened', 'needs_gold']
 
-# %% ../nbs/93_course.ipynb #bdc48079
+# %% ../nbs/93_course.ipynb #8d5ea3b3
 """What the lessons in `nbs/course` need beside the rooms they teach: exercises as records (what is asked, and a function that looks at an
 answer and says what is missing), and guesses beside measurements. The solutions are in a notebook of their own, not here."""
 import json
@@ -22,12 +22,14 @@ from typing import Callable, Mapping, Sequence
 import pandas as pd
 
 from .conditions import Condition
+from .decoding import Decoding, Request
 from .evaluate import wilson
 from .filters import FILTERS
 from .instances import Instance, Task
 from .pictures import PIPELINE
 from .pocket import WORDS_KNOWN
 from .procedural import FAMILIES
+from .prompts import format_named, render_prompt
 
 # %% ../nbs/93_course.ipynb #f722e7cd
 @dataclass(frozen=True, repr=False)
@@ -98,7 +100,7 @@ def near(answer: object, truth: float, within: float = 1e-9) -> bool:
     if isinstance(answer, (bool, str)): raise TypeError(f"expected a number, got {answer!r}")
     return abs(float(answer) - truth) <= within
 
-# %% ../nbs/93_course.ipynb #ae3a3df4
+# %% ../nbs/93_course.ipynb #8b23f4bc
 def compare(
     guesses: Mapping[str, object],  # name -> what the reader expects; ... where nothing was said
     found: Mapping[str, object],  # name -> what came out: a word, a number, or (value, low end, high end)
@@ -116,14 +118,30 @@ def compare(
 def _beside(name: str, guess: object, found: object, unit: str) -> tuple[str, str, str, str]:
     "One row of the comparison."
     value, lo, hi = found if isinstance(found, tuple) else (found, found, found)
-    said = lambda x: x if isinstance(x, str) else f"{x:.3g}{unit}"
-    shown = said(value) + (f" [{lo:.3g}, {hi:.3g}]" if isinstance(found, tuple) else "")
+    said = lambda x: x if isinstance(x, str) else f"{round(x, 1):g}{unit}"
+    shown = said(value) + (f" [{round(lo, 1):g}, {round(hi, 1):g}]" if isinstance(found, tuple) else "")
     if guess is ...: return name, "", shown, "no guess"
     if isinstance(value, str): return name, str(guess), shown, "yes" if str(guess).strip().lower() == value.lower() else "off: another one"
     try: number = float(guess)
     except (TypeError, ValueError): return name, repr(guess), shown, "off: not a number"
     if lo <= number <= hi: return name, said(number), shown, "inside the interval" if lo < hi else "yes"
     return name, said(number), shown, f"off by {abs(number - value):.2g}{unit}"
+
+# %% ../nbs/93_course.ipynb #8c2b998c
+def listen(
+    model,  # as `models.load` opens it
+    asked: Sequence[Instance],
+    n: int = 1,  # draws a question
+    temperature: float = 1.0,  # 0: greedy, one draw
+    max_tok: int = 128,
+) -> pd.DataFrame:  # columns instance, draw, text: one row a draw, in order
+    "What a model says to some questions when it is asked to think step by step."
+    fmt, of = format_named("cotstudy"), {i.id: i for i in asked}
+    requests = [Request(render_prompt(fmt, i.question), tuple(range(n)), i.id) for i in asked]
+    drawn = [c for part in model.complete(requests, Decoding(temperature, max_tok=max_tok, stop=fmt.stop)) for c in part]
+    place = {name: k for k, name in enumerate(of)}
+    drawn.sort(key=lambda c: (place[c.instance], c.draw_index))
+    return pd.DataFrame([dict(instance=of[c.instance], draw=c.draw_index, text=c.text.strip()) for c in drawn])
 
 # %% ../nbs/93_course.ipynb #02bde691
 ANN = Instance("course-ann", "Ann has 4 pens. Ann buys 3 more. Ann loses 2. How many pens does Ann have now?", "5",
