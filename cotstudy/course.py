@@ -275,7 +275,7 @@ def luck_of_two(answer: float) -> str:
     if near(answer, 0.15, 0.006): return "That is the share of all rationales. Of those that are *kept*?"
     return "Half of the unsound ones are right by luck. Divide by everything that is kept: these and the sound ones."
 
-# %% ../nbs/93_course.ipynb #e8bae46b
+# %% ../nbs/93_course.ipynb #18341826
 @exercise("5.1", "Four rationales for each of 400 questions are in the store. You want sixteen. How many new completions does the teacher "
                  "write?",
           "The first four are inside the sixteen. Every view of the curve you just saw is a part of one pool of draws.")
@@ -283,7 +283,7 @@ def new_draws(answer: int) -> str:
     if near(answer, 16 * 400): return "Four of the sixteen are there already."
     return "" if near(answer, 12 * 400) else "How many are missing for one question? There are 400 of them."
 
-@exercise("5.2", "From `arms`, for `shown`: which is the smallest number of rationales whose mean accuracy comes within three points of "
+@exercise("5.2", "In the table `arms`, which is the smallest number of rationales whose mean accuracy comes within three points of "
                  "the best of them?",
           "A rule of this kind is worth writing down before one looks; afterwards there is always a kinder one.")
 def enough(answer: int, arms: pd.DataFrame) -> str:
