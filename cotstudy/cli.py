@@ -367,16 +367,23 @@ def distil(
     max_tok: Annotated[int, typer.Option(help="of a completion")] = 512,
     truncate: Annotated[str, typer.Option(help="longer completions: error, cut or drop")] = "error",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    lora_rank: Annotated[int, typer.Option(help="train adapters of this rank, added to the weights at the end; 0: train all weights")] = 0,
+    lora_alpha: Annotated[float, typer.Option(help="their scale times their rank; 0: twice the rank")] = 0.0,
+    weight_dtype: Annotated[str, typer.Option(help="how weights are held on a GPU: float32 or bfloat16")] = "float32",
+    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="compute twice, keep less")] = False,
     revision: Revision = "",
     as_json: AsJson = False,
 ):
     "A student from a corpus; killed and given again, it ends in the same weights."
     with expected():
-        from cotstudy.steps import Reporter, distil as make
+        from cotstudy.steps import Reporter, distil as make, meet
+        rank, _ = meet()  # under `accelerate launch` the first process speaks
+        large = dict(lora_rank=lora_rank, lora_alpha=lora_alpha, weight_dtype=weight_dtype, gradient_checkpointing=gradient_checkpointing)
         with Reporter("steps") as report:
-            r = make(corpus, student, out, listed(filters), format, method, split or None, task or None, revision or None, progress=report,
-                     steps=steps, lr=lr, batch=batch, seed=seed, checkpoint=checkpoint, score_every=score_every, max_completion_tok=max_tok,
-                     truncate=truncate, precision=precision)
+            r = make(corpus, student, out, listed(filters), format, method, split or None, task or None, revision or None,
+                     progress=None if rank else report, steps=steps, lr=lr, batch=batch, seed=seed, checkpoint=checkpoint,
+                     score_every=score_every, max_completion_tok=max_tok, truncate=truncate, precision=precision, **large)
+    if rank: return
     for name in r["tasks_not_checked"]:
         print(f"cotstudy: task {name!r} is not at hand, so its test questions were not looked for; name it with --task", file=sys.stderr)
     tell(r, as_json)

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .answers import RULES
-from .filters import FILTERS, parse_filter
+from .filters import parse_filter
 from .instances import Task
 from .methods import Method, method_named
 from .openers import check_name
@@ -129,8 +129,7 @@ class Condition(Chosen):
 # %% ../nbs/50_conditions.ipynb #50e52051
 def _check_gold(cond: Condition) -> None:
     "Refuse filters that do not exist, and gold answers where there may be none."
-    facts = [(f, FILTERS[parse_filter(f)[0]]) for f in cond.filters or ()]
-    gold = [spec for spec, f in facts if f.gold]
+    gold = [sieve for sieve in map(parse_filter, cond.filters or ()) if sieve.filter.gold]
     if cond.supervision == "few_shot" and (gold or cond.labels == "gold" or cond.recipe.checkpoint in ("gold", "reported")):
         raise ValueError(f"few_shot supervision may not use gold answers: got filters={gold}, labels={cond.labels!r}, "
                          f"checkpoint={cond.recipe.checkpoint!r}; use 'agree', 'vote', 'last'")
@@ -207,7 +206,9 @@ RECIPE = {f"recipe.{name}": F("student", words, column="recipe_seed" if name == 
     dropout="dropout", max_prompt_tok="prompt limit, tokens", max_completion_tok="completion limit, tokens", truncate="long completions",
     balancing="balancing", checkpoint="checkpoint", score_every="steps between scores", seed="seed of the recipe").items()}
 RECIPE |= {"recipe.steps": F("student", "training steps", "max"), "recipe.chains_per_visit": F("student", "chains a visit", "min"),
-           "recipe.epochs": F("student", "passes over the corpus", "min")}
+           "recipe.epochs": F("student", "passes over the corpus", "min"), "recipe.lora_rank": F("student", "rank of the adapters"),
+           "recipe.lora_alpha": F("student", "scale of the adapters"), "recipe.weight_dtype": F("student", "type of the weights"),
+           "recipe.gradient_checkpointing": F("student", "inner values computed again")}
 
 # %% ../nbs/50_conditions.ipynb #f1b7a02b
 FIELDS: dict[str, F] = {
@@ -257,8 +258,9 @@ def content_id(stage: str, *parts: object) -> str:  # 24 hex digits
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 def row_id(cond: Condition) -> str:
-    "The name of a condition's row: every field counts."
-    return content_id("eval", cond.model_dump(mode="json"))
+    "The name of a condition's row: every field counts; one that came later only where it has another value than its default."
+    recipe = {"epochs": cond.recipe.epochs} | cond.recipe.named()  # passes stood in every name before later fields were left out
+    return content_id("eval", cond.model_dump(mode="json") | dict(recipe=recipe))
 
 def words_of(column: str) -> str:
     "A column as people call it."

@@ -88,6 +88,10 @@ class Model(Protocol):
         "The model as a prompt format asks it (through a chat template, say); a ValueError where it cannot be asked so."
         return self
 
+    def check(self, task) -> "Model":
+        "The model, if a task's questions can be put to it; a ValueError where its answers would mean something else there."
+        return self
+
 # %% ../nbs/20_decoding.ipynb #ba0ea223
 def digest(*parts, size: int = 16) -> bytes:
     "A hash of numbers, strings and bytes that keeps their borders."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['models', 'safetensors', 'transformers', 'OPENERS', 'WITHOUT_WEIGHTS', 'scheme_of', 'check_name', 'open_model',
-           'is_trainable', 'open_weights', 'n_params_of', 'Models']
+           'is_trainable', 'open_weights', 'n_params_of', 'config_of', 'Models']
 
 # %% ../nbs/29_openers.ipynb #026223bf
 """Every model by its name. A table says which opener a name's beginning calls; who asks for a model need not know whether its weights
@@ -12,6 +12,7 @@ lie here, run behind an address, or are gone and only its words are left."""
 from math import prod
 from pathlib import Path
 from typing import Callable
+import json
 import os
 import re
 
@@ -104,6 +105,14 @@ def n_params_of(name: str | Path) -> int | None:
     folder = _folder_of(name)
     if folder is None or not folder.is_dir(): return None
     return sum(_stored(path) for path in folder.glob("*.safetensors"))
+
+def config_of(name: str | Path) -> dict | None:
+    "The configuration of a model that is at hand, unread by any class; None: not known without fetching."
+    scheme, folder = scheme_of(name), _folder_of(name)
+    if scheme == "scratch/" and (known := models.SIZES.get(str(name).removeprefix(scheme))):
+        return dict(hidden_size=known[0], num_hidden_layers=known[1])
+    path = None if folder is None else folder / "config.json"
+    return json.loads(path.read_text("utf-8")) if path and path.is_file() else None
 
 def _stored(path: Path) -> int:
     with safetensors.safe_open(path, "pt") as f: return sum(prod(f.get_slice(k).get_shape()) for k in f.keys())

@@ -178,7 +178,7 @@ class Size:
 
 SIZES = dict(
     xs=Size(48, 2, 4, 144, 4200, 3e-3), s=Size(80, 3, 4, 240, 4200, 3e-3), m=Size(96, 4, 4, 288, 4200), l=Size(128, 4, 4, 384, 4200),
-    teacher_s=Size(80, 3, 4, 240, 4200, 3e-3, True), teacher_m=Size(112, 4, 4, 336, 6000, 2e-3, True),
+    teacher_s=Size(80, 3, 4, 240, 4200, 3e-3, True),
     teacher=Size(160, 4, 5, 480, 10000, 2e-3, True))
 
 def network(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:

@@ -31,7 +31,7 @@ from .decoding import Decoding, Model, Request
 from .draws import Ledger
 from .evaluate import summarise
 from .files import lease, look_again, write_parquet
-from .filters import apply_filters, needed, stream, votes
+from .filters import Sieve, apply_filters, needed, parse_filter, stream, votes
 from .instances import Instance, Task, few_samples
 from .later import later
 from .measures import MEASURES, scores
@@ -40,7 +40,6 @@ from .objectives import OwnWords, Towards, same_reading
 from .openers import Models, is_trainable
 from .prompts import Exemplar, Format, Parsed, format_named, parse_completion, render_completion, render_prompt
 from .recipes import Example, Recipe
-from .recorded import Recorded
 from .tasks import exemplars_for, load as load_task
 
 students = later("cotstudy.students")
@@ -128,16 +127,16 @@ def blind(asked: Sequence[Instance]) -> list[Instance]:
 # %% ../nbs/55_runs.ipynb #2cbeb384
 def choose(
     chains: pd.DataFrame, asked: Sequence[Instance], task: Task,
-    filters: Sequence[str],  # e.g. ("sample:4", "correct")
+    filters: Sequence[str | Sieve],  # e.g. ("sample:4", "correct")
     seed: int,
 ) -> pd.DataFrame:
     "The chains that pass all filters, with what is to be told as the answer."
-    of = {i.id: i for i in asked}
+    of, filters = {i.id: i for i in asked}, [parse_filter(f) for f in filters]
     if more := [c for c in needed(filters) if c not in chains and c in MEASURES]: chains = chains.join(scores(chains, of, task, more))
     for column in needed(filters):
         lacking = int(chains[column].isna().sum()) if column in chains else len(chains)
         if lacking:
-            raise ValueError(f"a filter of {list(filters)} needs `{column}` of every chain, {lacking} of {len(chains)} have none; "
+            raise ValueError(f"a filter of {filters} needs `{column}` of every chain, {lacking} of {len(chains)} have none; "
                              "take another filter")
     kept = apply_filters(chains, filters, seed)
     right = kept.correct if "correct" in kept else [False] * len(kept)
@@ -184,7 +183,7 @@ class Lesson:
     voice: Voice | None  # of the teacher; None: gold labels, nobody is asked
     n: int = 0  # draws a question
     limit: int | None = None  # tokens of a rationale
-    filters: tuple[str, ...] = ()
+    filters: tuple[Sieve, ...] = ()
     seed: int = 0
     rule: str = "cotstudy"
     gold: bool = True  # may gold answers be used?
@@ -208,8 +207,7 @@ def questions(task: Task, n: int | None) -> list[Instance]:
 # %% ../nbs/55_runs.ipynb #7aaf0275
 def teacher_voice(store: Store, teacher: Teacher, task: Task, greedy: bool) -> Voice:
     "A teacher, ready to be asked."
-    fmt, model = format_named(teacher.format), store.model(teacher.model, teacher.revision)
-    if isinstance(model, Recorded): model.check(task)
+    fmt, model = format_named(teacher.format), store.model(teacher.model, teacher.revision).check(task)
     how = Decoding(0.0 if greedy else teacher.temperature, teacher.top_p, teacher.top_k, teacher.max_tok, fmt.stop)
     return Voice(None, fmt, how, shown=exemplars(task, teacher.n_exemplars), twice=fmt.trigger).of(model)
 
@@ -223,7 +221,7 @@ def lesson_of(store: Store, cond: Condition, task: Task, method: Method) -> Less
     usual = ("correct",) if gold else ("parsed",)
     kept = usual if cond.filters is None else cond.filters
     n = dict(sampled=cond.teacher.pool, own=0).get(teaching, 1)
-    filters = pick + kept if chains else ()
+    filters = tuple(map(parse_filter, pick + kept)) if chains else ()
     return Lesson(task, asked, voice, n, cond.max_rationale_tok, filters, cond.seed, cond.rule, gold and chains, n_shown)
 
 # %% ../nbs/55_runs.ipynb #0b14f4bc
@@ -244,7 +242,7 @@ def taught(ledger: Ledger, lesson: Lesson, method: Method, progress: Callable | 
                               columns=["instance", "question", "rationale", "told"])
         return labels, dict(label_accuracy=_right(labels, lesson))
     kept = choose(chains, seen, task, lesson.filters, lesson.seed)
-    pool = apply_filters(chains, [f for f in lesson.filters if f.startswith("sample:")][:1], lesson.seed)
+    pool = apply_filters(chains, [f for f in lesson.filters if f.filter.name == "sample"][:1], lesson.seed)
     facts = dict(n_drawn=len(pool), n_kept=len(kept), teacher_truncated=int(pool.truncated.sum()), label_accuracy=_right(kept, lesson),
                  n_distinct=int(kept.groupby("instance").rationale.nunique().sum()) if len(kept) else 0)
     return kept, facts | _soundness(kept, asked, task, lesson.rule)

@@ -25,7 +25,7 @@ from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache, 
 from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 
-from .decoding import Completion, Decoding, Request, choose, distribution, draw_key, list_id, uniforms
+from .decoding import Completion, Decoding, Model, Request, choose, distribution, draw_key, list_id, uniforms
 
 # %% ../nbs/22_sampling.ipynb #087c167b
 class _Reader:
@@ -108,10 +108,9 @@ def token_of(net, *keys: str) -> int | None:
     return next((min(x) if isinstance(x, (list, tuple)) else x for key in keys for x in _said(net, key)), None)
 
 # %% ../nbs/22_sampling.ipynb #be8fa739
-class LM(_Speaker):
+class LM(_Speaker, Model):
     "A language model of `transformers` with its tokenizer; draws completions."
     engine = "transformers"
-    samples, one_step = True, False  # see `Model`
 
     def __init__(self, net, tokenizer, name: str, id: str, folder: Path | None = None):  # folder: where the weights were read, if from one
         self.net, self.tokenizer, self.name, self.id, self.folder = net.eval(), tokenizer, name, id, folder

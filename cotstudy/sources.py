@@ -7,12 +7,13 @@ __all__ = ['RAW', 'PINS', 'LETTERS', 'YESNO', 'SENTIMENT', 'ENTAIL', 'HUB', 'BIG
            'cache_dir', 'fetch', 'here', 'at_hand', 'read_rows', 'plain_number', 'read_word_problems', 'read_svamp',
            'read_gsm8k', 'read_aqua', 'read_aqua_flan', 'read_bigbench', 'read_examples', 'read_strategyqa',
            'read_arc_style', 'read_endings', 'read_quarel', 'read_quarel_train', 'read_anli', 'read_sst2',
-           'read_reviews', 'Part', 'Source', 'read_hub', 'source_named', 'load_source', 'split_rule', 'checksums',
-           'chance_of', 'origin_of', 'read_text', 'read_jsonl', 'worded']
+           'read_reviews', 'Part', 'Source', 'read_hub', 'answered', 'source_named', 'load_source', 'split_rule',
+           'checksums', 'chance_of', 'origin_of', 'read_text', 'read_jsonl', 'worded']
 
 # %% ../nbs/10_sources.ipynb #79689279
 """Loaders for the datasets of Ho et al. 2023 (their sec. 4.1) and Li et al. 2023 (their sec. 3), each from upstream files pinned by commit
 and SHA-256, and readers for recorded teachers. It is not a table of tasks (see `tasks`) and knows neither prompts nor models."""
+from base64 import b64decode
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -416,7 +417,7 @@ SOURCES = {
                                       ("kojima", "ho", "scenario"), BIG),
     "coin_flip": _one("yesno", "coin_flip/coin_flip.json", "examples", read_examples, YESNO),
     "last_letter_concatenation": _one("letters", "last_letters/last_letters.json", "examples", read_examples),
-    "strategy_qa": _one("yesno", "StrategyQA/task.json", "object", read_strategyqa, YESNO,
+    "strategy_qa": _one("yesno", "StrategyQA/task.json", "object", read_strategyqa, YESNO, ("mario", "kard"),
                         licence="MIT (StrategyQA), packaged by BIG-bench"),
 }
 
@@ -476,6 +477,25 @@ SOURCES |= {
        for k in ("original", "contrast")},
 }
 
+# %% ../nbs/10_sources.ipynb #03260592
+_ANSWERED = {  # of strategy_qa, in the order of its file: a bit for each question that a corpus answers
+    "mario":
+        "+vp/XYXXrvV/v+w0eGX/X38l/76/eeff1d+vfrbvPpv3JmfsrsvIvPpbeX9Xb1Q/u77L5Pv39W/zs/1/tf+/Hni/Oud37X/9X0+brbuv/otSu/1nqs/59G/T"
+        "98KfW0973X//X03f1/nXvX7X3+pD6a57Wv5V/j5+9/fv13m/eNvz/P9/V0zf3//fdff3dvp1H+JvO/7/8W/cm88//6NP7/f95/f3K9v9/tO3/7Xt/hLP/5/q"
+        "f1e7d399+7/+/Hd33/c+/9+ab7Xv9/rjtUq/fb+h/Zrf5/M//93P7X0nH3x/zd39nX6/3/VCfTrb9mE+I7+dW847+P1+99K/t//VffqfbNl32zP7P5/frrnv"
+        "8HeFz+2N9+3z81r/T1q+78A=",
+    "kard":
+        "1a/rXH33339vK9fb9f+fX3a//8LvaXu9w3zezzFV//+9/3+cPd/36Pyzv/t9Tcquv3n/v+h53/Et3/LZp2x/volXfS63+17l+9jz7/J75//v+v34cvP+/+77"
+        "f9b/qjP+b4+6jryIt6hbdfsl/u9v6BHyXcHP/1d/9lF/hv/dthuW5/wjbP+IZg3/+O/Yffzf+v9uJ1u9ovvVO9vr+n3rV/npb7y5+9/8576/9xrh7fevU/NT"
+        "Nn/9HC/1e6sv9b+vw9fwxh+zztP453K3/cF1/59eL/t1s9+0rx/O9+c89b9eDf3t37////9fU1673D/ff+vW7rDScvfr+raP91Pvs+bX+/tPMz7C/9fudQL/"
+        "n373/8/7c/1vfF73vB/vzUA=",
+}
+
+def answered(variant: str) -> list[bool]:
+    "Which questions of StrategyQA a corpus of recorded rationales answers, in the order of its file."
+    bits = "".join(f"{byte:08b}" for byte in b64decode(_ANSWERED[variant]))
+    return [b == "1" for b in bits[:2290]]
+
 # %% ../nbs/10_sources.ipynb #d59de85c
 STYLES = ("kojima", "ho", "scotd")  # the first is what a plain name means
 
@@ -501,6 +521,7 @@ def _cut_all(items: list[Instance], variants: Sequence[str]) -> tuple[list[Insta
     if "template" in variants: train, test = group_split([i.template for i in items])
     elif "scenario" in variants: train, test = group_split([i.scenario for i in items])
     else: train, test = ho_split(len(items))
+    for known in (answered(v) for v in variants if v in _ANSWERED): train = [i for i in train if known[i]]
     return [items[i] for i in train], [items[i] for i in test]
 
 # %% ../nbs/10_sources.ipynb #5594dcb6
@@ -559,7 +580,8 @@ def split_rule(name: str) -> str:
     source, _, variants = source_named(name)
     if any(p.split == "all" for p in source.parts):
         over = next((f" of the {v}s" for v in variants if v in ("template", "scenario")), "")
-        return f"70:30{over}, seed 0; selection carved from train"
+        only = next((f"; of train the questions that {v} answers" for v in variants if v in _ANSWERED), "")
+        return f"70:30{over}, seed 0{only}; selection carved from train"
     official = "official_test" in variants
     return (f"upstream's; test = {'test' if official else source.test}, "
             f"selection {'= validation' if official or source.selection else 'carved from train'}")

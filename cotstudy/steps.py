@@ -39,7 +39,7 @@ from .results import results, texts_of
 from .runs import (Exam, Judge, Store, Voice, answer_voice, checkpoint_score, corpus_id, exam_of, make_items, provenance,
                            read_chains, said, teacher_voice)
 from .sources import SOURCES
-from .students import POCKET, Recipe, read_record, train
+from .students import POCKET, Recipe, meet, read_record, train
 from .tasks import load as load_task
 
 # %% ../nbs/86_steps.ipynb #8347328d
@@ -280,6 +280,7 @@ def distil(
     if not how.trained: raise ValueError(f"method is {method!r}, which trains nothing; expected cot, label or a trained method")
     if how.towards or how.retell or how.shown:
         raise ValueError(f"method {method!r} needs more than a corpus (its teacher, or its task): run it as a condition of a study")
+    rank, _ = meet()
     store, fmt = store or Store(), format_named(format)
     training = Training(how, fmt, recipe_of(recipe), None if filters is None else tuple(filters))
     where = may_train(out, student)
@@ -294,7 +295,7 @@ def distil(
     told = dict(corpus_id=corpus_id(examples, training.fmt.eos), student=str(student), student_id=first_id, format=format, method=method,
                 filters=None if filters is None else list(filters), split=split, tasks=sorted({r["task"] or "" for r in rows}),
                 teachers=sorted({r["teacher"] or "" for r in rows}), **facts, **provenance())
-    write_json(folder / RECORD, told)
+    if rank == 0: write_json(folder / RECORD, told)
     record, (_, unseen) = read_record(folder), tests_of(rows, None)
     return dict(out=str(folder), **facts, steps=record["step"], chosen_step=record["chosen_step"], first_loss=record["losses"][0],
                 last_loss=record["losses"][-1], tasks_not_checked=unseen)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Row', 'padded_nll', 'Block', 'Layout', 'layout_of', 'shared_attention', 'shared_nll', 'encoded_nll', 'single_nll',
-           'choose_nll', 'lr_at', 'epoch_order', 'batch_at', 'step_rows', 'tokenise', 'parts_of', 'world', 'Twins',
-           'backward', 'fingerprint', 'read_record', 'name_of', 'train', 'POCKET', 'SCOTD', 'Example', 'Recipe',
-           'ho_recipe']
+           'choose_nll', 'lr_at', 'epoch_order', 'batch_at', 'step_rows', 'tokenise', 'parts_of', 'world', 'meet',
+           'Twins', 'backward', 'hold', 'adapt', 'recomputed', 'needed_memory', 'fingerprint', 'read_record', 'name_of',
+           'train', 'POCKET', 'SCOTD', 'Example', 'Recipe', 'ho_recipe']
 
 # %% ../nbs/40_students.ipynb #315633ff
 """Fine-tune a student on completions: loss on response tokens only, a fixed budget of steps, instances in balance (Li et al. 2023, sec. 2;
@@ -17,13 +17,16 @@ from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Callable, Sequence
 import json
 import math
+import os
 import shutil
 import time
+import warnings
 
 import numpy as np
 import torch
@@ -31,9 +34,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .files import sync_folder, whole, whole_folder, write_json, write_text
+from .memory import GPU_TOK, Memory, check_fits, memory_of, room_of, shape_of
 from .models import threads
 from .recipes import POCKET, SCOTD, Example, Recipe, ho_recipe
 from .sampling import check_room, out_of_memory, quiet, steady, token_of
@@ -361,6 +367,15 @@ def world() -> tuple[int, int]:
     "Rank of this process and how many train together (torch.distributed; `accelerate launch` starts it)."
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
+def meet() -> tuple[int, int]:
+    "Join the processes that `accelerate launch` started, before a model is loaded; rank and number. One process has nobody to join."
+    if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        if find_spec("accelerate") is None:
+            raise ImportError("several processes need the package accelerate; run `pip install 'cotstudy[peft]'`, or start one process")
+        from accelerate import PartialState
+        PartialState()
+    return world()
+
 def _share(rows: Sequence[Row]) -> Sequence[Row]:
     "What this process computes of a step."
     rank, n = world()
@@ -418,7 +433,7 @@ _SMALL = 20_000_000  # parameters; the matrices of larger networks keep several 
 def _twins(lm, recipe: Recipe):
     "Twins for every thread that torch may use, where they help; else a context of None."
     n = torch.get_num_threads()
-    helps = n > 1 and lm.net.device.type == "cpu" and lm.n_params <= _SMALL
+    helps = n > 1 and lm.net.device.type == "cpu" and lm.n_params <= _SMALL and not recipe.gradient_checkpointing  # made for one network
     return Twins(lm.net, n) if helps and not recipe.dropout else nullcontext()  # one stream of random numbers cannot serve two threads
 
 # %% ../nbs/40_students.ipynb #c0cc1ee5
@@ -455,6 +470,63 @@ def backward(
                                    "or a lower max_completion_tok with truncate='drop'") from e
             budget = max(1, min(budget, sum(r.n_tok for r in part)) // 2)
         if torch.cuda.is_available(): torch.cuda.empty_cache()
+
+# %% ../nbs/40_students.ipynb #2d9e1d42
+def hold(lm, recipe: Recipe) -> str:  # the type that they have now
+    "Hold the weights as the recipe says, where the device is a GPU."
+    if recipe.weight_dtype == "bfloat16" and lm.net.device.type != "cpu": lm.net.to(torch.bfloat16)
+    return lm.dtype
+
+def adapt(lm, recipe: Recipe) -> Callable[[], None]:  # adds the adapters to the weights
+    "Put adapters beside all linear layers but the head, random by the recipe's seed, and leave the weights alone (Hu et al. 2022)."
+    if not recipe.lora_rank: return lambda: None
+    if find_spec("peft") is None:
+        raise ImportError(f"lora_rank={recipe.lora_rank} needs the package peft; run `pip install 'cotstudy[peft]'`, or set lora_rank=0")
+    from peft import LoraConfig, LoraModel
+    alpha, free = recipe.lora_alpha or 2 * recipe.lora_rank, _params(lm.net)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # GPT-2 keeps its matrices the other way round, and peft sees it
+        torch.manual_seed(recipe.seed)
+        tuner = LoraModel(lm.net, LoraConfig(r=recipe.lora_rank, lora_alpha=alpha, target_modules="all-linear"), "default")
+    def merge():
+        tuner.merge_and_unload()
+        for p in free.values(): p.requires_grad_(True)
+    return merge
+
+# %% ../nbs/40_students.ipynb #862cd9b2
+def _twice(net, forward: Callable) -> Callable:
+    "The forward pass of a layer that keeps only what it was given."
+    def run(*args, **kw):
+        if not torch.is_grad_enabled(): return forward(*args, **kw)
+        name = net.config._attn_implementation
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _attention(net, name)), **kw)
+    return run
+
+@contextmanager
+def recomputed(net, recipe: Recipe):
+    "Within this block the layers compute their inner values again on the way back, if the recipe says so (Chen et al. 2016)."
+    layers = [m for m in net.modules() if isinstance(m, GradientCheckpointingLayer)] if recipe.gradient_checkpointing else [None]
+    if not layers:
+        raise ValueError(f"{type(net).__name__} has no layers that can be computed again; set gradient_checkpointing to False")
+    for layer in layers[:-1]: layer.forward = _twice(net, layer.forward)
+    try: yield
+    finally:
+        for layer in layers[:-1]: del layer.forward
+
+# %% ../nbs/40_students.ipynb #99fea6bc
+def needed_memory(lm, rows: Sequence[Row], recipe: Recipe, n_tok: int) -> Memory:  # n_tok: computed at once
+    "What a training takes at its largest moment, with the network as it is now, adapters and all."
+    size = lambda ps: sum(p.numel() * p.element_size() for p in ps)
+    at_once = min(n_tok, max(r.n_tok for r in rows) * recipe.batch)
+    return memory_of(shape_of(lm.net.config.to_dict()), at_once, recipe, weights=size(lm.net.parameters()),
+                     trained=size(_params(lm.net).values()), wide=lm.net.dtype == torch.float32)
+
+def _check_memory(lm, rows: Sequence[Row], recipe: Recipe, n_tok: int) -> dict:
+    "The estimate in bytes, for the record; a training that cannot fit is refused."
+    longest = max(len(r.prompt) + max(map(len, r.completions)) for r in rows)
+    room, beside = room_of(lm.device), world()[1] if lm.net.device.type == "cpu" else 1  # processes that share it
+    check_fits(needed_memory(lm, rows, recipe, longest), room and room // beside, f"training {lm.name!r}", lm.device)
+    return needed_memory(lm, rows, recipe, n_tok)._asdict()
 
 # %% ../nbs/40_students.ipynb #905bf8f5
 _STATE, _RECORD, _MARK = "checkpoint.safetensors", "train.json", ".training"
@@ -572,10 +644,11 @@ def _score(lm, score: Callable, record: dict, folder: Path):
         if world()[0] == 0: _save_weights(lm, folder / f"best-{step}.safetensors")
         record["chosen_step"] = step
 
-def _finish(lm, record: dict, recipe: Recipe, folder: Path):
-    "Write the student; its record comes last and marks it as finished."
+def _finish(lm, record: dict, recipe: Recipe, folder: Path, merge: Callable):
+    "Write the student, its adapters added to its weights; its record comes last and marks it as finished."
     if recipe.checkpoint == "last": record["chosen_step"] = record["step"]
     else: _load_weights(lm, load_file(folder / f"best-{record['chosen_step']}.safetensors", device=str(lm.net.device)))
+    merge()
     with whole_folder(folder / ".new") as new: lm.save(new)
     names = sorted(p.name for p in (folder / ".new").iterdir())
     for path in folder.glob("model*.safetensors*"):
@@ -616,14 +689,18 @@ def name_of(objective: Callable | None) -> str:
                          "give it an attribute `name` that says all that decides it")
     return str(name)
 
-def _record(lm, name: str, recipe: Recipe, n: dict, form: str, budget_tok: int | None) -> dict:
-    "What is known of a training before its first step."
-    budget = budget_tok or (2048 if lm.net.device.type == "cpu" else 16_384)
-    return dict(fingerprint=name, recipe=recipe.model_dump(), **n, form=form, budget_tok=budget, step=0, chosen_step=0,
-                losses=[], scores=[], n_completions_seen=0, n_label_tok=0, n_computed_tok=0, seconds=0.0)
+def _record(lm, name: str, recipe: Recipe, n: dict, rows: Sequence[Row], budget_tok: int | None) -> dict:
+    "What is known of a training before its first step; one that cannot fit is refused."
+    budget = budget_tok or (2048 if lm.net.device.type == "cpu" else GPU_TOK)
+    memory = _check_memory(lm, rows, recipe, budget)
+    held = dict(weight_dtype=lm.dtype, n_trained=sum(p.numel() for p in _params(lm.net).values()), memory=memory)
+    return dict(fingerprint=name, recipe=recipe.model_dump(), **n, budget_tok=budget, step=0, chosen_step=0,
+                losses=[], scores=[], n_completions_seen=0, n_label_tok=0, n_computed_tok=0, seconds=0.0) | held
 
-def _alone(write: Callable | None) -> None:
-    "Refuse to share out a step that a student writes itself."
+def _check_given(recipe: Recipe, score: Callable | None, write: Callable | None) -> None:
+    "Refuse a checkpoint rule without a score, and to share out a step that a student writes itself."
+    if recipe.checkpoint != "last" and score is None:
+        raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
     if write and world()[1] > 1: raise ValueError("a student that writes its own completions trains in one process; start one")
 
 def _meet():
@@ -647,11 +724,10 @@ def train(
 ) -> Path:  # the folder, for models.load
     "Train a student and write it with its record (Li et al. 2023, sec. 2: loss on response tokens only)."
     folder, begun, writes = Path(folder), time.monotonic(), world()[0] == 0
-    if recipe.checkpoint != "last" and score is None:
-        raise ValueError(f"checkpoint={recipe.checkpoint!r} needs score(lm, step); hand one in, or set checkpoint='last'")
-    _alone(write)
+    _check_given(recipe, score, write)
     _refuse_foreign(lm, folder)
     rows, n = tokenise(lm, examples, recipe, eos)
+    hold(lm, recipe)
     recipe, learnt = recipe.settled(n["n_completions"]), " ".join(filter(None, (name_of(objective), name_of(write))))
     name = fingerprint(lm, rows, recipe, learnt)
     _meet()
@@ -660,13 +736,14 @@ def train(
     found = _found(folder, name)
     if found != "finished":
         if writes: write_text(folder / _MARK, name)
-        nll, optimiser = objective or choose_nll(lm, rows), _optimiser(lm, recipe)
-        record = _load_state(lm, optimiser, folder) if found == "started" else _record(lm, name, recipe, n, name_of(nll), budget_tok)
-        _meet()
-        with _twins(lm, recipe) as twins:
+        merge, first = adapt(lm, recipe), _record(lm, name, recipe, n, rows, budget_tok)
+        with recomputed(lm.net, recipe), _twins(lm, recipe) as twins:
+            nll, optimiser = objective or choose_nll(lm, rows), _optimiser(lm, recipe)
+            record = _load_state(lm, optimiser, folder) if found == "started" else first | dict(form=name_of(nll))
+            _meet()
             told = dict(folder=folder, score=score, progress=progress, write=write)
             _loop(lm, nll, optimiser, rows, recipe, record, SimpleNamespace(checkpoint_s=checkpoint_s, begun=begun, twins=twins, **told))
-        if writes: _finish(lm, record, recipe, folder)
+        if writes: _finish(lm, record, recipe, folder, merge)
     if writes: _clear(folder, _TRACES)
     _meet()
     return folder

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['models', 'torch', 'LARGEST', 'KINDS', 'LARGEST_SPLIT', 'GPU', 'Grid', 'Study', 'Cell', 'studies_folder', 'load_study',
            'all_results', 'expand', 'Parameter', 'Template', 'template_at', 'file_stamp', 'parameters_of',
-           'check_parameters', 'cell_conditions', 'matmul_rate', 'Card', 'n_params_here', 'gpu_hours', 'dry_run']
+           'check_parameters', 'cell_conditions', 'matmul_rate', 'Card', 'n_params_here', 'gpu_hours', 'largest_memory',
+           'dry_run']
 
 # %% ../nbs/80_studies.ipynb #27bc6b7b
 """Study files: which templates, over which tasks and students, from which base. Every parameter is read as the Python literal that it is
@@ -22,15 +23,17 @@ from functools import cache, lru_cache
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Iterator, Mapping, NamedTuple
+from typing import Annotated, Any, Iterator, Mapping, NamedTuple, Sequence
 
 import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from .analyses import ANALYSES, api_cost, conditions_of, cost
+from .analyses import ANALYSES, TOK_PER_ROW, api_cost, conditions_of, cost
 from .conditions import FIELDS, Condition, base_of
 from .later import later
+from .memory import GPU_TOK, student_memory
+from .methods import method_named
 from .openers import n_params_of, scheme_of
 from .procedural import FAMILIES, procedural_task
 from .results import cell_name, results
@@ -264,13 +267,14 @@ class Card(NamedTuple):
     flop_s: float  # of its data sheet, bfloat16
     train: float  # shares, assumed until somebody measures them with `cotstudy bench gpu`
     sample: float
+    room: int  # bytes
 
     @property
     def said(self) -> str:
-        return (f"{self.name}, {self.flop_s / 1e12:.0f} TFLOP/s by its data sheet; assumed: {self.train:.0%} of it in training, "
-                f"{self.sample:.0%} in sampling")
+        return (f"{self.name} of {self.room / 1e9:.0f} GB, {self.flop_s / 1e12:.0f} TFLOP/s by its data sheet; assumed: "
+                f"{self.train:.0%} of it in training, {self.sample:.0%} in sampling")
 
-GPU = Card("NVIDIA A100", 312e12, 0.30, 0.02)
+GPU = Card("NVIDIA A100", 312e12, 0.30, 0.02, 80_000_000_000)
 
 def n_params_here(name: str) -> int | None:
     "Parameters of a model as far as it is computed here."
@@ -280,6 +284,15 @@ def gpu_hours(work: Mapping[str, Any]) -> float | None:
     "Hours of one card; None where the size of a model is not known. Teachers behind an address take none."
     if work["train_flop"] is None or work["sample_flop"] is None: return None
     return round((work["train_flop"] / GPU.train + work["sample_flop"] / GPU.sample) / GPU.flop_s / 3600, 2)
+
+def largest_memory(conditions: Sequence[Condition]) -> str | None:  # None: nothing is trained, or no size is known
+    "What training the largest student would take on that card, and whether it has as much."
+    kinds = {(c.student, c.recipe.model_copy(update=dict(seed=0))) for c in conditions if method_named(c.method).trained}
+    at_once = {kind: min(GPU_TOK, kind[1].batch * TOK_PER_ROW) for kind in kinds}
+    found = [(need.total, name, at_once[name, r], need) for name, r in kinds if (need := student_memory(name, r, at_once[name, r]))]
+    if not found: return None
+    total, name, n_tok, need = max(found)
+    return f"{name}: {need}, {n_tok:,} tokens at once" + f"; more than {GPU.name} has ({GPU.room / 1e9:.0f} GB)" * (total > GPU.room)
 
 # %% ../nbs/80_studies.ipynb #0da65d14
 def dry_run(study: Study, workers: int = 0, past: Mapping[str, float] = {}) -> dict:  # past: seconds of cells that ran before
@@ -296,5 +309,6 @@ def dry_run(study: Study, workers: int = 0, past: Mapping[str, float] = {}) -> d
     unverified = sorted({c.student for c in conditions if c.student in models.HUB and not models.HUB[c.student].verified})
     return dict(study=study.study, cells=len(cells), conditions=len(conditions)) | work | dict(
         estimated_s=round(seconds / n) if known else None, seconds_last_time=round(sum(times) / n) if len(times) == len(cells) else None,
-        gpu_hours=gpu_hours(cost(conditions, _split_size, cache(n_params_here))), gpu=GPU.said, money=money, prices=prices or None,
+        gpu_hours=gpu_hours(cost(conditions, _split_size, cache(n_params_here))), gpu=GPU.said, memory=largest_memory(conditions),
+        money=money, prices=prices or None,
         unverified=" ".join(unverified) or None)

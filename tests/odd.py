@@ -26,9 +26,9 @@ class Fake:
                 with lock:
                     fake.asked.append(body)
                     fake.keys.add(self.headers.get("authorization"))
-                    n, fake.at_once = len(fake.asked), fake.at_once + 1
+                    self.n, fake.at_once = len(fake.asked), fake.at_once + 1
                     fake.most = max(fake.most, fake.at_once)
-                try: self.reply(*(fake.behave(body, n) or (200, fake.good(body))))
+                try: self.reply(*(fake.behave(body, self.n) or (200, fake.good(body))))
                 finally: fake.at_once -= 1
 
             def reply(self, status, answer, kind="application/json", headers=(), cut=False):
@@ -64,16 +64,16 @@ def draw(server, n=3, how=HOT): return [c for part in server.complete([Request("
 # a server that misbehaves in every way we know, and keeps its own bill
 
 class Odd(Fake):
-    "A server whose bill says what it would charge, whatever it answers: `charge(body)` tokens in and out for each request it worked on."
+    "A server whose bill says what it would charge, whatever it answers: `charge(body, n)` tokens in and out for its n-th request."
 
-    def __init__(self, charge=lambda body: (10, 5)):
+    def __init__(self, charge=lambda body, n: (10, 5)):
         super().__init__()
         self.bill, self.charge, self.free, self.raw = [], charge, (), None  # free: statuses of which nothing is charged
         odd, serve = self, self.http.RequestHandlerClass
 
         class Handler(serve):
             def reply(self, status, answer, *rest, **kw):
-                if status not in odd.free: odd.bill.append((self.body.get("prompt"), self.body.get("seed"), *odd.charge(self.body)))
+                if status not in odd.free: odd.bill.append((self.body.get("prompt"), self.body.get("seed"), *odd.charge(self.body, self.n)))
                 if callable(answer): return answer(self)
                 super().reply(status, answer, *rest, **kw)
         self.http.RequestHandlerClass = Handler

@@ -40,7 +40,7 @@ def main() -> None:
         call("study templates", "cotstudy", "run", "smoke", env=env)
     if not os.environ.get("COTSTUDY_DATA"):
         print("\nCOTSTUDY_DATA is not set: tests on the papers' own data are skipped (they say so below)")
-    call("pytest", "pytest", "-q", "-rs", "-n", "2", "--dist", "loadfile", "tests", env=one_thread)
+    call("pytest", "pytest", "-q", "-rs", "-n", "2", "--dist", "worksteal", "tests", env=one_thread)
 
 
 if __name__ == "__main__":

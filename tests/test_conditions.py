@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cotstudy.claims import cells_of
-from cotstudy.conditions import (COLUMNS, FIELDS, HEADLINE, STAGES, Condition, Teacher, base_of, changed, checked, describe, leaves, row_id,
+from cotstudy.conditions import (COLUMNS, FIELDS, HEADLINE, STAGES, Condition, Teacher, base_of, changed, checked, content_id, describe,
+                                 leaves, row_id,
                                  stage_key, value, vary, words_of)
 from cotstudy.figures import fig_sample_count
+from cotstudy.recipes import LATER
 
 FULL = Condition(task="arith", method="cot", n_rationales=2, decoding="vote", n_paths=3, teacher=Teacher(pool=4))
 OTHER = {  # leaf -> another legal value than FULL's
@@ -23,8 +25,9 @@ OTHER = {  # leaf -> another legal value than FULL's
     "recipe.batch": 5, "recipe.lr": 5e-3, "recipe.weight_decay": 0.1, "recipe.beta1": 0.8, "recipe.beta2": 0.9, "recipe.eps": 1e-6,
     "recipe.warmup": 4, "recipe.schedule": "cosine", "recipe.clip": 0.5, "recipe.precision": "bfloat16", "recipe.dropout": True,
     "recipe.max_prompt_tok": 77, "recipe.max_completion_tok": 78, "recipe.truncate": "drop", "recipe.chains_per_visit": 2,
-    "recipe.balancing": "chain", "recipe.checkpoint": "gold", "recipe.score_every": 3, "recipe.epochs": 2.0}
-REFUSED = {"labels", "recipe.seed", "recipe.optimiser"}  # no other value is legal for this method; see below
+    "recipe.balancing": "chain", "recipe.checkpoint": "gold", "recipe.score_every": 3, "recipe.epochs": 2.0,
+    "recipe.lora_rank": 4, "recipe.weight_dtype": "bfloat16", "recipe.gradient_checkpointing": True}
+REFUSED = {"labels", "recipe.seed", "recipe.optimiser", "recipe.lora_alpha"}  # no other value is legal for this method; see below
 DIFFER = sorted(set(OTHER) - {"decoding"})
 
 
@@ -34,7 +37,8 @@ def test_every_field_is_in_the_table_and_in_this_test():
     assert all(f.words for f in FIELDS.values()) and set(HEADLINE) <= set(COLUMNS.values())
 
 
-@pytest.mark.parametrize("leaf, bad", [("labels", "vote"), ("recipe.seed", 1), ("recipe.optimiser", "sgd")])
+@pytest.mark.parametrize("leaf, bad", [("labels", "vote"), ("recipe.seed", 1), ("recipe.optimiser", "sgd"),
+                                       ("recipe.lora_alpha", 8.0)])
 def test_a_field_that_has_no_other_value_refuses_one(leaf, bad):
     with pytest.raises(ValueError): changed(FULL, {leaf: bad})
 
@@ -97,6 +101,14 @@ def test_what_is_wrong_is_said_in_one_line(bad, said):
                                  dict(filters=("sample:2", "correct")), dict(filters=("sound",))])
 def test_few_shot_refuses_gold(bad):
     with pytest.raises(ValueError, match="few_shot"): changed(FULL, {"supervision": "few_shot"} | bad)
+
+
+def test_a_later_field_changes_no_name_until_it_is_used():
+    told = FULL.model_dump(mode="json")
+    first = {k: v for k, v in told["recipe"].items() if k not in LATER}  # as recipes were before these fields
+    assert row_id(FULL) == content_id("eval", told | dict(recipe=first | dict(epochs=0.0))) and FULL.recipe.named() == first
+    wide, narrow = (changed(FULL, {"recipe.lora_rank": 4, "recipe.lora_alpha": a}) for a in (0.0, 4.0))
+    assert len({row_id(FULL), row_id(wide), row_id(narrow)}) == len({str(c.recipe.named()) for c in (FULL, wide, narrow)}) == 3
 
 
 def test_vary_makes_every_combination_once_and_changes_nothing_else():

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cotstudy.filters import FILTERS, agree, apply_filters, diverse_by, encoder, first, open_ended, parse_filter, sample, tally, votes
+from cotstudy.filters import FILTERS, agree, apply_filters, diverse_by, encoder, first, needed, open_ended, parse_filter, sample, tally, \
+    votes
 
 WORDS = st.sampled_from(["3 + 2 = 5", "2 + 3 = 5", "so it is five", "4 - 1 is 3", "oh", "a b c d e"])
 
@@ -105,8 +106,18 @@ def test_diversity_by_sentence_embeddings(sentence_encoder):
         kept = apply_filters(chains, [f"diverse_by:{sentence_encoder}:2"], seed)
         assert sorted(kept.rationale) == ["a b", "d e c"]
     assert len(diverse_by(chains.assign(rationale="same"), 3, by=str(sentence_encoder))) == 1  # one cluster, one chain
-    assert parse_filter(f"diverse_by:{sentence_encoder}:2") == ("diverse_by", 2)
+    sieve = parse_filter(spec := f"diverse_by:{sentence_encoder}:2")
+    assert (sieve.filter.name, sieve.number, sieve.by, str(sieve)) == ("diverse_by", 2, str(sentence_encoder), spec)
     with pytest.raises(ValueError, match="40 hex digits"): apply_filters(chains, ["diverse_by:owner/model:2"])
+
+
+def test_a_filter_is_looked_up_once(monkeypatch):
+    chains = pd.DataFrame(dict(instance="q", draw_index=range(4), rationale="x", answer=["5", None, "5", "4"], n_tok=[3, 2, 1, 0]))
+    sieves = [parse_filter(f) for f in ("parsed", "shortest:2")]
+    want = apply_filters(chains, ["parsed", "shortest:2"])
+    monkeypatch.setattr("cotstudy.filters.FILTERS", None)
+    assert apply_filters(chains, sieves).equals(want) and list(want.n_tok) == [1, 0] and needed(sieves) == ("n_tok",)
+    assert [parse_filter(s) for s in sieves] == sieves
 
 
 @pytest.mark.parametrize("bad", ["diverse_by", "diverse_by:5", "diverse_by:x", "diverse_by:x:0", "diverse_by::3", "furst:2", "first",

@@ -391,12 +391,13 @@ def test_the_text_shown_is_the_text_that_was_read(store):
 # --- names are read at the door ---
 
 def close_the_door(monkeypatch, teacher):
-    "From now on no table knows a name: of no task, format, method, teacher or field of a condition."
-    from cotstudy import methods, procedural, prompts, sources, tasks
+    "From now on no table knows a name: of no task, format, method, filter, teacher or field of a condition."
+    from cotstudy import filters, methods, procedural, prompts, sources, tasks
     def refuse(*names, **more): raise AssertionError(f"a name was looked up behind the door: {names}")
     class Closed(dict):
         __getitem__ = __contains__ = __iter__ = get = keys = values = items = refuse
-    for module, table in ((methods, "METHODS"), (prompts, "FORMATS"), (procedural, "FAMILIES"), (sources, "SOURCES"), (tasks, "TASKS")):
+    for module, table in ((methods, "METHODS"), (prompts, "FORMATS"), (procedural, "FAMILIES"), (sources, "SOURCES"), (tasks, "TASKS"),
+                          (filters, "FILTERS")):
         monkeypatch.setattr(module, table, Closed())
     for name in ("load_task", "method_named", "format_named", "describe", "teacher_voice", "answer_voice", "plan_of", "exam_of"):
         monkeypatch.setattr(runs, name, refuse)

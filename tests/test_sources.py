@@ -93,6 +93,15 @@ def test_leakage_of_the_default_split(data_dir):
     assert {leak(n)["question"] for n in RANDOM} == {0, 1, 5}
 
 
+@pytest.mark.parametrize("variant, corpus", [("mario", "strategyqa_train__gpt3_mario"), ("kard", "strategy_qa_train__gpt35_kard10")])
+def test_variants_of_strategyqa_hold_what_their_corpus_answers(variant, corpus, data_dir):
+    told, whole, task = set(recorded(corpus).instance), load_source("strategy_qa", n_selection=0), load_source(f"strategy_qa:{variant}")
+    assert {f"strategy_qa-{k}" for k, known in enumerate(sources.answered(variant)) if known} == told
+    mine = {i.id for s in ("train", "selection") for i in task.split(s)}
+    assert mine == told & {i.id for i in whole.split("train")} and len(mine) > 1000
+    assert [i.id for i in task.split("test")] == [i.id for i in whole.split("test")] and variant in sources.split_rule(task.name)
+
+
 def test_ho_rendering(data_dir):
     for name in ("date_understanding", "multiarith"):
         want = json.loads((data_dir / f"raw/reasoning-teacher/data/dataset/{name}.json").read_text())["data"]

@@ -5,8 +5,12 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +22,7 @@ from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCaus
                           PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration)
 
 from cotstudy import students
+from cotstudy.memory import memory_of, shape_of
 from cotstudy.models import load
 from cotstudy.sampling import LM
 from cotstudy.students import (SCOTD, Example, Recipe, Row, Twins, backward, batch_at, choose_nll, encoded_nll, epoch_order, fingerprint,
@@ -26,7 +31,7 @@ from cotstudy.students import (SCOTD, Example, Recipe, Row, Twins, backward, bat
                                train)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-V = 60
+V, BIN = 60, Path(sys.executable).parent
 
 
 def words():
@@ -607,6 +612,138 @@ def test_kill_nine_at_random_moments_ends_in_the_same_weights(tmp_path):
     assert sorted(p.name for p in (tmp_path / "torn").iterdir()) == sorted(p.name for p in (tmp_path / "whole").iterdir())
 
 
+# ---- large students
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "t5"])
+def test_adapters_are_trained_in_place_of_the_weights_and_merged(kind, tmp_path):
+    first, lm, recipe = model(kind).net.state_dict(), model(kind), Recipe(steps=6, batch=4, lr=1e-2, lora_rank=2)
+    said, ends = [], []
+    def watch(step, steps, loss): said.append({k: p.detach().clone() for k, p in lm.net.named_parameters()})
+    def score(lm, step): return ends.append(library_nll(lm, random_rows()).item()) or 1.0
+    folder = train(lm, examples(), recipe.model_copy(update=dict(checkpoint="gold")), tmp_path / "s", eos=True, score=score, progress=watch)
+    base = {k.replace(".base_layer", ""): v for k, v in said[-1].items() if "lora_" not in k}
+    assert all(torch.equal(first[k], v) for k, v in base.items()), "the weights themselves stay while adapters are trained"
+    assert sum(v.numel() for k, v in said[-1].items() if "lora_" in k) == read_record(folder)["n_trained"] < lm.n_params / 2
+    student = load(folder)
+    assert type(student.net) is type(lm.net) and set(student.net.state_dict()) == set(first), "an ordinary folder"
+    assert all(p.requires_grad for p in lm.net.parameters())
+    moved = {k for k, v in student.net.state_dict().items() if not torch.equal(v, first[k])}
+    assert moved and not any("embed" in k or "norm" in k or "ln_" in k for k in moved)
+    assert library_nll(student, random_rows()).item() == pytest.approx(ends[-1], rel=1e-5), "merged, it says what it said with adapters"
+    assert not read_record(folder)["losses"][-1] > read_record(folder)["losses"][0]
+
+
+def test_adapters_resume_and_have_a_name_of_their_own(tmp_path):
+    recipe = Recipe(steps=8, batch=4, lr=1e-2, lora_rank=2, seed=3)
+    whole = train(model(), examples(), recipe, tmp_path / "whole", eos=True)
+    for cut in (2, 5):
+        torn = tmp_path / f"torn{cut}"
+        def stop(step, steps, loss, cut=cut):
+            if step == cut: raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt): train(model(), examples(), recipe, torn, eos=True, progress=stop, checkpoint_s=0.0)
+        assert (torn / "checkpoint.safetensors").stat().st_size < (whole / "model.safetensors").stat().st_size
+        train(model(), examples(), recipe, torn, eos=True)
+        assert (torn / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    lm = model()
+    rows, _ = tokenise(lm, examples(), recipe, True)
+    changes = (dict(lora_rank=0), dict(lora_rank=3), dict(lora_alpha=9.0), dict(seed=4))
+    assert len({fingerprint(lm, rows, recipe.model_copy(update=c)) for c in ({}, *changes)}) == 5
+    other = train(model(), examples(), recipe.model_copy(update=dict(seed=4)), tmp_path / "other", eos=True)
+    assert (other / "model.safetensors").read_bytes() != (whole / "model.safetensors").read_bytes()
+
+
+def test_adapters_without_the_library_are_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(students, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"cotstudy\[peft\]"):
+        train(model(), examples(), Recipe(steps=1, lora_rank=2), tmp_path / "s", eos=True)
+
+
+@pytest.mark.parametrize("kind, lora, dropout", [("llama", 0, False), ("gpt2", 0, True), ("opt", 2, False), ("t5", 0, False)])
+def test_computing_twice_is_the_same_student(kind, lora, dropout, tmp_path):
+    def made(name, twice):
+        recipe = Recipe(steps=4, batch=6, chains_per_visit=2, gradient_checkpointing=twice, lora_rank=lora, dropout=dropout)
+        lm = model(kind, dropout=0.1 if dropout else 0.0)
+        folder = train(lm, examples(), recipe, tmp_path / name, eos=True)
+        assert not any("forward" in vars(m) for m in lm.net.modules()), "layers are left as they were"
+        return (folder / "model.safetensors").read_bytes(), read_record(folder)
+    (a, once), (b, twice) = made("once", False), made("twice", True)
+    assert a == b and once["losses"] == twice["losses"] and once["form"] == twice["form"] != "single_nll"
+
+
+def test_computing_twice_really_computes_twice():
+    lm, rows, seen = model("llama"), random_rows(), []
+    layer = lm.net.model.layers[0].mlp
+    layer.register_forward_pre_hook(lambda *_: seen.append(1))  # the second pass ends where nothing more is needed
+    for twice, n in ((False, 1), (True, 2)):
+        seen.clear()
+        with students.recomputed(lm.net, Recipe(gradient_checkpointing=twice)): shared_nll(lm.net, rows).backward()
+        assert len(seen) == n
+    with pytest.raises(ValueError, match="gradient_checkpointing"):
+        with students.recomputed(torch.nn.Linear(2, 2), Recipe(gradient_checkpointing=True)): pass
+
+
+def test_weights_are_held_in_bfloat16_on_a_gpu_only(tmp_path, monkeypatch):
+    recipe, lm = Recipe(steps=3, batch=4, weight_dtype="bfloat16"), model()
+    folder = train(lm, examples(), recipe, tmp_path / "cpu", eos=True)
+    assert lm.dtype == read_record(folder)["weight_dtype"] == "float32"
+    card = SimpleNamespace(type="cuda")
+    net = SimpleNamespace(device=card, to=lambda dtype: seen.append(dtype))
+    seen = []
+    for plan in (recipe, Recipe()): students.hold(SimpleNamespace(net=net, dtype="?"), plan)
+    assert seen == [torch.bfloat16]
+    monkeypatch.setattr(students, "hold", lambda lm, recipe: lm.net.to(torch.bfloat16))  # what a GPU would hold, computed here
+    half = train(model(), examples(), recipe.model_copy(update=dict(lora_rank=2, lr=1e-2)), tmp_path / "half", eos=True)
+    assert read_record(half)["weight_dtype"] == "bfloat16" and load(half).net.state_dict().keys() == model().net.state_dict().keys()
+    assert read_record(half)["memory"]["weights"] < 0.7 * read_record(folder)["memory"]["weights"]
+
+
+# ---- memory
+
+def kept_bytes(net, nll, rows):
+    "What a forward pass keeps for the way back, beside the weights."
+    sizes, alive, own = {}, [], {p.untyped_storage().data_ptr() for p in net.parameters()}
+    def pack(x):
+        alive.append(x)  # an address is not given twice while its tensor lives
+        sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x): nll(net, rows)
+    return sum(n for at, n in sizes.items() if at not in own)
+
+
+def wide_net(kind, layers=6, d=128, vocab=300):
+    if kind == "llama": return LlamaForCausalLM(LlamaConfig(vocab_size=vocab, hidden_size=d, intermediate_size=4 * d, num_attention_heads=4,
+                                                            num_hidden_layers=layers))
+    if kind == "gpt2": return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=d, n_layer=layers, n_head=4, eos_token_id=1,
+                                                         bos_token_id=1))
+    if kind == "opt": return OPTForCausalLM(OPTConfig(vocab_size=vocab, hidden_size=d, ffn_dim=4 * d, num_hidden_layers=layers,
+                                                      num_attention_heads=4, word_embed_proj_dim=d))
+    return T5ForConditionalGeneration(T5Config(vocab_size=vocab, d_model=d, d_kv=32, d_ff=4 * d, num_layers=layers, num_heads=4,
+                                               decoder_start_token_id=0))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "t5"])
+@pytest.mark.parametrize("twice", [False, True])
+def test_the_estimate_of_activations_is_near_what_is_kept(kind, twice):
+    net, recipe = wide_net(kind).eval(), Recipe(gradient_checkpointing=twice)
+    rows = [Row(str(k), tuple(range(3, 120)), (tuple(range(3, 100)),), (1,)) for k in range(4)]
+    n_tok = sum(r.n_tok for r in rows)
+    told = memory_of(shape_of(net.config.to_dict()), n_tok, recipe, 0, 0).activations
+    with students.recomputed(net, recipe): found = kept_bytes(net, encoded_nll if kind == "t5" else shared_nll, rows)
+    if not twice: assert 0.5 < told / found < 2.4, (told, found)
+    else: assert found < told < kept_bytes(net, encoded_nll if kind == "t5" else shared_nll, rows) * 2, (told, found)
+
+
+def test_a_training_that_cannot_fit_is_refused_before_it_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(students, "room_of", lambda device: 300_000)
+    with pytest.raises(ValueError, match=r"takes about .* GB \(weights .*moments.*cpu has 0\.00 GB.*lora_rank"):
+        train(model(), examples(), Recipe(steps=2), tmp_path / "s", eos=True)
+    assert not (tmp_path / "s/checkpoint.safetensors").exists()
+    monkeypatch.setattr(students, "room_of", lambda device: None)  # nobody knows: it is tried
+    record = read_record(train(model(), examples(), Recipe(steps=2), tmp_path / "s", eos=True))
+    n = sum(p.numel() for p in model().net.parameters())
+    assert record["memory"] | dict(activations=0) == dict(weights=4 * n, gradients=4 * n, moments=8 * n, activations=0)
+
+
 # ---- several processes
 
 def one_of_two(rank, folder, recipe):
@@ -629,3 +766,25 @@ def test_two_processes_train_the_student_of_one(tmp_path, visit):
                                         rel=1e-5) and a["chosen_step"] == b["chosen_step"] == 3 and a["fingerprint"] == b["fingerprint"]
     one, two = (load(tmp_path / d).net.state_dict() for d in ("one", "two"))
     for k, v in one.items(): torch.testing.assert_close(two[k], v, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_accelerate_launch_trains_the_student_of_one_process(tmp_path, lora):
+    corpus = [dict(instance=e.instance, question=e.prompt, rationale=c, answer="5", gold="5", draw_index=k)
+              for e in examples(n=6) for k, c in enumerate(e.completions)]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(r) + "\n" for r in corpus), "utf-8")
+    def made(out, *launch):
+        how = f"distil --corpus corpus.jsonl --student scratch/0.1m --out {out} --steps 4 --batch 8 --lora-rank {lora} --json"
+        done = subprocess.run([*launch, str(BIN / "cotstudy"), *how.split()], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                              env=os.environ | dict(OMP_NUM_THREADS="1"))
+        assert done.returncode == 0, done.stderr[-2000:]
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    (one,) = made("one")
+    launch = "launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --no_python"
+    two = made("two", str(BIN / "accelerate"), *launch.split())
+    assert len(two) == 1, "the first process speaks"
+    assert two[0]["last_loss"] == pytest.approx(one["last_loss"], rel=1e-5)
+    a, b = (read_record(tmp_path / d) for d in ("one", "two"))
+    assert b["losses"] == pytest.approx(a["losses"], rel=1e-5) and a["fingerprint"] == b["fingerprint"] and a["recipe"] == b["recipe"]
+    old, new = (load(tmp_path / d).net.state_dict() for d in ("one", "two"))
+    for k, v in old.items(): torch.testing.assert_close(new[k], v, rtol=1e-3, atol=1e-5)
