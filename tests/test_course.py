@@ -68,10 +68,9 @@ def test_links_of_the_course_lead_somewhere():
 
 
 def test_the_index_leads_to_the_course_first():
-    shown = text_of(ROOT / "nbs" / "index.ipynb")
-    first = links(shown.partition("## The course")[2])[:8]
-    assert first == [f"course/{p.name}" for p in LESSONS]
-    assert shown.index("## The course") < shown.index("## The book")
+    shown = (ROOT / "README.md").read_text()
+    assert links(shown.partition("## The course")[2])[:8] == [f"nbs/course/{p.name}" for p in LESSONS]
+    assert shown.index("## ") == shown.index("## The course") < shown.index("## The book")
 
 
 @each_lesson
