@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Claim', 'TAIL', 'COUNTED', 'SPELLINGS', 'LISTED', 'Form', 'TURNS', 'ADDED', 'PLAN', 'LEAD', 'ANSWER', 'VALUE',
-           'LONGEST', 'PREMISE', 'CLOSING', 'Family', 'StepCheck', 'stated_answer', 'tidy', 'sentences', 'low',
+           'LONGEST', 'PREMISE', 'CLOSING', 'Parts', 'Family', 'StepCheck', 'stated_answer', 'tidy', 'sentences', 'low',
            'either', 'take', 'bare', 'restates', 'Heard', 'parts_of', 'hear', 'ancestors', 'in_a_row', 'compare',
            'check_way', 'faults', 'check_steps']
 
@@ -21,9 +21,10 @@ from .instances import Instance
 # %% ../nbs/04_checker.ipynb #9377eb86
 Claim = tuple  # (key, value): what a step is about, and what it says
 
+# %% ../nbs/04_checker.ipynb #1f572168
 @dataclass(frozen=True, eq=False)
-class Family:
-    "One kind of procedural question (the papers' datasets that it mirrors are in `image`)."
+class Parts:
+    "What one kind of procedural question is made of (the papers' datasets that it mirrors are in `image`)."
     name: str
     kind: str  # as in Task
     image: str  # datasets of the papers
@@ -43,6 +44,10 @@ class Family:
     ways: Callable[[Instance], list[Instance]] | None = None  # further derivations: the same question with another trace
     slip: Callable[[Instance, Random], Instance] | None = None  # the same with one wrong step, carried on to its answer
 
+# %% ../nbs/04_checker.ipynb #9a2e4106
+@dataclass(frozen=True, eq=False)
+class Family(Parts):
+    "One kind of procedural question: its parts, and what can be done with them."
     def derivations(self, instance: Instance) -> list[Instance]:
         "The ways to solve a question, each an instance whose trace goes that way; the drawn one first."
         return [instance, *(self.ways(instance) if self.ways else ())]

@@ -60,6 +60,7 @@ def end() -> None:
     for stream in (sys.stdout, sys.stderr): stream.flush()
     os._exit(0)
 
+# %% ../nbs/79_kernels.ipynb #9d990b59
 def serve() -> None:
     "Import what cells use, then fork a kernel for each line of standard input and answer with its process id; 0 where that is not safe."
     asked, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
@@ -145,6 +146,7 @@ def kernel_arguments(cmd: Sequence[str]) -> list[str] | None:
     same = os.path.realpath(cmd[0]) == os.path.realpath(sys.executable)
     return list(cmd[cmd.index("ipykernel_launcher") + 1:]) if same and "ipykernel_launcher" in cmd else None
 
+# %% ../nbs/79_kernels.ipynb #3a6afe2c
 class WarmProvisioner(LocalProvisioner):
     "Starts ipykernels of this Python from a nursery, all others as usual."
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict:

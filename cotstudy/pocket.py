@@ -412,7 +412,7 @@ def card(folder: Path, measured: dict) -> str:
         "| family | n | " + " | ".join(COLUMNS.values()) + " |", "|---" * (2 + len(COLUMNS)) + "|", *rows, "", LIMITS, "",
         f"Made again by `cotstudy pocket build --size {t['size']}`.", ""])
 
-def ship(folder: Path, n: int = 500, sampling: bool = False, progress: Callable[[str], None] = print) -> dict:
+def ship(folder: Path, n: int = 300, sampling: bool = False, progress: Callable[[str], None] = print) -> dict:
     "Measure a built model, write its card, drop its training state; its row of the table of models."
     lm, read, measured = load(folder), json.loads((folder / "train.json").read_text())["reading"]["families"], {}
     for name in FAMILIES:

@@ -78,8 +78,7 @@ def test_pins_are_public_versions():
             assert len(names) == len(set(names)), f"two pins of one package on Python {version}, {system}"
 
 
-UNIMPORTED = {  # what no module imports, and why it is needed all the same
-    "ipykernel": "the kernel in which papermill executes a cell"}
+UNIMPORTED: dict[str, str] = {}  # what no module imports, and why it is needed all the same
 TOOLS = {  # what neither a module nor a test imports
     "execnb": "used by nbdev, version fits", "fastcore": "used by nbdev, version fits",
     "ghapi": "used by nbdev, version fits", "fastgit": "used by nbdev, version fits", "jupyterlab": "make lab",
