@@ -6,7 +6,7 @@
 __all__ = ['Claim', 'TAIL', 'COUNTED', 'SPELLINGS', 'LISTED', 'Form', 'TURNS', 'ADDED', 'PLAN', 'LEAD', 'ANSWER', 'VALUE',
            'LONGEST', 'PREMISE', 'CLOSING', 'Parts', 'Family', 'StepCheck', 'stated_answer', 'tidy', 'sentences', 'low',
            'either', 'take', 'bare', 'restates', 'Heard', 'parts_of', 'hear', 'ancestors', 'in_a_row', 'compare',
-           'check_way', 'faults', 'check_steps']
+           'check_way', 'faults', 'true_somehow', 'nearest', 'check_steps']
 
 # %% ../nbs/04_checker.ipynb #0c4e1a03
 """A record for a kind of question made by a program, and the checker that verifies each step of a free-text rationale against
@@ -261,8 +261,16 @@ def faults(c: StepCheck) -> int:
     "How far a rationale is from a derivation."
     return c.n_wrong + len(c.missing) + c.n_unread + (not c.order_ok)
 
+def true_somehow(family: Family, instance: Instance) -> set[Claim]:
+    "All that is true in one of the derivations."
+    return set().union(*(free.union(true) for true, free in map(family.steps, family.derivations(instance))))
+
+def nearest(family: Family, instance: Instance, rationale: str) -> tuple[Instance, StepCheck]:
+    "The derivation that a rationale comes nearest to, and what it is worth against that one."
+    also = true_somehow(family, instance)
+    found = [(way, check_way(family, way, rationale, also)) for way in family.derivations(instance)]
+    return min(found, key=lambda f: (faults(f[1]), not f[1].answer_ok))
+
 def check_steps(family: Family, instance: Instance, rationale: str) -> StepCheck:
     "Verify a free-text rationale step by step against the derivation that it is nearest to; any text is accepted."
-    ways = family.derivations(instance)
-    also = set().union(*(free.union(true) for true, free in map(family.steps, ways)))
-    return min((check_way(family, way, rationale, also) for way in ways), key=lambda c: (faults(c), not c.answer_ok))
+    return nearest(family, instance, rationale)[1]

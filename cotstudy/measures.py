@@ -17,7 +17,7 @@ from typing import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from .checker import CLOSING
+from .checker import CLOSING, nearest, true_somehow
 from .filters import bigrams
 from .instances import Instance, Task
 from .procedural import FAMILIES, OPS
@@ -67,11 +67,12 @@ def lucky(instance: Instance, said: Said, task: Task) -> float | None:
 # %% ../nbs/47_measures.ipynb #52e3da6a
 @lru_cache(4096)
 def _heard(name: str, instance: Instance, chain: str) -> tuple[tuple, tuple, frozenset] | None:
-    "Claims of a chain, the true steps, and what may be claimed freely; None where steps cannot be checked."
+    "Claims of a chain, the steps of the derivation it is nearest to, what else is true; None where steps cannot be checked."
     family = FAMILIES.get(name.split(":")[0])
     if family is None: return None
-    true, free = family.steps(instance)
-    return tuple(family.claims(instance, chain)), tuple(true), frozenset(free)
+    way, _ = nearest(family, instance, chain)
+    true, _ = family.steps(way)
+    return tuple(family.claims(way, chain)), tuple(true), frozenset(true_somehow(family, instance) - set(true))
 
 def miscarried(claim: tuple, true: Sequence[tuple]) -> bool:
     "Is it a step that was called for, carried out wrongly? A sum: does it not add up?"
