@@ -26,6 +26,7 @@ import nbformat
 from nbconvert.preprocessors import ExecutePreprocessor
 
 from .files import write_text
+from .kernels import WarmManager
 from .pages import anchor, moved
 from .report import Report, findings, head, section, verdicts
 
@@ -58,7 +59,8 @@ def execute(path: str | Path, timeout_s: int = 1800, tries: int = 3):
     "A notebook with the outputs of today, in memory; a kernel that dies before its first word is started again."
     for left in reversed(range(tries)):
         nb = nbformat.read(path, 4)
-        run = ExecutePreprocessor(timeout=timeout_s, startup_timeout=300, kernel_name="python3")
+        run = ExecutePreprocessor(timeout=timeout_s, startup_timeout=300, kernel_name="python3", kernel_manager_class=WarmManager,
+                                  extra_arguments=["--log-level=50"])
         try: run.preprocess(nb, dict(metadata=dict(path=str(Path(path).parent))))
         except RuntimeError as e:
             if not left or "Kernel" not in str(e): raise
