@@ -76,7 +76,8 @@ def serve() -> None:
             answers.close()
             become_kernel(**json.loads(line))
             end()
-        print(pid or 0, file=answers, flush=True)
+        try: print(pid or 0, file=answers, flush=True)
+        except BrokenPipeError: return  # the driver is gone
 
 # %% ../nbs/79_kernels.ipynb #f07e22e1
 class Nursery:

@@ -60,7 +60,7 @@ def study_made(tmp_path_factory):
     small = {"task_args.n_train": 16, "task_args.n_test": 24, "teacher.pool": 2, "recipe.steps": 8}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COTSTUDY_OUTPUTS", str(out))
-        study_cell("sample_count", "judged", "", "relations", "pocket/xs", small, n_rationales=[1, 2], seeds=[0, 1], n_paths=3)
+        study_cell("sample_count", "judged", "", "relations", "pocket/teacher_s", small, n_rationales=[1, 2], seeds=[0, 1], n_paths=3)
         collect("judged")
     return out
 

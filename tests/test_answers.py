@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cotstudy.answers import RULES, extract, is_correct, readings, rescore
-from cotstudy.instances import KINDS, Task
+from cotstudy.instances import KINDS, Instance, Task
 from cotstudy.sources import read_jsonl
 from cotstudy.tasks import TASKS, load, outline
 
@@ -381,8 +381,9 @@ def test_readings_has_a_row_per_completion_and_rule(tmp_path):
 
 
 def test_rescore_takes_gold_and_options_from_the_task(tmp_path):
-    task = load("facts", n_train=1, n_selection=1, n_test=2)
-    rows = [dict(id=i.id, answer_text=i.options["ABCDE".index(i.answer)]) for i in task.split("test")]
+    shown = [Instance(f"q{k}", f"Which is more? (A) {k} (B) {k + 1}", "B", (str(k), str(k + 1))) for k in (2, 5)]
+    task = Task("more", "choice", dict(train=(), selection=(), test=shown), ("A", "B"))
+    rows = [dict(id=i.id, answer_text=i.options[1]) for i in shown]
     assert rescore(write(tmp_path, rows), task) == dict(n=2, accuracy=100.0, unparsed=0)
 
 

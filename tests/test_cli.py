@@ -435,8 +435,8 @@ def test_claims_of_committed_results(study, monkeypatch):
 
 def test_show_reads_rows_of_an_older_form(monkeypatch):
     monkeypatch.setenv("COTSTUDY_OUTPUTS", COMMITTED)
-    where = [x for c in ("task=strategy", "method=cot", "student=pocket/s", "n_rationales=4", "seed=2",
-                         "cell=sample_count-strategy-pocket_s") for x in ("--where", c)]
+    where = [x for c in ("task=arith", "method=cot", "student=pocket/s", "n_rationales=4", "seed=2",
+                         "cell=sample_count-arith-pocket_s") for x in ("--where", c)]
     shown = json.loads(cotstudy("show", "--study", "pocket", *where, "--json").stdout)
     assert shown["point"]["seed"] == 2 and len(shown["right"]) == len(shown["wrong"]) == 3
     assert all(e["question"] and e["prediction"] != e["gold"] for e in shown["wrong"])

@@ -428,7 +428,7 @@ def test_valid_variants_are_sound(name, seed):
     ("coin", "{a}, {b} and {a} flip."), ("coin", "That is 99 flips."), ("coin", "4 is odd, so tails."), ("arith", "99 + 1 = 100."),
     ("relations", "Glacier is hotter than desert."),
     ("relations", "Colder means more sun."), ("entail", "Every vont is a gorp, so no vont is neat."), ("dates", "31 - 30 = 2."),
-    ("letters", "apple: e e."), ("strategy", "The boss of Zib is Zib.")])
+    ("letters", "apple: q q."), ("strategy", "The boss of Zib is Zib.")])
 @settings(max_examples=15, deadline=None)
 @given(seed=seeds)
 def test_what_no_derivation_says_is_found_in_each(name, said, seed):
