@@ -30,7 +30,7 @@ import pandas as pd
 
 from .analyses import ANALYSES
 from .conditions import PROTOCOL, Condition, row_id
-from .files import lease, write_json, write_parquet
+from .files import lease, write_json, write_parquet, write_text
 from .later import later
 from .openers import Models, scheme_of
 from .pages import to_pages
@@ -96,6 +96,13 @@ def surroundings() -> Iterator[None]:
             if v is None: os.environ.pop(k, None)
             else: os.environ[k] = v
 
+def _without_paths(out: Path) -> None:
+    "Files are named in an executed notebook as they are called, not by where this machine keeps them."
+    nb = json.loads(out.read_text("utf-8"))
+    told = nb["metadata"]["papermill"]
+    nb["metadata"]["papermill"] = told | {k: Path(told[k]).name for k in ("input_path", "output_path")}
+    write_text(out, json.dumps(nb, indent=1, ensure_ascii=False) + "\n")
+
 def _start_and_execute(template: Path, out: Path, given: dict, timeout_s: int, tries: int = 3) -> None:
     "papermill's execution; a kernel that dies before its first word lost a race for a port and is started again."
     for left in reversed(range(tries)):
@@ -103,7 +110,7 @@ def _start_and_execute(template: Path, out: Path, given: dict, timeout_s: int, t
             papermill.execute_notebook(str(template), str(out), given, kernel_name="python3", progress_bar=False, log_output=False,
                                        execution_timeout=timeout_s, start_timeout=120, extra_arguments=["--log-level=50"],
                                        kernel_manager_class=kernels.WarmManager)
-            return
+            return _without_paths(out)
         except RuntimeError as e:
             if not left or "before replying to kernel_info" not in str(e): raise
 

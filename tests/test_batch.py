@@ -281,6 +281,8 @@ def test_a_clone_shows_a_finished_study_and_computes_nothing(tmp_path, monkeypat
     monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path / "outputs"))
     home = tmp_path / "outputs" / "tiny"
     assert [r["status"] for r in run_study(TINY, workers=1, say=lambda _: None)] == ["done"]
+    told = "".join(p.read_text() for p in (home / "notebooks").glob("*.ipynb"))
+    assert "papermill" in told and str(tmp_path) not in told and str(Path(__file__).parent.parent) not in told, "a path of this machine"
     rows, items = (pd.read_parquet(home / f"{name}.parquet") for name in ("rows", "items"))
     clone = tmp_path / "clone"
     (clone / "tiny").mkdir(parents=True)
