@@ -30,9 +30,9 @@ import pandas as pd
 
 from .analyses import ANALYSES
 from .conditions import PROTOCOL, Condition, row_id
-from .files import lease, write_json, write_parquet, write_text
+from .files import lease, runs_here, write_json, write_parquet, write_text
 from .later import later
-from .openers import Models, scheme_of
+from .openers import scheme_of
 from .pages import to_pages
 from .results import collect, good_rows, results, study_folder
 from .studies import (Cell, Study, cell_conditions, check_parameters, expand, file_stamp, parameters_of, studies_folder,
@@ -163,34 +163,35 @@ def is_done(record: dict, study: str, cell: Cell, folder: Path, summary: bool = 
     except (FileNotFoundError, ValueError): return False
 
 # %% ../nbs/82_batch.ipynb #1c0de002
-def _same_models(cond: Condition, row: pd.Series, models: Models) -> bool:
-    "Whether the shipped models that a condition names are those of its row."
-    named = (cond.student, row.get("start_id")), (cond.teacher.model, row.get("teacher_id"))
-    return all(models.open(name).id == known for name, known in named if scheme_of(name) == "pocket/" and pd.notna(known))
+def _same_models(cond: Condition, row: pd.Series) -> bool:
+    "Whether the shipped models that a condition names are those of its row, by their files."
+    named, shipped = ((cond.student, row.get("start_id")), (cond.teacher.model, row.get("teacher_id"))), models.pocket_models()
+    return all(name in shipped and models.folder_id(shipped[name]) == known
+               for name, known in named if scheme_of(name) == "pocket/" and pd.notna(known))
 
-def committed(study: str, cells: Sequence[Cell], folder: Path) -> dict[str, pd.DataFrame]:
-    "Rows of those cells whose results stand complete in a study's collected files."
-    home, found, models = study_folder(study), {}, Models()
-    if not all((home / f"{name}.parquet").exists() for name in ("rows", "items")): return found
+def committed(study: str, cells: Sequence[Cell], folder: Path) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    "Rows and items of those cells whose results stand complete in a study's collected files."
+    home, found = study_folder(study), {}
+    if not cells or not all((home / f"{name}.parquet").exists() for name in ("rows", "items")): return found
     rows, items = results(study)
     if "start_id" not in rows or "eval_id" not in items: return found
     n_items, of = items.groupby("eval_id").size(), dict(list(good_rows(rows).groupby("cell")))
     for cell in (c for c in cells if c.name in of):
         mine, wanted = of[cell.name].set_index("row_id"), {row_id(c): c for c in cell_conditions(cell, folder)}
         whole = all(i in mine.index and n_items.get(mine.eval_id[i]) == mine.n[i] * mine.n_paths[i] for i in wanted)
-        if wanted and whole and all(_same_models(c, mine.loc[i], models) for i, c in wanted.items()):
-            found[cell.name] = mine.loc[list(wanted)].reset_index()
+        if wanted and whole and all(_same_models(c, mine.loc[i]) for i, c in wanted.items()):
+            asked = mine.loc[list(wanted)].reset_index()
+            found[cell.name] = asked, items[items.eval_id.isin(asked.eval_id)]
     return found
 
 def adopt(study: str, cells: Sequence[Cell], folder: Path) -> int:  # how many
     "Take over cells that this machine never ran from the study's collected files; they count as done from here on."
     home, new = study_folder(study), [c for c in cells if read_record(study, c.name)["status"] == "new"]
     found, of = committed(study, new, folder), {c.name: c for c in new}
-    items = dict(list(results(study)[1].groupby("eval_id"))) if found else {}
-    for name, rows in found.items():
+    for name, (rows, items) in found.items():
         cell = of[name]
         write_parquet(home / "rows" / f"{name}.parquet", rows)
-        for i in rows.eval_id: write_parquet(home / "items" / f"{i}.parquet", items[i].reset_index(drop=True))
+        for i, own in items.groupby("eval_id"): write_parquet(home / "items" / f"{i}.parquet", own.reset_index(drop=True))
         write_record(study, name, status="done", template=cell.template, parameters=cell.parameters, key=cell_key(cell, folder),
                      stamp=cell_stamp(cell, folder), has_rows=True, adopted=True, wall_s=float(rows.wall_s.sum()))
     return len(found)
@@ -291,18 +292,15 @@ def template_title(template: Path, study: Study) -> dict:
 # %% ../nbs/82_batch.ipynb #38e97891
 def alive(record: dict) -> bool:
     "Does the process that runs a cell still live? Of another machine nobody can say."
-    if record.get("host") != platform.node(): return True
-    try: os.kill(record["pid"], 0)
-    except ProcessLookupError: return False
-    except (PermissionError, KeyError): pass
-    return True
+    return record.get("host") != platform.node() or "pid" not in record or runs_here(record["pid"])
 
 def status(study: Study) -> dict:
     "How far a study is: counts, and each cell's status with its error."
     folder, cells, found = studies_folder(), [], expand(study)
-    here = committed(study.study, [c for c in found if read_record(study.study, c.name)["status"] == "new"], folder)
+    records = {c.name: read_record(study.study, c.name) for c in found}
+    here = committed(study.study, [c for c in found if records[c.name]["status"] == "new"], folder)
     for c in found:
-        r = read_record(study.study, c.name)
+        r = records[c.name]
         state = "stale" if r["status"] == "done" and not is_done(r, study.study, c, folder) else r["status"]
         if state == "running" and not alive(r): state, r = "failed", r | dict(error="its process is gone; run the study again")
         if c.name in here: state = "done"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['explained', 'sync_folder', 'whole', 'write_bytes', 'write_text', 'write_json', 'write_parquet', 'whole_folder',
-           'lease', 'look_again', 'clock_of']
+           'lease', 'look_again', 'clock_of', 'runs_here']
 
 # %% ../nbs/02_files.ipynb #49bb2ee1
 """How everything of this project reaches the disk: under a temporary name, synced, then renamed, so that a reader sees the old file or
@@ -133,3 +133,11 @@ def clock_of(folder: str | Path) -> float:  # seconds, as `st_mtime` has them
     probe.touch()
     try: return probe.stat().st_mtime
     finally: probe.unlink()
+
+# %% ../nbs/02_files.ipynb #537e18e0
+def runs_here(pid: int) -> bool:
+    "Whether a process of this machine still runs, whoever it belongs to."
+    try: os.kill(pid, 0)
+    except ProcessLookupError: return False
+    except PermissionError: pass
+    return True

@@ -29,6 +29,8 @@ from uuid import uuid4
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
+from .files import runs_here
+
 # %% ../nbs/79_kernels.ipynb #dfadd306
 PRELOADED = ("IPython", "ipykernel.ipkernel", "ipykernel.kernelapp", "matplotlib.pyplot", "seaborn", "scipy.stats",
              "statsmodels.stats.contingency_tables", "statsmodels.stats.multitest", "statsmodels.stats.proportion", "torch", "transformers",
@@ -131,9 +133,7 @@ class Forked:
 
     def poll(self) -> int | None:
         "None while it lives; its exit status is not known, so 0 afterwards."
-        try: os.kill(self.pid, 0)
-        except ProcessLookupError: return 0
-        return None
+        return None if runs_here(self.pid) else 0
 
     def wait(self, timeout: float | None = None) -> int:
         "Wait for its end, at most so many seconds."

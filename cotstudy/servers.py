@@ -37,7 +37,7 @@ import numpy as np
 from filelock import FileLock
 
 from .decoding import Completion, Decoding, Model, Request, draw_key, prompt_id
-from .files import write_json
+from .files import runs_here, write_json
 
 # %% ../nbs/28_servers.ipynb #6b24b6b5
 @dataclass(frozen=True)
@@ -109,9 +109,7 @@ def _me() -> str: return f"{socket.gethostname()}:{os.getpid()}"
 def _alive(who: str) -> bool:
     "Does this process still run? On another machine: perhaps."
     host, _, pid = who.rpartition(":")
-    try: return host not in ("", socket.gethostname()) or os.kill(int(pid), 0) is None
-    except PermissionError: return True
-    except (ProcessLookupError, ValueError): return False
+    return host not in ("", socket.gethostname()) or pid.isdigit() and runs_here(int(pid))
 
 # %% ../nbs/28_servers.ipynb #afca5ea8
 def _check_limits(tokens: int | None, money: float | None, price: Price | None, unseen_tok: int | None) -> None:

@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from cotstudy import kernels
+from cotstudy.files import runs_here
 from cotstudy.kernels import Forked, Nursery, WarmManager, kernel_arguments, nursery
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
@@ -22,12 +23,6 @@ def run(source: str, **how) -> str:
     return "".join(o["text"] for c in nb.cells for o in c.outputs if o.output_type == "stream").strip()
 
 
-def alive(pid: int) -> bool:
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
-    return True
-
-
 @linux
 def test_kernels_are_forks_and_share_nothing_that_changes(monkeypatch, tmp_path):
     told = "import os, random, sys, numpy\nprint(os.getpid(), os.getppid(), random.random(), numpy.random.rand(), 'torch' in sys.modules)"
@@ -36,7 +31,7 @@ def test_kernels_are_forks_and_share_nothing_that_changes(monkeypatch, tmp_path)
     monkeypatch.setenv("COTSTUDY_SAID", "now")
     monkeypatch.chdir(tmp_path)
     assert run("import os\nprint(os.environ['COTSTUDY_SAID'], 'JE_ARROW_MALLOC_CONF' in os.environ)") == "now False"
-    assert not alive(int(a)) and not alive(int(b))
+    assert not runs_here(int(a)) and not runs_here(int(b))
 
 
 def test_errors_deaths_and_time_limits_are_seen():
@@ -75,14 +70,14 @@ asyncio.run(go())
 """
     driver = subprocess.Popen([sys.executable, "-c", told], stdout=subprocess.PIPE, text=True)
     kernel = int(driver.stdout.readline())
-    assert alive(kernel)
+    assert runs_here(kernel)
     time.sleep(2)  # it watches its parent from its first second on
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     driver.stdout.close()
     until = time.monotonic() + 60
-    while alive(kernel) and time.monotonic() < until: time.sleep(0.2)
-    assert not alive(kernel)
+    while runs_here(kernel) and time.monotonic() < until: time.sleep(0.2)
+    assert not runs_here(kernel)
 
 
 @linux
