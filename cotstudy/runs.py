@@ -85,8 +85,9 @@ class Voice:
 
     def of(self, model: Model) -> "Voice":
         "A model, asked in this way."
-        return replace(self, model=model.in_format(self.fmt), twice=self.twice and not model.one_step)
+        return replace(self, model=model.in_format(self.fmt), twice=not model.one_step and self.twice)
 
+# %% ../nbs/55_runs.ipynb #28c8b29e
 def said(
     ledger: Ledger, voice: Voice, asked: Sequence[Instance],
     n: int,  # completions a question

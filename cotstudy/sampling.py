@@ -630,6 +630,7 @@ class _Replayed(_Slots):
         self.state[1, rows] += 1
         self.state[2, rows] += 1
 
+# %% ../nbs/22_sampling.ipynb #32022d5b
 def _slot_attention(module, query, key, value, attention_mask, scaling=None, **other):
     "Attention function of `transformers` for one step of all slots."
     strange = [k for k in ("position_bias", "softcap", "s_aux", "sliding_window") if other.get(k) is not None]

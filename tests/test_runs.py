@@ -20,7 +20,7 @@ from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.methods import METHODS, Method
 from cotstudy.prompts import Parsed
 from cotstudy.results import collect, run_cell, show_answers, show_chains, texts_of
-from cotstudy.runs import Exam, Store, Voice, carry_out, checkpoint_score, make_items, make_student, plan_of, run
+from cotstudy.runs import Exam, Store, Voice, carry_out, checkpoint_score, exam_of, make_items, make_student, plan_of, run
 from cotstudy.students import Recipe
 
 SIZES = dict(n_train=10, n_selection=4, n_test=6)
@@ -326,6 +326,44 @@ def test_a_toy_method_needs_no_change_anywhere_else(store, monkeypatch):
     assert seen["objective"] >= 3 and seen["answers"] == SIZES["n_test"] and row["student_id"] != plain["student_id"]
     assert set(items.prediction) == {"4"} and row["method"] == "toy" and row["n_rationales"] == 2
     assert torch.get_num_threads() >= 1
+
+
+class Mumbling(Scripted):
+    "Names its answer only where it is asked for it; every second first text is silent."
+    name, id = "mumbling", "mumbling-1"
+
+    def complete(self, requests, decoding):
+        for r in requests:
+            i = next(i for q, i in self.by_prompt.items() if q in r.prompt)
+            asked = r.prompt.rstrip().endswith(("So the answer is:", "the answer is"))
+            text = f" {i.answer}" if asked else " Hm." if hash_of(i.id) % 2 else f" Easy. So the answer is: {i.answer}"
+            ids = tuple(range(len(self.words), len(self.words) + len(text.split())))
+            self.words.extend(text.split())
+            yield [Completion(r.instance, r.prompt, prompt_id(self, r.prompt, decoding), k, text, ids, tuple(-0.1 for _ in ids), len(ids),
+                              "stop") for k in r.draw_indices]
+
+
+def hash_of(text): return sum(map(ord, text))
+
+
+def test_one_who_was_never_taught_is_asked_for_the_answer_it_did_not_name(store, monkeypatch):
+    monkeypatch.setitem(openers.OPENERS, "shy:", lambda name, revision, seed, **options: Mumbling())
+    for fmt, twice in (("cotstudy", "silent"), ("ho", True), ("ho_teacher", True)):
+        cond = Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="shy:x", format=fmt)
+        row, items = run(cond, store)
+        plan = plan_of(store, cond)
+        assert row["accuracy"] == 1.0 and row["n_unparsed"] == 0 and plan.exam.voice.twice == twice and row["format"] == fmt
+        texts = runs.said(store.ledger, plan.exam.of(store.model("shy:x")).voice, plan.exam.asked, 1).text
+        assert texts.str.count("he answer is").eq(1).all() or fmt != "cotstudy", "who has answered is not asked again"
+    asked = exam_of(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="shy:x", format="ho"))
+    assert asked.voice.fmt.name == "ho_teacher" and "step by step" in asked.voice.prompts(asked.asked)[0][1]
+    literal = exam_of(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="shy:x", format="ho"), to_the_letter=True)
+    assert literal.voice.fmt.name == "ho" and literal.voice.twice is False
+    for method, more in (("few_shot_cot", {}), ("zero_shot_cot", dict(n_exemplars=2)), ("greedy_cot", {})):
+        known = exam_of(Condition(task="arith", task_args=SIZES, method=method, student="pocket/s", format="ho", **more))
+        assert known.voice.fmt.name == "ho" and not known.voice.twice, "who sees or was taught the format is asked in it"
+    teacher = exam_of(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="pocket/teacher", format="cotstudy"))
+    assert teacher.voice.twice is False
 
 
 def test_right_by_luck_is_counted_in_items_and_corpora(store):
