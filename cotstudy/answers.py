@@ -93,7 +93,7 @@ _PART = re.compile(  # what follows a number that is only a part of something
     r"|[,.:]\d|\.\(\d|!(?=\s*[.,;=/*+-])|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
     r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
     r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
-    r"|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|pi|root|score\s*$|point|(?:in\s+)?(?:binary|octal"
+    r"|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|doubled|tripled|halved|pi|root|score\s*$|point|(?:in\s+)?(?:binary|octal"
     r"|hex\w*|base)|mil|mill|thou|tn|grand|gross|halves|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
     r"|or\s+(?:more|less"
     r"|fewer|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
@@ -103,6 +103,9 @@ _JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\
                      r"|metres?|km|kg|degrees?)\s*", re.I)
 
 # %% ../nbs/18_answers.ipynb #90897e97
+_SHARE = re.compile(r"\s+of\s+(?:[a-z]+\s+)?\d")
+_MORE = re.compile(r"\s+(?:times\s+(?:as|more|less|larger|bigger|smaller|older|that|what|his|her|their)|(?:[a-z]+\s+)?(?:more|less|fewer"
+                   r"|larger|smaller|older|younger|taller|shorter|longer)\s+than\s+[-$]?\d+|(?:possible\s+)?(?:answers|solutions))\b", re.I)
 _SCALED = re.compile(r"\d\s*(?:k|K|M|B|bn|mn|mln|dozen|hundred|thousand|million|billion|trillion|lakh|crore)$", re.I)
 
 class Said(NamedTuple):
@@ -120,8 +123,10 @@ def _said(text: str) -> tuple[Said, ...]:
         if _WRONG.match(text[q.end:q.end + 60]): before = "not "
         role = next((r for r, p in (("rejected", _REJECTED), ("bound", _BOUND), ("aside", _ASIDE)) if p.search(before)), "main")
         open_ended = "." in text[q.start:q.end] and text[q.end:].startswith("..")  # 0.333...
-        some_of = (q.percent or "/" in text[q.start:q.end]) and re.match(r"\s+of\s+(?:[a-z]+\s+)?\d", text[q.end:q.end + 40])
-        out.append(Said(q, role, bool(q.written) and not open_ended and not some_of and not _PART.match(text[q.end:q.end + 40])))
+        share = q.percent or "/" in text[q.start:q.end]
+        of_it = (_SHARE if share else _MORE).match(text[q.end:q.end + 40])  # no answer by itself
+        whole = bool(q.written) and not open_ended and not of_it and not _PART.match(text[q.end:q.end + 40])
+        out.append(Said(q, "aside" if of_it and role == "main" else role, whole))
     for k, (a, b) in enumerate(zip(out, out[1:])):  # 3 thousand 5 hundred
         if _SCALED.search(text[a.q.start:a.q.end]) and re.fullmatch(r"\s+(?:and\s+)?", text[a.q.end:b.q.start]):
             out[k:k + 2] = a._replace(whole=False), b._replace(whole=False)
@@ -152,6 +157,8 @@ _LEAD = re.compile(r"\s*(?:(?:\b(?:that|it|is|it's|that's|there\s+are|yes|about|
 def _opens(text: str, said: Sequence[Said]) -> bool:
     "Whether a number is what a text begins with."
     return bool(said) and said[0].q.start <= _LEAD.match(text).end()
+
+_UNSOLVED = re.compile(r"(?<![A-Za-z])[a-z]\s?[-+*/^]\s?(?:\d+|[a-z])\s*$|[\w)]\s?[-+*/]\s?[a-z]\s*$")
 
 def _equation(text: str) -> str | None:
     "The result of the last equation of a sentence."
@@ -189,6 +196,7 @@ def _sentence(text: str) -> str | None:
         if len(onward) == 1: return None if rival and not re.search(_STOP, text[said[0].q.end:rival.start]) else _single(text, said, 0)
     parts = [p for p in _SO.split(text) if _said(p)]
     if len(parts) > 1: return _sentence(parts[-1])
+    if (sign := _EQUALS.search(text)) and _UNSOLVED.search(text[:sign.start()]): return None  # x + y = 7
     if _EQUALS.search(text) and (found := _equation(text)): return found
     if _EQUALS.search(text) and re.search(r"=\s*\S*[a-z\d]", text) and not any(s.role == "main" and s.whole for s in said): return None
     mains = [k for k, s in enumerate(said) if s.role == "main"] or [k for k, s in enumerate(said) if s.role == "aside"]
@@ -266,6 +274,7 @@ def _cued(text: str) -> str | None:
 
 def _read_number(text: str, last: bool) -> str | None:
     text = re.sub(r"<<[^<>\n]*>>", "", _opened(text))
+    text = re.sub(r"(?<=\S)\n[ \t]*-[ \t]+(?=[\d.$])", "\n± ", text)  # a list, or a minus
     text = plain_numbers(re.sub(r"\s*(?:=>|->|\u2192|\u21d2)\s*", lambda m: ", so " if m.start() else "", text))
     said, cued = _after_cue(unbold(text), _TOTAL)
     return _settled(said, _cued) if cued else _settled(text, lambda piece: _free(piece, last))
@@ -284,7 +293,7 @@ _CONSIDERED = re.compile(r"\b(?:considered|thought(?:\s+of)?|thinking(?:\s+of)?|
                          r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
 _POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe|perhaps|likely"
     r"|definitely|clearly|certainly|option|choice|answer|letter|so|therefore|thus|hence|then|is|be|was|it's|that's|with|choose|chose|pick"
-    r"|picked|select|leaving|leaves|leave|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both|either|wait|but"
+    r"|picked|select|leaving|leaves|leave|between|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both|either|wait|but"
                      r"|rather|"
                      r"considered|thought|say|conclude))\s*[\"'*]*\s*$", re.I)
 
@@ -318,7 +327,7 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
 
 # %% ../nbs/18_answers.ipynb #8fd0b6c5
 _LISTED = re.compile(r"[\s)\].:]*(?:[\w'-]+\s+){0,5}?[\w'-]*\s*[)\].]?\s*(?:,|/|&|\band\b|\bor\b|\bnor\b|\bneither\b"
-                     r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:options?\s+|choices?\s+)?", re.I)
+                     r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:maybe\s+|perhaps\s+|possibly\s+)?(?:options?\s+|choices?\s+)?", re.I)
 _PARTED = re.compile(rf"(?i)[.!?]\s+\w|\n|\b(?:is|are|was|so|but|because|since|it|answer|seems|looks|sounds|fits|would|could|might"
                      rf"|may|leaves)\b|{_NOT}")
 
@@ -332,10 +341,14 @@ def _groups(text: str, marks: Sequence[Mark]) -> list[list[Mark]]:
         else: out.append([m])
     return out
 
+_ONLY_SEEMS = re.compile(r"[)\]]?,?\s+(?:but\s+(?:it\s+|the\s+answer\s+)?(?:is|it's|should\s+be|must\s+be)\s+(?:actually\s+|really\s+)?(?:option"
+                         r"\s+)?[(\[]?[A-Z]\b|(?:is|seems|looks|sounds)\s+\w+,?\s+but\s+(?!not\b))")
+
 def _dismissed(text: str, group: Sequence[Mark]) -> bool:
     "Whether a text says of these options that they are not the answer: '(B) and (C) are incorrect'."
     before, after = text[max(0, group[0].start - 60):group[0].start], text[group[-1].end:group[-1].end + 80]
     if _DISMISSED.search(before) or _CONSIDERED.search(before): return True
+    if _ONLY_SEEMS.match(after): return True
     return bool(re.match(rf"(?i:[)\]:]?\s*(?:(?!because|since|as\s|so\s|correct"
                          rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*(?:(?:and|but)\s+)?not\b", after)
 
