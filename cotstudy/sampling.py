@@ -45,6 +45,7 @@ class _Reader:
 
     def prompt_ids(self, text: str) -> list[int]:
         "Token ids of a prompt, special tokens as the tokenizer adds them (an EOS at the end only for encoders)."
+        text.encode()  # half a character is an error that can be read, not one of the tokenizer
         if self.chat:
             turn = dict(role="user", content=text)
             try: asked = self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
