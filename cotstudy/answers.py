@@ -178,7 +178,8 @@ _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|whic
     r"|(?<!\bafter )(?<!\bbefore )(?<!\bby )(?<!\bof )(?<!\bfor )(?<!\bwithout )(?<!\bwhile )(?<!\bwhen )(?:giving|leaving)"
     r"|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to)|for\s+a\s+total\s+of|totall?ing|making"
-                    r"|(?:but|and)?\s*(?:now\s+it\s+is|it\s+is\s+now|now\s+it's|it's\s+now)|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
+                    r"|(?:but|and)?\s*(?:now\s+it\s+is|it\s+is\s+now|now\s+it's|it's\s+now)"
+                    r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
 _CENTS = re.compile(r"\b(\d+) dollars?,? and (\d{1,2}) cents?\b", re.I)
 
 _STOP = r"because|since|\b(?:as|when|if|where|while|although|though|but)\b|[,(;:—]"  # an explanation begins
@@ -327,7 +328,8 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
 
 # %% ../nbs/18_answers.ipynb #8fd0b6c5
 _LISTED = re.compile(r"[\s)\].:]*(?:[\w'-]+\s+){0,5}?[\w'-]*\s*[)\].]?\s*(?:,|/|&|\band\b|\bor\b|\bnor\b|\bneither\b"
-                     r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:maybe\s+|perhaps\s+|possibly\s+)?(?:options?\s+|choices?\s+)?", re.I)
+                     r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:maybe\s+|perhaps\s+|possibly\s+)?"
+                     r"(?:options?\s+|choices?\s+)?", re.I)
 _PARTED = re.compile(rf"(?i)[.!?]\s+\w|\n|\b(?:is|are|was|so|but|because|since|it|answer|seems|looks|sounds|fits|would|could|might"
                      rf"|may|leaves)\b|{_NOT}")
 
@@ -341,8 +343,8 @@ def _groups(text: str, marks: Sequence[Mark]) -> list[list[Mark]]:
         else: out.append([m])
     return out
 
-_ONLY_SEEMS = re.compile(r"[)\]]?,?\s+(?:but\s+(?:it\s+|the\s+answer\s+)?(?:is|it's|should\s+be|must\s+be)\s+(?:actually\s+|really\s+)?(?:option"
-                         r"\s+)?[(\[]?[A-Z]\b|(?:is|seems|looks|sounds)\s+\w+,?\s+but\s+(?!not\b))")
+_ONLY_SEEMS = re.compile(r"[)\]]?,?\s+(?:but\s+(?:it\s+|the\s+answer\s+)?(?:is|it's|should\s+be|must\s+be)\s+(?:actually\s+|really\s+)?"
+                         r"(?:option\s+)?[(\[]?[A-Z]\b|(?:is|seems|looks|sounds)\s+\w+,?\s+but\s+(?!not\b))")
 
 def _dismissed(text: str, group: Sequence[Mark]) -> bool:
     "Whether a text says of these options that they are not the answer: '(B) and (C) are incorrect'."

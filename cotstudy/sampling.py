@@ -131,7 +131,7 @@ class LM(_Speaker, Model):
         of = lambda *keys: token_of(net, *keys) if self.kind == "encoder_decoder" else None
         self.start_id = of("decoder_start_token_id", "bos_token_id")
         if self.kind == "encoder_decoder" and self.start_id is None:
-            raise ValueError(f"{name!r} is an encoder-decoder, and none of its configurations names decoder_start_token_id or bos_token_id, "
+            raise ValueError(f"{name!r} is an encoder-decoder, and no configuration of it names decoder_start_token_id or bos_token_id, "
                              "expected the token that its decoder begins with; add decoder_start_token_id to config.json")
         self.first_id, self.last_id = of("forced_bos_token_id"), of("forced_eos_token_id")
         self.n_tokens, self.tried = net.get_input_embeddings().weight.shape[0], {}
