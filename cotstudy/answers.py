@@ -74,7 +74,8 @@ def _settled(text: str, read: Callable[[str], str | None], no: bool = True) -> s
 _REJECTED = re.compile(r"(?:\bnot|\bno\s+longer|\bthought|\bopposed\s+to|\bup\s+from|\bdown\s+from|n't|\bneither|\bnor|\brather\s+than"
                        r"|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make"
                        r"|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
-_WRONG = re.compile(r"[^\S\n]*(?:[a-z]+\s+)?(?:is|was|would\s+be|can)(?:\s*n[o']t|\s+never)?\s+(?:be\s+)?(?:the\s+)?(?:wrong|incorrect"
+_WRONG = re.compile(r",?\s*but\s+(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:a\s+mistake|an\s+error|wrong|incorrect|not\s+(?:right|correct))"
+    r"|[^\S\n]*(?:[a-z]+\s+)?(?:is|was|would\s+be|can)(?:\s*n[o']t|\s+never)?\s+(?:be\s+)?(?:the\s+)?(?:wrong|incorrect"
     r"|mistaken|false|(?<=not\s)(?:right|correct|true|answer)|(?<=n't\s)(?:right|correct|true)|(?<=not\sthe\s)answer"
     r"|(?<=n't\sthe\s)answer)\b", re.I)
 _BOUND = re.compile(r"(?:\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|over|under|above|below"
@@ -205,13 +206,15 @@ def _sentence(text: str) -> str | None:
     found = _single(text, said, mains[0])
     return found if all(same_number(said[k].q.written, said[mains[0]].q.written) for k in mains[1:]) else None
 
+_PRONOUN = re.compile(r"\bone\b(?![-\s]+(?:dozen|hundred|thousand|million|billion|half|third|quarter|fourth|fifth)\b)", re.I)
+
 def _spoken(text: str) -> str | None:
     "The same, with number words as digits where a sentence has no digits, or begins with a word."
     text = _CENTS.sub(lambda m: f"{m[1]}.{m[2]:0>2} dollars", text)
     said = _said(text)
     if _opens(text, said): return _sentence(text)
     words = digits_for_words(text)
-    if not said and not _opens(words, _said(words)) and re.search(r"\bone\b", text, re.I): return None  # a pronoun
+    if not said and not _opens(words, _said(words)) and _PRONOUN.search(text): return None
     return _sentence(words if not said or _opens(words, _said(words)) else text)
 
 # %% ../nbs/18_answers.ipynb #b50d4223
@@ -309,7 +312,8 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
     "Every letter that stands for an option, in order."
     k = re.escape(letters)
     bracket = rf"(?<!\w)[(\[{{]{{1,3}}\s?(?P<in>[{k}{k.lower()}])\s?(?:[)\]}}]{{1,3}}|$)"
-    after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|]|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems|fits|but|not"
+    after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|]|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems?|looks?"
+             r"|both|fits|but|not"
              r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
              rf"|\s+and\s+not\b|\s+(?:and|or|&)\s+(?:option\s+)?[(\[]?[{k}]\b|/[{k}]\b|\s?&)")
     bare = (rf"(?<![\w'(\[.])(?P<bare>[{k}])(?:{after}|(?=\s+(?P<text>[^\n]{{1,80}})))"
@@ -368,8 +372,9 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mark], last
     dismissed = {m.letter for g in groups if _dismissed(text, g) for m in g}
     kept = [g for g in groups if not _dismissed(text, g)]
     opening = kept and kept[0] is groups[0] and not text[:kept[0][0].start].strip(" \n\"'*:(")
-    if opening: return (kept[0][0].letter if len({m.letter for m in kept[0]}) == 1 else None), True
-    called = [g for g in kept if _RIGHT.match(text[g[-1].end:]) or _CALLED.search(text[max(0, g[0].start - 60):g[0].start])]
+    if opening and len({m.letter for m in kept[0]}) == 1: return kept[0][0].letter, True
+    called = [g for g in kept[bool(opening):] if _RIGHT.match(text[g[-1].end:]) or _CALLED.search(text[max(0, g[0].start - 60):g[0].start])]
+    if opening and not called: return None, True
     for some in (called, kept):
         if not some: continue
         if len({m.letter for g in some for m in g}) == 1: return some[0][0].letter, True

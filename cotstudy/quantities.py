@@ -106,6 +106,7 @@ def _amount(words: str) -> int:
 
 def _one_word(m: re.Match) -> str:
     if re.search(rf"\b(?:{_one}|{_ten})[-\s]+$", m.string[max(0, m.start() - 12):m.start()], re.I): return m[0]  # a list
+    if m["rest"] and re.search(rf"(?:{_scale})$", m["whole"], re.I): return m[0]  # a dozen and a half
     if m["only"]: return str(_SCALES[m["of"].lower()] // 2) if m["of"] else "1/2"
     below = lambda name: _PARTS[name.lower().removesuffix("s") if name.lower() != "halves" else "half"]
     if m["part"]: return f"{_ONES.get(m['parts'].lower(), 1)}/{below(m['part'])}"
