@@ -206,6 +206,7 @@ def _sentence(text: str) -> str | None:
     found = _single(text, said, mains[0])
     return found if all(same_number(said[k].q.written, said[mains[0]].q.written) for k in mains[1:]) else None
 
+# %% ../nbs/18_answers.ipynb #5d1c77ae
 _PRONOUN = re.compile(r"\bone\b(?![-\s]+(?:dozen|hundred|thousand|million|billion|half|third|quarter|fourth|fifth)\b)", re.I)
 
 def _spoken(text: str) -> str | None:
@@ -404,6 +405,7 @@ def _contradicted(text: str, marks: Sequence[Mark], options: Sequence[str]) -> b
         if said != words.get(m.letter) and any(said == w for k, w in words.items() if w and k != m.letter): return True
     return False
 
+# %% ../nbs/18_answers.ipynb #9e40b2d3
 _MAYBE = re.compile(r"\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem|look)\b[^.;\n]{1,60}?,?\s+but\s+(?!not\b|\w+n't\b|never\b)", re.I)
 
 def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) -> str | None:
