@@ -74,8 +74,12 @@ def _settled(text: str, read: Callable[[str], str | None], no: bool = True) -> s
 _REJECTED = re.compile(r"(?:\bnot|\bno\s+longer|\bthought|\bopposed\s+to|\bup\s+from|\bdown\s+from|n't|\bneither|\bnor|\brather\s+than"
                        r"|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make"
                        r"|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
+_WRONG = re.compile(r",?\s*but\s+(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:a\s+mistake|an\s+error|wrong|incorrect|not\s+(?:right|correct))"
+    r"|[^\S\n]*(?:[a-z]+\s+)?(?:is|was|would\s+be|can)(?:\s*n[o']t|\s+never)?\s+(?:be\s+)?(?:the\s+)?(?:wrong|incorrect"
+    r"|mistaken|false|(?<=not\s)(?:right|correct|true|answer)|(?<=n't\s)(?:right|correct|true)|(?<=not\sthe\s)answer"
+    r"|(?<=n't\sthe\s)answer)\b", re.I)
 _BOUND = re.compile(r"(?:\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|over|under|above|below"
-    r"|past|up\s+to|between|from|either|log|sin|cos|tan|sqrt)\s*\(?|[<>≤≥±√^_|]\s*=?\s*[({]*|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{"
+    r"|past|up\s+to|between|from|either|twice|thrice|double|triple|log|sin|cos|tan|sqrt)\s*\(?|[<>≤≥±√^_|]\s*=?\s*[({]*|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{"
                     r"|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
 _ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|with|during|since|until|to|all|both|other|another|step|number"
                     r"|part|question|option|chapter|page|day|case|these|those|the)\s+"
@@ -85,12 +89,14 @@ _UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|
          r"|pm|AM|PM|px|[kMGT]B|cc|dB|gal|ha|mol|k?cal)"
          r"(?:\^[23])?(?![A-Za-z\d^])")
 _PART = re.compile(  # what follows a number that is only a part of something
-    rf"(?!{_UNIT})(?:[A-Za-z]{{1,2}}(?![A-Za-z])|sin|cos|tan|log|sqrt|_)|\s?\\(?!end|newline|hline|mu|deg)[A-Za-z]"
+    rf"(?!{_UNIT})(?:[A-Za-z]{{1,2}}(?![A-Za-z])|sin|cos|tan|log|sqrt|_)|\.?\s?\\(?!end|newline|hline|mu|deg)[A-Za-z]"
     rf"|\s?[\^√π∞±≤≥<>]"  # 5x, 5\pi, 5^n
-    r"|[,.:]\d|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
+    r"|[,.:]\d|\.\(\d|!(?=\s*[.,;=/*+-])|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
     r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
     r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
-    r"|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|pi|root|score\s*$|point|or\s+(?:more|less"
+    r"|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|doubled|tripled|halved|pi|root|score\s*$|point|(?:in\s+)?(?:binary|octal"
+    r"|hex\w*|base)|mil|mill|thou|tn|grand|gross|halves|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
+    r"|or\s+(?:more|less"
     r"|fewer|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
 _JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\b|\band\b|\bto\b|\bby\b|\bx\b|\bvs\b|&)\s*)+(?:(?:also"
                      r"|maybe|perhaps|about)\s+)?(?:[A-Za-z]\s*=\s*)?"
@@ -98,6 +104,11 @@ _JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\
                      r"|metres?|km|kg|degrees?)\s*", re.I)
 
 # %% ../nbs/18_answers.ipynb #90897e97
+_SHARE = re.compile(r"\s+of\s+(?:[a-z]+\s+)?\d")
+_MORE = re.compile(r"\s+(?:times\s+(?:as|more|less|larger|bigger|smaller|older|that|what|his|her|their)|(?:[a-z]+\s+)?(?:more|less|fewer"
+                   r"|larger|smaller|older|younger|taller|shorter|longer)\s+than\s+[-$]?\d+|(?:possible\s+)?(?:answers|solutions))\b", re.I)
+_SCALED = re.compile(r"\d\s*(?:k|K|M|B|bn|mn|mln|dozen|hundred|thousand|million|billion|trillion|lakh|crore)$", re.I)
+
 class Said(NamedTuple):
     "A number in a sentence, and what the sentence makes of it."
     q: Quantity
@@ -110,12 +121,24 @@ def _said(text: str) -> tuple[Said, ...]:
     out: list[Said] = []
     for q in quantities(text):
         before = text[max(0, q.start - 60):q.start]
+        if _WRONG.match(text[q.end:q.end + 60]): before = "not "
         role = next((r for r, p in (("rejected", _REJECTED), ("bound", _BOUND), ("aside", _ASIDE)) if p.search(before)), "main")
         open_ended = "." in text[q.start:q.end] and text[q.end:].startswith("..")  # 0.333...
-        out.append(Said(q, role, bool(q.written) and not open_ended and not _PART.match(text[q.end:q.end + 40])))
+        share = q.percent or "/" in text[q.start:q.end]
+        of_it = (_SHARE if share else _MORE).match(text[q.end:q.end + 40])  # no answer by itself
+        whole = bool(q.written) and not open_ended and not of_it and not _PART.match(text[q.end:q.end + 40])
+        out.append(Said(q, "aside" if of_it and role == "main" else role, whole))
+    for k, (a, b) in enumerate(zip(out, out[1:])):  # 3 thousand 5 hundred
+        if _SCALED.search(text[a.q.start:a.q.end]) and re.fullmatch(r"\s+(?:and\s+)?", text[a.q.end:b.q.start]):
+            out[k:k + 2] = a._replace(whole=False), b._replace(whole=False)
     return tuple(out)
 
 # %% ../nbs/18_answers.ipynb #48b9e204
+def _rounded(exact: Quantity, other: Quantity, gap: str) -> bool:
+    "7/3, about 2.33: the second is the first, rounded."
+    if exact.value is None or other.value is None or not re.search(r"about|approx|roughly|around|nearly|~|\u2248", gap, re.I): return False
+    return abs(exact.value - other.value) <= abs(exact.value) / 100
+
 def _single(text: str, said: Sequence[Said], at: int) -> str | None:
     "The number at a place of a sentence, unless it cannot be read or is joined to another one."
     one = said[at]
@@ -123,7 +146,8 @@ def _single(text: str, said: Sequence[Said], at: int) -> str | None:
     for k in (at - 1, at + 1):
         if not 0 <= k < len(said) or said[k].role == "rejected": continue
         first, second = sorted((one.q, said[k].q), key=lambda q: q.start)
-        if _JOINED.fullmatch(text[first.end:second.start]) and not same_number(one.q.written, said[k].q.written): return None
+        gap = text[first.end:second.start]
+        if _JOINED.fullmatch(gap) and not same_number(one.q.written, said[k].q.written) and not _rounded(first, second, gap): return None
     return one.q.written
 
 # %% ../nbs/18_answers.ipynb #00560dae
@@ -134,6 +158,8 @@ _LEAD = re.compile(r"\s*(?:(?:\b(?:that|it|is|it's|that's|there\s+are|yes|about|
 def _opens(text: str, said: Sequence[Said]) -> bool:
     "Whether a number is what a text begins with."
     return bool(said) and said[0].q.start <= _LEAD.match(text).end()
+
+_UNSOLVED = re.compile(r"(?<![A-Za-z])[a-z]\s?[-+*/^]\s?(?:\d+|[a-z])\s*$|[\w)]\s?[-+*/]\s?[a-z]\s*$")
 
 def _equation(text: str) -> str | None:
     "The result of the last equation of a sentence."
@@ -153,6 +179,7 @@ _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|whic
     r"|(?<!\bafter )(?<!\bbefore )(?<!\bby )(?<!\bof )(?<!\bfor )(?<!\bwithout )(?<!\bwhile )(?<!\bwhen )(?:giving|leaving)"
     r"|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to)|for\s+a\s+total\s+of|totall?ing|making"
+                    r"|(?:but|and)?\s*(?:now\s+it\s+is|it\s+is\s+now|now\s+it's|it's\s+now)"
                     r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
 _CENTS = re.compile(r"\b(\d+) dollars?,? and (\d{1,2}) cents?\b", re.I)
 
@@ -171,6 +198,7 @@ def _sentence(text: str) -> str | None:
         if len(onward) == 1: return None if rival and not re.search(_STOP, text[said[0].q.end:rival.start]) else _single(text, said, 0)
     parts = [p for p in _SO.split(text) if _said(p)]
     if len(parts) > 1: return _sentence(parts[-1])
+    if (sign := _EQUALS.search(text)) and _UNSOLVED.search(text[:sign.start()]): return None  # x + y = 7
     if _EQUALS.search(text) and (found := _equation(text)): return found
     if _EQUALS.search(text) and re.search(r"=\s*\S*[a-z\d]", text) and not any(s.role == "main" and s.whole for s in said): return None
     mains = [k for k, s in enumerate(said) if s.role == "main"] or [k for k, s in enumerate(said) if s.role == "aside"]
@@ -178,13 +206,16 @@ def _sentence(text: str) -> str | None:
     found = _single(text, said, mains[0])
     return found if all(same_number(said[k].q.written, said[mains[0]].q.written) for k in mains[1:]) else None
 
+# %% ../nbs/18_answers.ipynb #5d1c77ae
+_PRONOUN = re.compile(r"\bone\b(?![-\s]+(?:dozen|hundred|thousand|million|billion|half|third|quarter|fourth|fifth)\b)", re.I)
+
 def _spoken(text: str) -> str | None:
     "The same, with number words as digits where a sentence has no digits, or begins with a word."
     text = _CENTS.sub(lambda m: f"{m[1]}.{m[2]:0>2} dollars", text)
     said = _said(text)
     if _opens(text, said): return _sentence(text)
     words = digits_for_words(text)
-    if not said and not _opens(words, _said(words)) and re.search(r"\bone\b", text, re.I): return None  # a pronoun
+    if not said and not _opens(words, _said(words)) and _PRONOUN.search(text): return None
     return _sentence(words if not said or _opens(words, _said(words)) else text)
 
 # %% ../nbs/18_answers.ipynb #b50d4223
@@ -197,13 +228,13 @@ _CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|to
 
 def _sentences(text: str) -> list[str]:
     text = re.sub(r"\b(Rs|approx|ca|No|Dr|Mr|Mrs|Ms|St|vs|etc|e\.g|i\.e)\.(?=\s)", r"\1", text)
-    parts = [s for s in re.split(r"(?<=[.!?])\s+|\n+|;\s+", text) if s.strip(" .!?\n|")]
+    parts = [s for s in re.split(r"(?<=[.!?])\s+|\n+|;\s+(?!-?[\d.,/]+\W*$)", text) if s.strip(" .!?\n|")]
     return [s if len(s) <= 1000 else s[:500] + " ... " + s[-500:] for s in parts]
 
 def _clean_end(sentence: str) -> str:
     "A sentence without what ends it; three dots stay, because something is left out there."
     if sentence.rstrip().endswith("..."): return sentence.rstrip()
-    return re.sub(r"[\s.!?*|]+$", "", sentence.replace("|", " "))
+    return re.sub(r"[\s.!?*|]+$", "", re.sub(r"\|(?!-[\d.]+\|)", " ", sentence))
 
 def _bold_number(text: str) -> str | None:
     "The last bold part that is a number and little else, unless a later calculation ends elsewhere."
@@ -248,6 +279,7 @@ def _cued(text: str) -> str | None:
 
 def _read_number(text: str, last: bool) -> str | None:
     text = re.sub(r"<<[^<>\n]*>>", "", _opened(text))
+    text = re.sub(r"(?<=\S)\n[ \t]*-[ \t]+(?=[\d.$])", "\n± ", text)  # a list, or a minus
     text = plain_numbers(re.sub(r"\s*(?:=>|->|\u2192|\u21d2)\s*", lambda m: ", so " if m.start() else "", text))
     said, cued = _after_cue(unbold(text), _TOTAL)
     return _settled(said, _cued) if cued else _settled(text, lambda piece: _free(piece, last))
@@ -260,13 +292,13 @@ def _squeezed(text: str) -> str: return " ".join(_plain(text).split())
 _NOT = (r"(?:no(?=\W*(?:[.,;\n]|$))|not|\w+n't|never|neither|incorrect|inaccurate|wrong|false|untrue|unrelated|irrelevant|unlikely"
         r"|(?:ruled\s+)?out(?!\s+of)|too|eliminated|excluded|(?:does|do|did)\s+not)\b")
 _DISMISSED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brather\s+than|\binstead\s+of|\brul\w+\s+out|\beliminat\w+|\bexclud\w+"
-                        r"|\bdiscard\w*|\bother\s+than|\bexcept(?:\s+for)?|\bunlike|\bwithout|\bneither\s+of)"
+                        r"|\bdiscard\w*|\bother\s+than|\bexcept(?:\s+for)?|\bunlike|\bwithout|\bneither\s+of|\bnone\s+of)"
                         r"\s+(?:(?:be|is|the|answer|option|options|choice|either|both|necessarily|really)\s+){0,3}$", re.I)
 _CONSIDERED = re.compile(r"\b(?:considered|thought(?:\s+of)?|thinking(?:\s+of)?|tempted\s+by|tempting\s+to\s+(?:say|choose)|initially"
                          r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
 _POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe|perhaps|likely"
     r"|definitely|clearly|certainly|option|choice|answer|letter|so|therefore|thus|hence|then|is|be|was|it's|that's|with|choose|chose|pick"
-    r"|picked|select|leaving|leaves|leave|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both|either|wait|but"
+    r"|picked|select|leaving|leaves|leave|between|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both|either|wait|but"
                      r"|rather|"
                      r"considered|thought|say|conclude))\s*[\"'*]*\s*$", re.I)
 
@@ -281,11 +313,12 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
     "Every letter that stands for an option, in order."
     k = re.escape(letters)
     bracket = rf"(?<!\w)[(\[{{]{{1,3}}\s?(?P<in>[{k}{k.lower()}])\s?(?:[)\]}}]{{1,3}}|$)"
-    after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|]|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems|fits|but|not"
+    after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|]|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems?|looks?"
+             r"|both|fits|but|not"
              r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
-             rf"|\s+(?:and|or|&)\s+(?:option\s+)?[(\[]?[{k}]\b|/[{k}]\b|\s?&)")
+             rf"|\s+and\s+not\b|\s+(?:and|or|&)\s+(?:option\s+)?[(\[]?[{k}]\b|/[{k}]\b|\s?&)")
     bare = (rf"(?<![\w'(\[.])(?P<bare>[{k}])(?:{after}|(?=\s+(?P<text>[^\n]{{1,80}})))"
-            rf"|\b(?:option|choice|answer\s+is)\s+(?P<low>[{k.lower()}])\b(?=[.)\s]*$|[.,)])")
+            rf"|\b(?i:option|choice|letter|answer\s+is)\s+(?P<low>[{k.lower()}])\b(?=[.)\s]*$|[.,)])")
     out = []
     for m in re.finditer(f"{bracket}|{bare}", text):
         if m["in"]: out.append(Mark(m["in"].upper(), m.start(), m.end()))
@@ -300,7 +333,8 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mark]:
 
 # %% ../nbs/18_answers.ipynb #8fd0b6c5
 _LISTED = re.compile(r"[\s)\].:]*(?:[\w'-]+\s+){0,5}?[\w'-]*\s*[)\].]?\s*(?:,|/|&|\band\b|\bor\b|\bnor\b|\bneither\b"
-                     r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:options?\s+|choices?\s+)?", re.I)
+                     r"|\bas\s+well\s+as\b)+\s*(?:and\s+|or\s+|nor\s+)?(?:maybe\s+|perhaps\s+|possibly\s+)?"
+                     r"(?:options?\s+|choices?\s+)?", re.I)
 _PARTED = re.compile(rf"(?i)[.!?]\s+\w|\n|\b(?:is|are|was|so|but|because|since|it|answer|seems|looks|sounds|fits|would|could|might"
                      rf"|may|leaves)\b|{_NOT}")
 
@@ -314,12 +348,16 @@ def _groups(text: str, marks: Sequence[Mark]) -> list[list[Mark]]:
         else: out.append([m])
     return out
 
+_ONLY_SEEMS = re.compile(r"[)\]]?,?\s+(?:but\s+(?:it\s+|the\s+answer\s+)?(?:is|it's|should\s+be|must\s+be)\s+(?:actually\s+|really\s+)?"
+                         r"(?:option\s+)?[(\[]?[A-Z]\b|(?:is|seems|looks|sounds)\s+\w+,?\s+but\s+(?!not\b))")
+
 def _dismissed(text: str, group: Sequence[Mark]) -> bool:
     "Whether a text says of these options that they are not the answer: '(B) and (C) are incorrect'."
     before, after = text[max(0, group[0].start - 60):group[0].start], text[group[-1].end:group[-1].end + 80]
     if _DISMISSED.search(before) or _CONSIDERED.search(before): return True
+    if _ONLY_SEEMS.match(after): return True
     return bool(re.match(rf"(?i:[)\]:]?\s*(?:(?!because|since|as\s|so\s|correct"
-                         rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*not\b", after)
+                         rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*(?:(?:and|but)\s+)?not\b", after)
 
 # %% ../nbs/18_answers.ipynb #c489d211
 _RIGHT = re.compile(r"[)\]]?:\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable)\b|\s+fits\s+(?:best|better)\b"
@@ -335,8 +373,9 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mark], last
     dismissed = {m.letter for g in groups if _dismissed(text, g) for m in g}
     kept = [g for g in groups if not _dismissed(text, g)]
     opening = kept and kept[0] is groups[0] and not text[:kept[0][0].start].strip(" \n\"'*:(")
-    if opening: return (kept[0][0].letter if len({m.letter for m in kept[0]}) == 1 else None), True
-    called = [g for g in kept if _RIGHT.match(text[g[-1].end:]) or _CALLED.search(text[max(0, g[0].start - 60):g[0].start])]
+    if opening and len({m.letter for m in kept[0]}) == 1: return kept[0][0].letter, True
+    called = [g for g in kept[bool(opening):] if _RIGHT.match(text[g[-1].end:]) or _CALLED.search(text[max(0, g[0].start - 60):g[0].start])]
+    if opening and not called: return None, True
     for some in (called, kept):
         if not some: continue
         if len({m.letter for g in some for m in g}) == 1: return some[0][0].letter, True
@@ -366,12 +405,16 @@ def _contradicted(text: str, marks: Sequence[Mark], options: Sequence[str]) -> b
         if said != words.get(m.letter) and any(said == w for k, w in words.items() if w and k != m.letter): return True
     return False
 
+# %% ../nbs/18_answers.ipynb #9e40b2d3
+_MAYBE = re.compile(r"\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem|look)\b[^.;\n]{1,60}?,?\s+but\s+(?!not\b|\w+n't\b|never\b)", re.I)
+
 def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) -> str | None:
     said, cued = _after_cue(unbold(_opened(text)))
     letters = letters[:len(options) or None]  # a letter that was not on offer is no answer
     def read(piece: str) -> str | None:
         if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s"
                              rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
+        piece = _MAYBE.sub("", piece)
         marks = _marks(piece, letters, options)
         letter, decided = _chosen(piece, letters, len(options), marks, last and not cued)
         if decided: return None if _contradicted(piece, [m for m in marks if m.letter == letter], options) else letter
@@ -438,7 +481,7 @@ def _read_letters(text: str, last: bool) -> str | None:
             return " ".join(re.findall(r"[^\W\d_]", run[-1 if last else 0])).lower()
         word = piece.strip(" \t\r\n\"'.,:;!?*-()#")
         if re.fullmatch(r"[^\W\d_]+", word): return word.lower()
-        found = re.findall(r"(?:\bis|\bare|[:=])\s*\"?([^\W\d_]+)\W*(?:\n|$)", piece)
+        found = re.findall(r"(?:\bis|\bare|\bgives?|\bmakes?|\byields?|\bget|\bspells?|[:=])\s*\"?([^\W\d_]+)\W*(?:\n|$)", piece)
         return found[-1].lower() if found else None
     return _settled(_after_cue(unbold(_opened(text)))[0], read)
 

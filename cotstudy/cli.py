@@ -276,7 +276,7 @@ Rule = Annotated[str, typer.Option(help="how answers are read: cotstudy, ho, koj
 Layout = Annotated[str, typer.Option("--format", help="how the model is asked; for a student of ours the format it was taught in")]
 NEVER = "; none given: a dated table, or yours in COTSTUDY_PRICES"
 
-def listed(text: str) -> list[str] | None: return [x.strip() for x in text.split(",") if x.strip()] if text else None
+def listed(text: str) -> list[str] | None: return [x.strip() for x in text.split(",") if x.strip()] or None
 
 def server_options(
     name: str, base_url: str, dialect: str, concurrency: int, tokens: int, money: float, price: str, unseen_tok: int | None,

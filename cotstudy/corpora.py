@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Iterable, Mapping, NamedTuple, Sequence
@@ -159,6 +160,9 @@ def test_questions(task: str, args: str = "{}") -> Tests | None:  # args: of the
     asked = [w for i in test for w in (i.question, i.question.partition(" Answer Choices: ")[0])]  # with its options and without
     return Tests(frozenset(i.id for i in test), frozenset(map(question_key, asked)))
 
+_FRAME = re.compile(r"^\s*(?:Q|Question|Problem|User|Human|Instruction|Input)\s*[:.]\s*|\s*\b(?:A|Answer|Assistant|Response|Output)\s*:\s*"
+                    r"(?:Let's think step by step\W*)?$", re.I)  # what a prompt writes around a question
+
 def tests_of(rows: Sequence[Mapping], task: str | None) -> tuple[list[bool], list[str]]:  # per row; tasks that could not be looked at
     "Which rows are test questions: of their own task, or of `task`."
     of = [(r["task"], json.dumps(r.get("task_args") or {}, sort_keys=True)) for r in rows]
@@ -171,8 +175,8 @@ def tests_of(rows: Sequence[Mapping], task: str | None) -> tuple[list[bool], lis
     out = []
     for r, key in zip(rows, of):
         looked = [t for t in (known.get(key), named) if t is not None]
-        words = question_key(r["question"])
-        out.append(r["split"] == "test" or any(words in t.words or r["instance"] in t.ids for t in looked))
+        words = {question_key(r["question"]), question_key(_FRAME.sub("", r["question"]))}
+        out.append(r["split"] == "test" or any(words & t.words or r["instance"] in t.ids for t in looked))
     return out, unseen
 
 # %% ../nbs/84_corpora.ipynb #e70c5e22

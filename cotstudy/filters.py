@@ -194,8 +194,12 @@ def encoder(name: str) -> Callable[[Sequence[str]], np.ndarray]:  # texts -> flo
         raise ValueError(f"{name!r} is no folder here, and a hub name alone can change; "
                          "give a folder, or NAME@COMMIT with the commit's 40 hex digits")
     made = dict(revision=revision) if revision else {}
+    made |= dict(trust_remote_code=False)  # nor asked about
     tokenizer = AutoTokenizer.from_pretrained(where, **made)
-    net = AutoModel.from_pretrained(where, dtype=torch.float32, **made).eval()
+    net, found = AutoModel.from_pretrained(where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **made)
+    if lost := sorted(k for k in found["missing_keys"] if "pooler" not in k):  # what is pooled is not read
+        raise ValueError(f"{name} lacks {', '.join(lost[:3])}, which its config.json expects: they would be random; copy it again")
+    net.eval()
     if tokenizer.pad_token is None: tokenizer.pad_token = tokenizer.eos_token
     most = min(tokenizer.model_max_length, getattr(net.config, "max_position_embeddings", 512))
     names = ("input_ids", "attention_mask")

@@ -171,7 +171,7 @@ def method_named(name: str) -> Method:
     "A method by its name."
     if name in METHODS: return METHODS[name]
     near = get_close_matches(name, METHODS, 1)
-    raise ValueError(f"no method {name!r}" + (f"; did you mean {near[0]}?" if near else "") + f" There are {', '.join(METHODS)}")
+    raise ValueError(f"no method {name!r}" + (f"; did you mean {near[0]}?" if near else ".") + f" There are {', '.join(METHODS)}")
 
 def look_of(name: str) -> Method:
     "How a method, the teacher or chance is drawn and called."

@@ -155,7 +155,8 @@ def _header(path: Path) -> dict[str, str]:  # name of a tensor -> its type
 
 def _json(path: Path) -> dict:
     try: found = json.loads(path.read_text("utf-8"))
-    except ValueError as e: raise ValueError(f"{path} is no JSON: {e}. It was cut off or damaged; copy or download it again") from e
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"{path} is no JSON: {e}. It was cut off or damaged; copy or download it again") from e
     if isinstance(found, dict): return found
     raise ValueError(f"{path} holds a {type(found).__name__}, expected an object; copy or download it again")
 
@@ -223,15 +224,19 @@ def threads(n: int) -> Iterator[None]:
             torch.set_num_threads(inside if _THREADS["depth"] else _THREADS["before"])
 
 # %% ../nbs/24_models.ipynb #6ae515b0
+def _short(e: Exception) -> str:
+    "What another package says, in a line; its advice to let a model's own code run is not passed on."
+    said = " ".join(str(e).split())[:300]
+    return "it needs code that lies beside it, which is never run here; take another model" if "custom code" in said else said
+
 def _net_of(where, dtype: str, **kw):
     "Configuration and network through the Auto classes; what they cannot do is said in one line."
-    short = lambda e: " ".join(str(e).split())[:300]
     try:
-        config = AutoConfig.from_pretrained(where, **kw)
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **kw)  # not even asked about
         config.get_text_config(decoder=True)
     except OSError: raise
     except Exception as e:  # each class of configuration checks itself, and complains in its own way
-        raise ValueError(f"config.json of {where} describes no model that this transformers knows: {short(e)}") from e
+        raise ValueError(f"config.json of {where} describes no model that this transformers knows: {_short(e)}") from e
     auto, known = AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING
     if config.is_encoder_decoder: auto, known = AutoModelForSeq2SeqLM, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
     if type(config) not in known:
@@ -240,10 +245,13 @@ def _net_of(where, dtype: str, **kw):
     try:
         with no_bar(), quiet():  # its report about tensors is checked below
             return auto.from_pretrained(where, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True,
-                                        ignore_mismatched_sizes=True, **kw)  # to say which
+                                        ignore_mismatched_sizes=True, trust_remote_code=False, **kw)  # mismatched: to say which
+    except ImportError as e:  # quantised weights
+        raise ImportError(f"the weights of {where} are stored in a way that needs another package: {_short(e)}; or take the model in one "
+                          f"of {', '.join(_FLOATS)}") from e
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, ArithmeticError, SafetensorError) as e:
         if out_of_memory(e): raise
-        raise ValueError(f"the weights of {where} do not fit its config.json (model_type {config.model_type!r}): {short(e)}. "
+        raise ValueError(f"the weights of {where} do not fit its config.json (model_type {config.model_type!r}): {_short(e)}. "
                          "Shapes or names differ; copy or download both again") from e
 
 def _tokenizer_of(where, folder: Path | None, **kw):
@@ -251,9 +259,9 @@ def _tokenizer_of(where, folder: Path | None, **kw):
     fix = "expected tokenizer.json, or the files of its class; save it beside the weights with tokenizer.save_pretrained"
     if folder and not any((folder / k).exists() for k in _IDENTITY if "token" not in k or k in ("tokenizer.json", "tokenizer.model")):
         raise FileNotFoundError(f"{folder} has no tokenizer; {fix}")
-    try: return AutoTokenizer.from_pretrained(where, **kw)
+    try: return AutoTokenizer.from_pretrained(where, trust_remote_code=False, **kw)
     except Exception as e:  # tokenizers raises plain exceptions
-        raise ValueError(f"the tokenizer of {where} cannot be read: {str(e).strip().split(chr(10))[0][:200]}; {fix}") from e
+        raise ValueError(f"the tokenizer of {where} cannot be read: {_short(e)}; {fix}") from e
 
 # %% ../nbs/24_models.ipynb #36cc266d
 def _read(where, name: str, id: str, dtype: str, device: str | None, folder: Path | None = None, **kw) -> LM:

@@ -106,6 +106,7 @@ def _amount(words: str) -> int:
 
 def _one_word(m: re.Match) -> str:
     if re.search(rf"\b(?:{_one}|{_ten})[-\s]+$", m.string[max(0, m.start() - 12):m.start()], re.I): return m[0]  # a list
+    if m["rest"] and re.search(rf"(?:{_scale})$", m["whole"], re.I): return m[0]  # a dozen and a half
     if m["only"]: return str(_SCALES[m["of"].lower()] // 2) if m["of"] else "1/2"
     below = lambda name: _PARTS[name.lower().removesuffix("s") if name.lower() != "halves" else "half"]
     if m["part"]: return f"{_ONES.get(m['parts'].lower(), 1)}/{below(m['part'])}"
@@ -160,7 +161,7 @@ _QUANTITY = re.compile(
     rf"|(?:(?P<whole>\d++)\s++(?:and\s++)?)?+(?P<over>{_N})\s?/\s?(?P<under>{_N})(?!\s?/|\d)"
     rf"|(?:(?P<base>{_N})\s?\^\s?[{{(]?\s?(?P<power>[-+]?\d{{1,3}})\s?[}})]?(?!\d)|(?P<plain>{_N})(?:[eE](?P<e>[-+]?\d{{1,4}})(?![\w.]))?+)"
     rf"(?:\s?[*x]\s?10\s?\^\s?[{{(]?\s?(?P<ten>[-+]?\d{{1,4}})\s?[}})]?)?+(?P<percent>\s?%|\s+(?:percent|per\s+cent"
-    rf"|pct)\b)?+(?:\s?(?P<magnitude>k|K|M|B|bn|mn|mln)\b(?![/^.]\w)|\s+(?P<scale>{_scale})\b)?+")
+    rf"|pct)\b)?+(?:\s?(?P<magnitude>k|K|M|B|bn|mn|mln)\b(?![/^.]\w)|\s+(?P<scale>(?:{_scale})(?:\s+(?:{_scale}))*)\b)?+")
 
 def _value(m: re.Match) -> Fraction | None:
     "The value of a match without its sign; None where it is too large to be meant, or divides by zero."
@@ -175,7 +176,8 @@ def _value(m: re.Match) -> Fraction | None:
         value **= power
     shift = int(g["e"] or 0) + int(g["ten"] or 0)
     if abs(shift) > 400: return None
-    return value * Fraction(10) ** shift * _MAGNITUDE.get(g["magnitude"] or (g["scale"] or "").lower(), 1)
+    for word in (g["magnitude"] or (g["scale"] or "").lower()).split(): value *= _MAGNITUDE[word]
+    return value * Fraction(10) ** shift
 
 # %% ../nbs/11_quantities.ipynb #055503a8
 def written(value: Fraction) -> str:

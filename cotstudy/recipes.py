@@ -40,8 +40,8 @@ class Large(BaseModel):
 # %% ../nbs/38_recipes.ipynb #fbf7a99e
 class Recipe(Large):
     "How a student is trained (Li et al. 2023, sec. 2 and code; Ho et al. 2023, app. A)."
-    steps: int = Field(400, ge=1)
-    batch: int = Field(32, ge=1)  # completions per step, both papers' unit
+    steps: int = Field(400, ge=1, le=10**9)
+    batch: int = Field(32, ge=1, le=10**6)  # completions per step, both papers' unit
     lr: float = Field(1e-3, gt=0)
     optimiser: Literal["adamw"] = "adamw"  # with weight_decay 0 it is Adam
     weight_decay: float = Field(0.0, ge=0)
@@ -61,7 +61,7 @@ class Recipe(Large):
     checkpoint: Literal["last", "gold", "vote", "reported"] = "last"  # which weights are kept; reported: by the very questions reported
     score_every: int = Field(0, ge=0)  # steps between two scores; 0 = only after the last step
     seed: int = Field(0, ge=0)
-    epochs: float = Field(0.0, ge=0)  # passes over all completions, in place of `steps`; 0: `steps` counts
+    epochs: float = Field(0.0, ge=0, le=10**6)  # passes over all completions, in place of `steps`; 0: `steps` counts
 
     def settled(self, n_completions: int) -> "Recipe":
         "The recipe with the steps that its passes over a corpus take; itself where steps count."

@@ -45,6 +45,7 @@ class _Reader:
 
     def prompt_ids(self, text: str) -> list[int]:
         "Token ids of a prompt, special tokens as the tokenizer adds them (an EOS at the end only for encoders)."
+        text.encode()  # half a character is an error that can be read, not one of the tokenizer
         if self.chat:
             turn = dict(role="user", content=text)
             try: asked = self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
@@ -107,6 +108,16 @@ def token_of(net, *keys: str) -> int | None:
     "The first of some special tokens that any configuration of a model names; of several the lowest."
     return next((min(x) if isinstance(x, (list, tuple)) else x for key in keys for x in _said(net, key)), None)
 
+def _ends_of(net, tokenizer, name: str) -> tuple[int, ...]:
+    "Every token that ends a completion, of those that the network can write; a ValueError where what is named are none."
+    n = net.get_input_embeddings().weight.shape[0]
+    said = [i for e in (tokenizer.eos_token_id, *_said(net, "eos_token_id")) for i in (e if isinstance(e, (list, tuple)) else [e])]
+    said, known = [i for i in said if i is not None], sorted({i for i in said if isinstance(i, int) and 0 <= i < n})
+    if odd := [i for i in said if not isinstance(i, int)] or ([] if known else said):
+        raise ValueError(f"eos_token_id of {name!r} is {odd[0]!r} in config.json, generation_config.json or its tokenizer, expected token "
+                         f"ids below {n}; mend it, or copy these files again")
+    return tuple(known)
+
 # %% ../nbs/22_sampling.ipynb #be8fa739
 class LM(_Speaker, Model):
     "A language model of `transformers` with its tokenizer; draws completions."
@@ -116,10 +127,12 @@ class LM(_Speaker, Model):
         self.net, self.tokenizer, self.name, self.id, self.folder = net.eval(), tokenizer, name, id, folder
         self.config = net.config.get_text_config(decoder=True)  # of a model that also sees or hears, the part that writes
         self.kind = "encoder_decoder" if net.config.is_encoder_decoder else "decoder"
-        eos = [tokenizer.eos_token_id, *_said(net, "eos_token_id")]
-        self.eos_ids = tuple(sorted({i for e in eos for i in (e if isinstance(e, (list, tuple)) else [e]) if i is not None}))
+        self.eos_ids = _ends_of(net, tokenizer, name)
         of = lambda *keys: token_of(net, *keys) if self.kind == "encoder_decoder" else None
         self.start_id = of("decoder_start_token_id", "bos_token_id")
+        if self.kind == "encoder_decoder" and self.start_id is None:
+            raise ValueError(f"{name!r} is an encoder-decoder, and no configuration of it names decoder_start_token_id or bos_token_id, "
+                             "expected the token that its decoder begins with; add decoder_start_token_id to config.json")
         self.first_id, self.last_id = of("forced_bos_token_id"), of("forced_eos_token_id")
         self.n_tokens, self.tried = net.get_input_embeddings().weight.shape[0], {}
         self.leads = self._leads()

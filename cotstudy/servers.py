@@ -499,6 +499,7 @@ class Server(Model):
         key_variable: str = "OPENAI_API_KEY", extra: Mapping | None = None,  # extra: further fields of each request
     ):
         if dialect not in DIALECTS: raise ValueError(f"dialect is {dialect!r}, expected one of {', '.join(DIALECTS)}")
+        _check_pace(concurrency, attempts, timeout_s)
         self.model = model
         self.base_url = _checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1", key_variable)
         self.chat, self.dialect, self.logprobs, self.mixed, self.extra = chat, dialect, logprobs, mixed, dict(extra or {})
@@ -521,13 +522,20 @@ class Server(Model):
         raise ValueError(f"{self.name!r} gives texts, not tokens, so its completions cannot be cut; ask for a larger max_tok")
 
 # %% ../nbs/28_servers.ipynb #ce54c453
+def _check_pace(concurrency: int, attempts: int, timeout_s: float) -> None:
+    "A ValueError for requests that would never leave, or all at once."
+    if not 1 <= concurrency <= 1024: raise ValueError(f"concurrency is {concurrency}, expected 1 to 1024 requests side by side")
+    if attempts < 1 or not 0 < timeout_s < float("inf"):
+        raise ValueError(f"attempts is {attempts} and timeout_s is {timeout_s}, expected at least one attempt, and seconds above 0")
+
 def _checked_url(url: str, key_variable: str = "OPENAI_API_KEY") -> str:
     "A server's address, written in one way; an error where it cannot be one, or holds a secret."
-    parts = urlsplit(url)
+    fix = f"the address is {url!r}, expected something like http://localhost:8000/v1"
+    try: parts, port = urlsplit(url), urlsplit(url).port
+    except ValueError as e: raise ValueError(f"{fix} ({e})") from None
     if parts.username or parts.password or any("key" in k.lower() or "token" in k.lower() for k, _ in parse_qsl(parts.query)):
         raise ValueError(f"the address holds a password or a key; put keys into the environment variable {key_variable}")
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"the address is {url!r}, expected something like http://localhost:8000/v1")
+    if parts.scheme.lower() not in ("http", "https") or not parts.hostname or port == 0 or re.search(r"\s", url): raise ValueError(fix)
     return parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower(), path=parts.path.rstrip("/"), fragment="").geturl()
 
 def _address_of(server: Server) -> str:

@@ -296,7 +296,7 @@ def distil(
                 filters=None if filters is None else list(filters), split=split, tasks=sorted({r["task"] or "" for r in rows}),
                 teachers=sorted({r["teacher"] or "" for r in rows}), **facts, **provenance())
     if rank == 0: write_json(folder / RECORD, told)
-    record, (_, unseen) = read_record(folder), tests_of(rows, None)
+    record, (_, unseen) = read_record(folder), tests_of(rows, task)
     return dict(out=str(folder), **facts, steps=record["step"], chosen_step=record["chosen_step"], first_loss=record["losses"][0],
                 last_loss=record["losses"][-1], tasks_not_checked=unseen)
 

@@ -484,6 +484,9 @@ def adapt(lm, recipe: Recipe) -> Callable[[], None]:  # adds the adapters to the
     if find_spec("peft") is None:
         raise ImportError(f"lora_rank={recipe.lora_rank} needs the package peft; run `pip install 'cotstudy[peft]'`, or set lora_rank=0")
     from peft import LoraConfig, LoraModel
+    widest = max(min(p.shape) for p in lm.net.parameters() if p.dim() == 2)
+    if recipe.lora_rank > widest:
+        raise ValueError(f"lora_rank is {recipe.lora_rank:,}, and no matrix of {lm.name!r} has a rank above {widest:,}; take a lower one")
     alpha, free = recipe.lora_alpha or 2 * recipe.lora_rank, _params(lm.net)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fan_in_fan_out")  # GPT-2 keeps its matrices the other way round, and peft sees it

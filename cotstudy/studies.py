@@ -53,7 +53,7 @@ class Grid(BaseModel):
 class Study(BaseModel):
     "A study file."
     model_config = ConfigDict(frozen=True, extra="forbid")
-    study: str = Field(pattern=r"^\w[\w.-]*$")  # its folder below outputs
+    study: str = Field(pattern=r"^\w[\w.-]*$", max_length=100)  # its folder below outputs
     title: str
     base: dict = Field(default_factory=dict)  # dotted fields of Condition, for all cells
     grids: list[Grid] = Field(alias="cells", min_length=1)
@@ -295,11 +295,19 @@ def largest_memory(conditions: Sequence[Condition]) -> str | None:  # None: noth
     return f"{name}: {need}, {n_tok:,} tokens at once" + f"; more than {GPU.name} has ({GPU.room / 1e9:.0f} GB)" * (total > GPU.room)
 
 # %% ../nbs/80_studies.ipynb #0da65d14
+def _planned(study: Study, cell: Cell, folder: Path) -> list[Condition]:
+    "The conditions of a cell; an error says whose they are."
+    try: return cell_conditions(cell, folder)
+    except (ValueError, KeyError) as e:
+        first = e.errors()[0] if isinstance(e, ValidationError) else None
+        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {str(first['input'])[:80]!r}" if first else str(e.args[0])
+        raise ValueError(f"study {study.study!r}, cell {cell.name!r}: {said}") from e
+
 def dry_run(study: Study, workers: int = 0, past: Mapping[str, float] = {}) -> dict:  # past: seconds of cells that ran before
     "What a study would take: cells, teacher tokens, student steps, seconds and money; shared parts counted once, nothing run."
     folder, cells, n = studies_folder(), expand(study), workers or models.cores()
     for template in study.summaries: parameters_of(folder / f"{template}.ipynb")
-    conditions = [x for c in cells for x in cell_conditions(c, folder)]
+    conditions = [x for c in cells for x in _planned(study, c, folder)]
     work = cost(conditions, _split_size, cache(n_params_of))
     known = work["train_flop"] is not None and work["sample_flop"] is not None
     # small models reach about a quarter of a matrix product's rate in training and a twentieth in sampling; a kernel starts in about 8 s

@@ -107,6 +107,7 @@ def _options(r: dict, where: str) -> tuple[tuple[str, ...], str]:
 def question_key(question: str) -> str:
     "A short name for a question's text: equal for questions that read the same."
     said = unicodedata.normalize("NFKC", question).casefold()
+    if not said.isascii(): said = "".join(c for c in said if unicodedata.category(c) != "Cf")  # what nobody sees
     said = " ".join(re.sub(r"(?<!\d)[.,](?!\d)|[?!;:\"'\u2018\u2019\u201c\u201d](?!\d)|[.,?!](?=\s|$)", " ", said).split())
     return hashlib.sha256((said or question).encode()).hexdigest()[:12]
 

@@ -571,3 +571,78 @@ def test_any_bytes_are_a_file_or_an_error_in_words(tmp_path, data):
         (tmp_path / name).write_bytes(data)
         try: read(tmp_path / name)
         except (ValueError, KeyError, FileNotFoundError) as e: assert one_line(e)
+
+
+# --- code beside weights, ends that cannot be written, paces, addresses, frames around a question
+
+@pytest.mark.parametrize("file, said", [
+    ("tokenizer_config.json", dict(tokenizer_class="Nowhere", auto_map={"AutoTokenizer": ["own.Tokenizer", None]})),
+    ("config.json", dict(model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}))])
+def test_code_beside_weights_is_neither_run_nor_asked_about(desk, monkeypatch, file, said):
+    folder = shipped("theirs")
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
+    (folder / "own.py").write_text("from pathlib import Path\nfrom transformers import LlamaConfig as Config, LlamaForCausalLM as Model, "
+                                   f"PreTrainedTokenizerFast as Tokenizer\nPath({str(Path('ran').absolute())!r}).write_text('x')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # what transformers asks, where it is let
+    told = complains("ask", "theirs", "Q?", "--max-tok", 1, says=["theirs", "never run"])
+    assert not Path("ran").exists() and "trust_remote_code" not in told.stderr
+
+
+@pytest.mark.parametrize("eos", [[None, "a"], "x", [[1]], -5])
+def test_ends_that_are_no_tokens_are_named(desk, eos):
+    told = shipped("damaged") / "tokenizer_config.json"
+    (told.parent / "generation_config.json").write_text(json.dumps(dict(eos_token_id=eos)))
+    for name in ("config.json", "tokenizer_config.json"):
+        path = told.parent / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | dict(eos_token_id=None, eos_token=None)))
+    complains("ask", "damaged", "Q?", "--max-tok", 1, says=["damaged"])
+
+
+def test_a_configuration_nested_without_end_is_named(desk):
+    (shipped("damaged") / "config.json").write_text('{"a":' * 20_000 + "1" + "}" * 20_000)
+    complains("ask", "damaged", "Q?", "--max-tok", 1, says="config.json")
+
+
+@pytest.mark.parametrize("option, value, says", [
+    ("--concurrency", 0, "concurrency is 0"), ("--concurrency", 10**8, "1 to 1024"), ("--base-url", "http://127.0.0.1:99999/v1", "99999"),
+    ("--base-url", "http://[::1/v1", "[::1"), ("--base-url", "http://a b/v1", "a b")])
+def test_servers_that_cannot_be_asked_are_named(desk, option, value, says):
+    given = {"--base-url": "http://127.0.0.1:9/v1"} | {option: value}
+    named = [x for kv in given.items() for x in kv]
+    complains("sample", "--task", "pens.jsonl", "--teacher", "api:m", "--out", "c.jsonl", *named, says=says)
+
+
+def test_half_a_character_of_a_question_is_named(desk):
+    complains("ask", "pocket/xs", "\ud800", "--max-tok", 1, says="part of a character")
+
+
+@pytest.mark.parametrize("changed, says", [("base: {recipe.steps: 1000000000000000000000}\n", "recipe.steps"),
+                                           ("base: {recipe: 5}\n", "recipe"), ("base: {recipe.lr.x: 1}\n", "recipe.lr.x")])
+def test_errors_of_a_plan_name_the_study_and_the_cell(desk, changed, says):
+    Path("mine.yaml").write_text(STUDY + changed)
+    complains("run", "mine.yaml", "--dry-run", says=["study 'mine', cell 'sample_count-arith-pocket_xs'", says])
+
+
+def test_the_name_of_a_study_is_one_of_a_folder(desk):
+    Path("mine.yaml").write_text(STUDY.replace("mine", "m" * 300))
+    complains("run", "mine.yaml", "--dry-run", says="at most 100 characters")
+
+
+FRAMES = ["{}", "Q: {}", "Question: {}\nAnswer:", "Q: {}\nA: Let's think step by step.", "\u200b{}", "User: {}\n\n"]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_no_frame_hides_a_test_question(desk, frame):
+    asked = load_task("pens.jsonl").split("test")[0].question
+    Path("taken.jsonl").write_text(json.dumps(dict(question=frame.format(asked), rationale="R.", answer="5")))
+    complains("distil", "--corpus", "taken.jsonl", "--student", "scratch/0.1m", "--out", "s", "--task", "pens.jsonl", "--steps", 1,
+              "--batch", 1, says="test split")
+    assert not Path("s").exists()
+
+
+def test_a_task_that_was_named_was_looked_at(desk):
+    Path("right.jsonl").write_bytes(GOOD)
+    told = cotstudy("distil", "--corpus", "right.jsonl", "--student", "scratch/0.1m", "--out", "s", "--task", "pens.jsonl", "--steps", 1,
+                    "--batch", 1, "--json")
+    assert told.exit_code == 0 and json.loads(told.stdout)["tasks_not_checked"] == []
