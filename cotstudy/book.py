@@ -132,7 +132,9 @@ def plain(app, what, name, obj, options, lines):  # docstrings are sentences, no
 def setup(app): app.connect("autodoc-process-docstring", plain)
 suppress_warnings = ["myst", "mystnb", "toc", "docutils", "ref", "misc", "image"]
 """
-CSS = """table.dataframe td, table.dataframe th { padding: .2rem .6rem; }
+CSS = """table.dataframe { border-collapse: collapse; border: 0; font-size: .8rem; }
+table.dataframe td, table.dataframe th { padding: .2rem .6rem; border: 0; border-bottom: 1px solid var(--color-background-border); }
+.content { width: 56em; max-width: 100%; } .cell_output { overflow-x: auto; } .cell pre { font-size: .74rem; }
 .cell_output img, .cell_output svg { max-width: 100%; height: auto; }
 """
 ROOT_TEXTS = ("README", "CONTRIBUTING", "CHANGELOG", "LOG", "SECURITY")
@@ -156,6 +158,8 @@ def _copy_notebook(path: Path, to: Path) -> None:
         if "#| output_only" in c.source: c.metadata["tags"] = ["remove-input"]
         if c.cell_type == "code": c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
     nb.cells = [part for c in nb.cells for part in _as_texts(c)]
+    for c in nb.cells:  # JupyterLab keeps the capitals of a heading's name, pages do not
+        if c.cell_type == "markdown": c.source = re.sub(r"(\]\([^)\s]*#)([^)\s]+)", lambda m: m[1] + m[2].lower(), c.source)
     nb.metadata["kernelspec"] = dict(name="python3", display_name="Python 3", language="python")
     write_text(to, nbformat.writes(nb, version=4))
 

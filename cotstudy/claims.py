@@ -6,8 +6,8 @@
 __all__ = ['models', 'Query', 'COMPARING', 'WORDS', 'KINDS', 'VERDICTS', 'CONDITION', 'MATCH', 'ARITHMETIC', 'HO_ALL',
            'HO_DIVERSE', 'HO_CURVES', 'POCKET_HO', 'POCKET_DIVERSE', 'FULL', 'ONE', 'MANY', 'LABELS', 'HO', 'SCOTD_ALL',
            'POCKET_SCOTD', 'FEW', 'TAUGHT', 'SUBSETS', 'SCOTD', 'BEYOND_TASKS', 'FEW_ONE', 'FEW_MANY', 'BEYOND',
-           'CLAIMS', 'q', 'minus', 'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'paired', 'Measured',
-           'read_solutions', 'about', 'words_alone', 'unread_at_chance', 'tasks_of', 'measure', 'sides_of',
+           'CLAIMS', 'q', 'minus', 'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'only_one', 'paired',
+           'Measured', 'read_solutions', 'about', 'words_alone', 'unread_at_chance', 'tasks_of', 'measure', 'sides_of',
            'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict', 'verdict', 'verdict_table', 'at']
 
 # %% ../nbs/75_claims.ipynb #d38123be
@@ -134,11 +134,15 @@ def task_is(task: str, named: str) -> bool:
     return task == named or (base == named and set(variants) <= {"ho", "scotd"})
 
 # %% ../nbs/75_claims.ipynb #dc3d7ec0
+def only_one(column: str) -> str:
+    "What is said where a column has a single value."
+    return "only one " + ("size of student" if column == "n_params" else f"value of {words_of(column)}")
+
 def _extreme(values: pd.Series, word: str, column: str) -> object:
     "The value that a word stands for among those measured."
     found = sorted(values.dropna().unique())
     if not found: raise LookupError(f"no {column} recorded")
-    if word == "next" and len(found) < 2: raise LookupError(f"only one {column}")
+    if word == "next" and len(found) < 2: raise LookupError(only_one(column))
     if word == "many" and not found[-1] > 1: raise LookupError(f"{column} is never more than one")
     return found[{"max": -1, "many": -1, "min": 0, "next": -2}[word]]
 
@@ -228,7 +232,7 @@ def _refuse_same(picks: list) -> None:
     _refuse_unequal(picks)
     if len(set(found)) < len(found):
         words = sorted({c for _, query, _ in picks for c, v in query if v in (*COMPARING, "many")})
-        raise LookupError(f"only one {' or '.join(words) or 'condition'}")
+        raise LookupError("; ".join(map(only_one, words)) or "only one condition")
     for _, query, p in picks:
         if p is None: continue
         alternatives = {c for c, v in query if isinstance(v, tuple) or v == "*"} | {"student", "n_params", "seed", "chance"}
@@ -252,7 +256,8 @@ def _refuse_unequal(picks: list) -> None:
 
 def _common_students(picks: list) -> list:
     "Keep the students that all terms have, and of each term the seeds that all its students have."
-    free = [p for _, query, p in picks if p is not None and dict(query).get("n_params", "every") == "every" and not p.method.isin(["teacher"]).any()]
+    matched = lambda query, p: dict(query).get("n_params", "every") == "every" and not p.method.isin(["teacher"]).any()
+    free = [p for _, query, p in picks if p is not None and matched(query, p)]
     shared = set.intersection(*[set(p.student) for p in free]) if free else set()
     if free and not shared: raise LookupError("the methods share no student")
     out = []
@@ -295,8 +300,7 @@ def words_alone(claim: Claim, task: str, cells: Cells) -> str:
         mine = table[table.method == dict(query)["method"]]
         for column, word in query:
             if word in COMPARING and mine[column].nunique() < 2:
-                what = "size of student" if column == "n_params" else f"value of {words_of(column)}"
-                return f"only one {what}, and the claim speaks of {COMPARING[word]}"
+                return f"{only_one(column)}, and the claim speaks of {COMPARING[word]}"
     return ""
 
 def unread_at_chance(claim: Claim, task: str, cells: Cells) -> float:  # 0..1; 0 where nothing is compared with chance
@@ -326,9 +330,9 @@ def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
         except LookupError as why:
             left_out[task] = str(why.args[0])
             continue
-        why = words_alone(claim, task, cells) or "one seed cannot decide" * (trained and frame.seed.nunique() < 2)
+        seeds = "one seed cannot decide" * (trained and frame.seed.nunique() < 2)
         frames[task] = frame
-        if why: open_[task] = why
+        if why := [w for w in (words_alone(claim, task, cells), seeds) if w]: open_[task] = "; ".join(why)
     if not frames: return Measured(None, (), left_out, False, "; ".join(sorted(set(left_out.values()))))
     used = [t for t in frames if t not in open_] or list(frames)
     decides = used[0] not in open_
@@ -422,8 +426,9 @@ def _verdict(claim: Claim, m: Measured, level: float) -> Verdict:
     real = [any(task_is(t, n) for n in claim.tasks) for t in m.tasks]
     on = "" if not real else "published tasks" if all(real) else "both" if any(real) else "stand-ins"
     why = [m.reason] * bool(m.reason) + [f"without {t}: {w}" for t, w in m.left_out.items() if e]
+    detectable = e.detectable(level=level) if e and m.can_decide else None
     return Verdict(claim.id, claim.paper, claim.title, decide(claim, m, level), e.value if e else None, lo, hi, level if e else None,
-                   e.detectable(level=level) if e and m.can_decide else None, claim.published, claim.smallest, claim.kind, ", ".join(m.tasks), on,
+                   detectable, claim.published, claim.smallest, claim.kind, ", ".join(m.tasks), on,
                    e.n if e else 0, e.n_seeds if e else 0, "; ".join(why))
 
 # %% ../nbs/75_claims.ipynb #9e51706e
@@ -532,7 +537,8 @@ HO = (
     _ho("H10b", "longer training rationales do not", "A longer limit on the teacher's rationales changes nothing that matters.",
         minus(at(MANY, max_rationale_tok="max"), at(MANY, max_rationale_tok="next")), ("gsm8k", "aqua", "commonsense_qa", "strategy_qa"),
         ("arith", "facts", "strategy"), kind="equivalence"),
-    _ho("H11", "labels win on common sense", "On questions of knowledge, labels alone teach the largest student more than one rationale per question.",
+    _ho("H11", "labels win on common sense",
+        "On questions of knowledge, labels alone teach the largest student more than one rationale per question.",
         minus(at(LABELS, n_params="max"), at(ONE, n_params="max")), ("commonsense_qa", "strategy_qa"), ("facts", "strategy"), 0.148),
     _ho("H12", "prompting small models is guessing", "Small models prompted to think step by step are at chance.",
         minus(q("zero_shot_cot", decoding="greedy"), q("chance")), published=0.006, kind="equivalence", novices=True),

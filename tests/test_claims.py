@@ -137,7 +137,7 @@ def test_the_only_value_is_the_headline_but_the_smallest_of_one_is_no_finding():
     items = world(1.2, chains_per_visit=1, steps=200)
     assert verdict(claim(), items).verdict == "reproduced"
     asked = measure(claim(contrast=minus(at(A, chains_per_visit="max"), at(A, chains_per_visit="min"))), cells_of(items))
-    assert asked.estimate is None and "only one chains_per_visit" in asked.reason
+    assert asked.estimate is None and "only one value of " in asked.reason
 
 
 @pytest.mark.parametrize("column, rich, poor", [("steps", 1000, 100), ("n_questions", 400.0, 50.0), ("teacher", "big", "small"), ("lr",
@@ -171,7 +171,7 @@ def test_max_and_min_select_sizes():
     items = sizes(1.5, 0.0)
     assert verdict(c, items).verdict == "reproduced"
     left = measure(c, cells_of(items[items.student == "big"]))
-    assert left.estimate is None and "only one n_params" in left.reason
+    assert left.estimate is None and "only one size of student" in left.reason
 
 
 @pytest.mark.parametrize("word, told", [("max", "the largest"), ("min", "the smallest"), ("every", "every one")])
