@@ -28,7 +28,7 @@ from nbconvert.preprocessors import ExecutePreprocessor
 from .files import write_text
 from .kernels import WarmManager
 from .pages import anchor, moved
-from .report import Report, findings, head, section, verdicts
+from .report import Report, findings, head, scorecard, section, verdicts
 
 # %% ../nbs/92_book.ipynb #14866879
 class Change(NamedTuple):
@@ -285,7 +285,8 @@ def slides_of(r: Report) -> list[str]:  # Markdown; a figure is a link to its SV
     title, _, lead = head(r).partition("\n\n")
     out = [f"{title}\n\n{lead}"]
     short = [re.sub(r" \[Figure and table\]\(.*?\)|; the \[scorecard.*", "", line) for line in findings(r, table).split("\n")]
-    out += [f"## What was found\n\n{chr(10).join(some)}" for some in _cut(short, 3)]
+    out += [f"## What was found\n\n{chr(10).join(some)}" for some in _cut(short, 2)]
+    out += [f"## What became of the claims\n\n![]({file})" for file in re.findall(r"^!\[.*?\]\(\.\./(.*?)\)", scorecard(r, table), re.M)]
     for a in r.analyses:
         text = section(r, a)
         figures = re.findall(r"^!\[.*?\]\(\.\./(.*?)\)\n\n\*(.*?) Bars", text, re.M)
