@@ -134,7 +134,8 @@ suppress_warnings = ["myst", "mystnb", "toc", "docutils", "ref", "misc", "image"
 """
 CSS = """table.dataframe { border-collapse: collapse; border: 0; font-size: .8rem; }
 table.dataframe td, table.dataframe th { padding: .2rem .6rem; border: 0; border-bottom: 1px solid var(--color-background-border); }
-.content { width: 56em; max-width: 100%; } .cell_output { overflow-x: auto; } .cell pre { font-size: .74rem; }
+@media (min-width: 67em) and (max-width: 82em) { .content { width: min(52em, calc(100vw - 23em)); } }
+.cell_output { overflow-x: auto; } .cell pre { font-size: .74rem; }
 .cell_output img, .cell_output svg { max-width: 100%; height: auto; }
 """
 ROOT_TEXTS = ("README", "CONTRIBUTING", "CHANGELOG", "LOG", "SECURITY")

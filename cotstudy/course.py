@@ -80,8 +80,8 @@ FORMS = {float: "a number", int: "a whole number", str: "a text in quotes", tupl
 
 def _form(look: Callable) -> str:
     "What an answer should look like, by the annotation of the function that looks at it."
-    asked = get_type_hints(look)["answer"]
-    return next(words for kind, words in FORMS.items() if issubclass(get_origin(asked) or asked, kind))
+    asked = get_type_hints(look).get(next(iter(signature(look).parameters)), object)
+    return next((words for kind, words in FORMS.items() if issubclass(get_origin(asked) or asked, kind)), "another kind of answer")
 
 def check(
     number: str,

@@ -166,7 +166,7 @@ def test_glossary_and_citation():
     assert cited["title"].startswith("cotstudy") and len(cited["references"]) == 2
     words = re.findall(r"^\*\*(.+?)\.\*\*", text_of(ROOT / "nbs" / "glossary.md"), re.M)
     assert len(words) > 25 and [w.lower() for w in words] == sorted((w.lower() for w in words))
-    assert text_of(ROOT / "nbs" / "bibliography.md").count("](https://") > 15
+    assert text_of(ROOT / "nbs" / "bibliography.md").count("](https://") > 25
 
 
 def test_sources_of_the_site_hide_what_is_hidden(tmp_path):
