@@ -60,7 +60,7 @@ def execute(path: str | Path, timeout_s: int = 1800, tries: int = 3):
     for left in reversed(range(tries)):
         nb = nbformat.read(path, 4)
         run = ExecutePreprocessor(timeout=timeout_s, startup_timeout=300, kernel_name="python3", kernel_manager_class=WarmManager,
-                                  extra_arguments=["--log-level=50"])
+                                  coalesce_streams=True, extra_arguments=["--log-level=50"])
         try: run.preprocess(nb, dict(metadata=dict(path=str(Path(path).parent))))
         except RuntimeError as e:
             if not left or "Kernel" not in str(e): raise

@@ -106,7 +106,7 @@ def test_everything_else_that_the_readme_lets_one_type_exists():
     asked = {m.split()[0] for m in re.findall(r"\bmake ([a-z-]+)", typed_in)}
     assert {"study", "test", "lab", "site"} <= asked <= made, asked - made
     commands = {c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands} | {g.name for g in app.registered_groups}
-    named = set(re.findall(r"\bcotstudy ([a-z-]+)", typed_in))
+    named = set(re.findall(r"\bcotstudy ([a-z][a-z-]*)", typed_in))
     assert {"run", "status", "claims", "slides", "bench"} <= named <= commands, named - commands
 
 
@@ -199,7 +199,7 @@ def test_slides_turn_offline(tmp_path, monkeypatch):
     (tmp_path / "pocket").mkdir()
     for name in ("rows", "items"): shutil.copy(ROOT / "outputs" / "pocket" / f"{name}.parquet", tmp_path / "pocket")
     deck = write_slides(read_report("pocket", "Pocket"))
-    assert deck.read_text().count("<section>") > 8 and "<svg" in deck.read_text()
+    assert deck.read_text().count("<section>") > 7 and "What became of the claims" in deck.read_text() and "<svg" in deck.read_text()
     with open_browser() as browser:
         def turn(page):
             page.wait_for_function("Reveal.isReady()")
