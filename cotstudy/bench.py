@@ -6,9 +6,9 @@
 __all__ = ['SHAPES', 'WORKS', 'COMMANDS', 'GROUPS', 'TARGETS', 'ARMS', 'LEDGER_STEPS', 'Work', 'model', 'examples', 'work_of',
            'Turns', 'take_turns', 'best_of', 'ours_training', 'trl_training', 'train_row', 'machine', 'where_time_goes',
            'matrix_peak', 'operations', 'peak_row', 'ours_sampling', 'generate_sampling', 'generate_batch_sampling',
-           'sample_row', 'ours_studying', 'start_share', 'papermill_studying', 'study_row', 'gpu_training', 'gpu_row',
-           'peak_memory', 'with_memory', 'ledger_step', 'ledger_row', 'start_row', 'bench', 'bench_file', 'save',
-           'bench_table', 'table_of']
+           'sample_row', 'ours_studying', 'start_share', 'papermill_studying', 'study_row', 'gpu_training', 'gpu_work',
+           'gpu_row', 'peak_memory', 'with_memory', 'ledger_step', 'ledger_row', 'start_row', 'bench', 'bench_file',
+           'save', 'bench_table', 'table_of']
 
 # %% ../nbs/90_bench.ipynb #df042d43
 """Speed, measured: training against `trl.SFTTrainer`, sampling against `transformers.generate` and `generate_batch`, a study against plain
@@ -40,6 +40,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, Lla
 from . import decoding, models, students
 from .draws import Ledger
 from .files import lease, write_json
+from .memory import GPU_TOK
 from .runs import home
 from .models import cores, threads
 from .sampling import LM
@@ -119,7 +120,7 @@ COMMANDS = {  # name -> (arguments, seconds allowed on a quiet machine, what can
     "ask": (("ask", "pocket/m", "Tom has 3 apples and buys 4."), 3.0, "from transformers import LlamaForCausalLM")}
 GROUPS = {"train": ("train_n30", "train_n1", "train_peak"), "sample": tuple(k for k in WORKS if k.startswith("sample")),
           "study": ("study_quick",), "ledger": ("ledger_1m",), "start": tuple(f"start_{name}" for name in COMMANDS),
-          "gpu": tuple(f"gpu_{what}_{shape}" for shape in SHAPES for what in ("train", "sample"))}
+          "gpu": tuple(f"gpu_{what}_{shape}" for shape in SHAPES for what in ("train_n30", "train_n1", "sample"))}
 TARGETS = {  # required, aim
     "train_n30": (2.4, 3.5), "train_n1": (1.1, 1.5), "sample_1m": (3, 6), "sample_8m": (5, 8), "study_quick": (4, 8),
     "train_peak": (0.35, 0.55), **{f"start_{k}": (1.0, 1.5) for k in COMMANDS}}
@@ -139,7 +140,9 @@ class Turns:
     cpu: list[float]  # seconds of all threads
 
     @property
-    def rate(self) -> float: return median(w / s for w, s in zip(self.work, self.wall))
+    def rate(self) -> float: return median(self.rates)
+    @property
+    def rates(self) -> list[float]: return [w / s for w, s in zip(self.work, self.wall)]
     @property
     def cpu_rate(self) -> float: return median(w / s for w, s in zip(self.work, self.cpu))
 
@@ -201,14 +204,17 @@ def _trl():
                           "install it with: pip install 'cotstudy[bench]' -c constraints.txt") from e
     return trl
 
-def trl_training(work: Work, batch: int = 32, grouped: bool = False, n_threads: int = 1, seen: dict | None = None) -> Callable:
+def trl_training(
+    work: Work, batch: int = 32, grouped: bool = False, n_threads: int = 1, seen: dict | None = None,
+    **more,  # settings of SFTConfig
+) -> Callable:
     "One epoch of TRL's SFTTrainer on the same completions."
     def prepare():
         trl, base, pairs = _trl(), model(work), Counter()
         rows, _ = students.tokenise(base, examples(work), _plan(work, 1), True)
         with redirect_stdout(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            trainer = _sft_trainer(trl, base, rows, batch, grouped)
+            trainer = _sft_trainer(trl, base, rows, batch, grouped, **more)
         collate = trainer.data_collator
         def watched(lines):
             out = collate(lines)
@@ -230,15 +236,15 @@ def trl_training(work: Work, batch: int = 32, grouped: bool = False, n_threads: 
     return prepare
 
 # %% ../nbs/90_bench.ipynb #c5a49f8e
-def _sft_trainer(trl, base, rows, batch: int, grouped: bool):
+def _sft_trainer(trl, base, rows, batch: int, grouped: bool, **more):
     "TRL's trainer as favourable as its options allow; the dataset is tokenised before."
     import datasets
     lines = [dict(input_ids=[*r.prompt, *c], completion_mask=[0] * len(r.prompt) + [1] * len(c)) for r in rows for c in r.completions]
-    config = trl.SFTConfig(
+    config = trl.SFTConfig(**dict(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, num_train_epochs=1, max_length=None, completion_only_loss=True,
         bf16=False, fp16=False, use_cpu=True, gradient_checkpointing=False, learning_rate=1e-4, lr_scheduler_type="constant",
-        train_sampling_strategy="group_by_length" if grouped else "random",
-        max_grad_norm=1.0, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False)
+        train_sampling_strategy="group_by_length" if grouped else "random", max_grad_norm=1.0, report_to="none", save_strategy="no",
+        logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False) | more)
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
@@ -403,13 +409,13 @@ def generate_sampling(work: Work, at_once: int = 4, n_threads: int = 1) -> Calla
         return go
     return prepare
 
-def generate_batch_sampling(work: Work, max_tok_at_once: int = 1024, n_threads: int = 1) -> Callable:
+def generate_batch_sampling(work: Work, max_tok_at_once: int = 1024, n_threads: int = 1, graphs: bool = False) -> Callable:
     "All draws through `generate_batch`."
     def prepare():
         from transformers.generation.configuration_utils import ContinuousBatchingConfig
         net, ids, how = deepcopy(model(work).net), _prompts(work).tolist(), _generation(work)
         size = ContinuousBatchingConfig(page_size=32, num_blocks=4 * work.n_prompts * work.n, max_batch_tokens=max_tok_at_once,
-                                        use_cuda_graph=False)
+                                        use_cuda_graph=graphs)
         def go():
             with threads(n_threads), redirect_stdout(StringIO()):
                 out = net.generate_batch(inputs=ids, generation_config=how, continuous_batching_config=size, progress_bar=False,
@@ -513,34 +519,94 @@ def study_row(repeats: int = 3, fast: bool = False, study: str = "quick") -> dic
         repeats=len(turns["ours"].wall), fast=fast, machine=machine()))
 
 # %% ../nbs/90_bench.ipynb #cd3cd0df
-def gpu_training(work: Work, shared: bool) -> Callable:
-    "Losses and gradients of all completions, two questions a step, with or without a shared prompt."
+def gpu_training(work: Work, batch: int = 60) -> Callable:
+    "One epoch of the steps of `students.train`, in bfloat16."
     def prepare():
-        lm = model(work)
-        rows, _ = students.tokenise(lm, examples(work), _plan(work, 1), True)
-        nll = students.shared_nll if shared else students.padded_nll
+        base, plan = model(work), _plan(work, batch).model_copy(update=dict(precision="bfloat16"))
+        lm = LM(deepcopy(base.net), base.tokenizer, base.name, base.id)
+        rows, _ = students.tokenise(lm, examples(work), plan, True)
+        steps = [students.step_rows(rows, students.batch_at([len(r.completions) for r in rows], plan, s)) for s in range(plan.steps)]
+        nll, optimiser = students.choose_nll(lm, rows), students._optimiser(lm, plan)
         def go():
-            for i in range(0, len(rows), 2): float(students.backward(lm, nll, rows[i: i + 2], 16_384, "bfloat16")[0])
+            for s, step in enumerate(steps): students._step(lm, nll, optimiser, step, plan, s, GPU_TOK)
+            _finished()
             return float(work.n_prompts * work.n)
         return go
     return prepare
 
+def _finished():
+    "Wait until the GPU has done what it was told."
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+
+def _card_peak(fast: bool) -> float:
+    "The largest measured rate of bfloat16 matrix products of the device at hand, operations per second."
+    n, device = (64, "cpu") if fast or not torch.cuda.is_available() else (8192, "cuda")
+    a, b = (torch.randn(n, n, device=device).bfloat16() for _ in range(2))
+    best = 0.0
+    for _ in range(12):
+        _finished()
+        began = time.perf_counter()
+        a @ b
+        _finished()
+        best = max(best, 2 * n**3 / (time.perf_counter() - began))
+    return best
+
+# %% ../nbs/90_bench.ipynb #6b1edc8e
+_VOCAB = {"gpt2": 50_257, "smollm2_135m": 49_152, "opt_1.3b": 50_272}
+
+def gpu_work(name: str, fast: bool = False) -> Work:
+    "The work of a GPU row."
+    what, shape = next((w, name.removeprefix(f"gpu_{w}_")) for w in ("train_n30", "train_n1", "sample") if name.startswith(f"gpu_{w}_"))
+    n_prompts, n = dict(train_n30=(16, 30), train_n1=(480, 1), sample=(16, 30))[what]
+    own = dict(dtype="bfloat16", n_eos=600, longest=128) if what == "sample" else {}
+    work = Work(n_prompts=n_prompts, n=n, width=0, layers=0, heads=0, vocab=_VOCAB[shape], shape=shape, **own)
+    if not fast: return work
+    tiny = dict(width=32, layers=2, heads=2, vocab=300, shape="")
+    return replace(work, n_prompts=4 if n == 1 else 2, n=min(n, 6), n_eos=4 if own else 1, longest=60, **tiny)
+
+def _gpu_arms(work: Work, fast: bool) -> tuple[dict[str, Callable], dict[str, dict]]:
+    "Ours by its settings, and every setting of the peers."
+    if work.dtype == "bfloat16":
+        sizes = sorted({max(1, work.n_prompts // 4), work.n_prompts})
+        peers = {f"generate at_once={k}": generate_sampling(work, k) for k in sizes}
+        if not fast: peers["generate_batch"] = generate_batch_sampling(work, 4096, graphs=True)
+        return {"": ours_sampling(work)}, peers
+    how = dict(bf16=not fast, use_cpu=fast, dataloader_pin_memory=not fast)
+    sizes = (4,) if fast else (60, 120)
+    peers = {f"SFTTrainer batch={b} grouped": trl_training(work, b, True, **how) for b in sizes}
+    packed = how | dict(packing=True, max_length=1024)
+    if not fast: peers["SFTTrainer batch=12 packed"] = trl_training(work, 12, **packed)
+    return {f"batch={b}": gpu_training(work, b) for b in ((work.n_prompts * work.n,) if fast else (60, 120))}, peers
+
+# %% ../nbs/90_bench.ipynb #c4d5268e
+def _fastest_of(arms: dict[str, Callable], reached: dict[str, float]) -> str:
+    "The setting with the best of two turns; one that fails is said, and left out."
+    for name, arm in arms.items():
+        try: reached[name] = round(max(take_turns({name: arm}, 2)[name].rates), 2)
+        except Exception as e:  # an optional way of a library
+            reached[name] = 0.0
+            warnings.warn(f"{name}: {type(e).__name__}: {e}"[:300], stacklevel=2)
+    best = max(arms, key=reached.__getitem__)
+    if not reached[best]: raise RuntimeError(f"none of {', '.join(arms)} runs here")
+    return best
+
 def gpu_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
-    "Ours and the plain way at a published shape, on the device at hand."
-    what, shape = name.removeprefix("gpu_").split("_", 1)
-    vocab = {"gpt2": 50_257, "smollm2_135m": 49_152, "opt_1.3b": 50_272}[shape]
-    work = Work(n_prompts=8, n=30, width=0, layers=0, heads=0, vocab=vocab, n_eos=600 if what == "sample" else 1, shape=shape,
-                dtype="bfloat16" if what == "sample" else "float32")
-    if fast: work = replace(work, n_prompts=2, n=3, width=32, layers=2, heads=2, vocab=300, n_eos=4 if what == "sample" else 1, shape="")
-    if what == "train":
-        arms = dict(ours=gpu_training(work, True), peer=gpu_training(work, False))
-        unit, peer = "rows/s", "one padded row per completion"
-    else:
-        arms = dict(ours=ours_sampling(work), peer=generate_sampling(work, work.n_prompts))
-        unit, peer = "tokens/s", "generate"
-    take_turns(arms, 1)  # warm up
-    turns = take_turns(arms, repeats)
-    return _row(name, turns, "rate", unit, fast, ours={}, peer=dict(of=peer), n_params=model(work).n_params, work=vars(work))
+    "Ours and the best of the usual ways at a published shape, on the device at hand."
+    work, trains = gpu_work(name, fast), "train" in name
+    ours, peers = _gpu_arms(work, fast)
+    own, others = {}, {}
+    mine, theirs = _fastest_of(ours, own), _fastest_of(peers, others)
+    turns = take_turns({"ours": ours[mine], "peer": peers[theirs]}, repeats)
+    more: dict[str, Any] = {}
+    if trains:
+        go, peak = ours[mine](), _card_peak(fast)
+        done = operations(go)
+        more = dict(tflop_per_epoch=round(done / 1e12, 3), peak_tflops=round(peak / 1e12, 1),
+                    share_of_peak=round(done / median(turns["ours"].wall) / peak, 3))
+    else: more = dict(way=sorted({str(v) for k, v in model(work).tried.items() if isinstance(k, int)}))
+    unit = "rows/s" if trains else "tokens/s"
+    return _row(name, turns, "rate", unit, fast, ours=dict(of=mine), peer=dict(of=theirs), our_sweep=own, sweep=others,
+                n_params=model(work).n_params, work=vars(work), **more)
 
 # %% ../nbs/90_bench.ipynb #705ac14d
 ARMS = {"ours_training": ours_training, "trl_training": trl_training, "ours_sampling": ours_sampling,

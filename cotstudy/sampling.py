@@ -516,7 +516,7 @@ def _step(net, cohorts: list[_Cohort]) -> torch.Tensor:  # logits [B, V]
     return logits
 
 # %% ../nbs/22_sampling.ipynb #5cd8ab62
-def _start(lm: LM, queue: deque, places: _Places, free: list[int]) -> _Cohort:
+def _take(queue: deque, places: _Places, free: list[int]) -> tuple[list, list[int], list[int]]:  # prompts, owners, places
     "Take whole prompts from the queue while their draws fit (a prompt with more draws than rows is split)."
     prompts, owners, taken = [], [], []
     while queue and (not prompts or len(queue[0][1]) <= len(free)):
@@ -528,7 +528,7 @@ def _start(lm: LM, queue: deque, places: _Places, free: list[int]) -> _Cohort:
             places.open(taken[-1], draw, key)
         owners += [len(prompts)] * len(now)
         prompts.append(ids)
-    return _Cohort(lm, prompts, owners, taken)
+    return prompts, owners, taken
 
 @torch.no_grad()
 def _shared(lm: LM, groups: list[tuple], decoding: Decoding, rows: int) -> Iterator[list[tuple]]:
@@ -537,7 +537,7 @@ def _shared(lm: LM, groups: list[tuple], decoding: Decoding, rows: int) -> Itera
     places, queue, free, cohorts, logits = _Places(lm, decoding, rows), deque(groups), list(range(rows))[::-1], [], None
     while queue or cohorts:
         if queue and (2 * len(free) >= rows or not cohorts):
-            cohorts.append(_start(lm, queue, places, free))
+            cohorts.append(_Cohort(lm, *_take(queue, places, free)))
             logits = cohorts[-1].logits if logits is None else torch.cat([logits, cohorts[-1].logits])
         at = np.concatenate([c.rows["place"] for c in cohorts])
         tokens, done = places.advance(at, logits)
@@ -552,6 +552,112 @@ def _shared(lm: LM, groups: list[tuple], decoding: Decoding, rows: int) -> Itera
             free += at[done].tolist()
         cohorts = [c for c in cohorts if len(c.rows)]
         logits = _step(lm.net, cohorts) if cohorts else None
+
+# %% ../nbs/22_sampling.ipynb #5ab4c450
+class _Slots:
+    "Keys and values of a fixed number of rows. Axes: B rows, K key heads, C columns, D width."
+    step = 64  # columns by which the reach grows
+
+    def __init__(self, lm, rows: int, columns: int):
+        self.net, self.device, self.columns, self.graphs, self.pool = lm.net, lm.net.device, columns, {}, None
+        self.kept: list = []  # of each layer: keys and values [B, K, C, D]
+        self.logits = None  # [B, V] after the last token of each row
+        self.state = np.zeros((4, rows), np.int64)  # token, its position, its column, the first column of the prompt
+        self.there = torch.zeros((4, rows), dtype=torch.long, device=self.device)
+        self.lines = torch.arange(rows, device=self.device)
+
+    def fill(self, rows: Sequence[int], owners: Sequence[int], prompts: Sequence[tuple], lm):
+        "Put prompts into rows; `owners` says which prompt each row has."
+        prefix, mask, logits = _prefill(lm, prompts)
+        at, of = (torch.as_tensor(x, device=self.device) for x in (rows, owners))
+        width, size = mask.shape[1], [len(p) for p in prompts]
+        if not self.kept:
+            room = lambda x: x.new_zeros(len(self.lines), x.shape[1], self.columns, x.shape[3])
+            self.kept = [(room(k), room(v)) for k, v in prefix]
+            self.logits = logits.new_zeros(len(self.lines), logits.shape[1])
+        for own, new in zip(self.kept, prefix):
+            for x, y in zip(own, new): x[at, :, :width] = y[of]
+        self.logits[at] = logits[of]
+        self.state[1, rows] = [size[i] for i in owners]
+        self.state[2, rows] = width
+        self.state[3, rows] = [width - size[i] for i in owners]
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:  # all [B, heads, 1, D]
+        "Write the current token's keys and values, and attend to what each row has."
+        (keys, values), column, (B, heads, _, D) = self.kept[layer], self.there[2], q.shape
+        keys[self.lines, :, column], values[self.lines, :, column] = k[:, :, 0], v[:, :, 0]
+        near = self.seen.shape[-1]
+        grouped = q.view(B, k.shape[1], -1, D)  # the query heads of a key head, as queries beside each other
+        out = torch.nn.functional.scaled_dot_product_attention(grouped, keys[:, :, :near], values[:, :, :near], self.seen, scale=scale)
+        return out.reshape(B, heads, 1, -1)
+
+# %% ../nbs/22_sampling.ipynb #e9f322db
+class _Replayed(_Slots):
+    "Slots with their step, said once for each reach."
+    def compute(self, reach: int) -> torch.Tensor:  # logits [B, V]
+        "One step of all rows."
+        token, position, column, first = (x[:, None] for x in self.there)
+        near = torch.arange(reach, device=self.device)
+        self.seen = ((near >= first) & (near <= column))[:, None, None]
+        usual, _NOW.slots = self.net.config._attn_implementation, self
+        try:
+            self.net.config._attn_implementation = "cotstudy_slots"
+            kw = {"position_ids": position} if _takes(self.net, "position_ids") else {}
+            mask = torch.zeros(1, 1, 1, 1, device=self.device)
+            return self.net(input_ids=token, attention_mask=mask, use_cache=False, **kw).logits[:, -1]
+        finally: self.net.config._attn_implementation, _NOW.slots = usual, None
+
+    def recorded(self, reach: int) -> Callable[[], torch.Tensor]:
+        "The step as a graph of the GPU; elsewhere as it is."
+        if self.device.type != "cuda": return lambda: self.compute(reach)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2): self.compute(reach)  # what is set up at a first call must not be part of the graph
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool): out = self.compute(reach)
+        self.pool = self.pool or graph.pool()
+        return lambda: (graph.replay(), out)[1]
+
+    def go(self, rows: np.ndarray, tokens: np.ndarray):
+        "Feed some rows their next tokens; the logits of all are new, those of other rows mean nothing."
+        self.state[0, rows] = tokens
+        reach = min(self.columns, self.step * (int(self.state[2, rows].max()) // self.step + 1))
+        self.there.copy_(torch.from_numpy(self.state))
+        if reach not in self.graphs: self.graphs[reach] = self.recorded(reach)
+        self.logits = self.graphs[reach]()
+        self.state[1, rows] += 1
+        self.state[2, rows] += 1
+
+def _slot_attention(module, query, key, value, attention_mask, scaling=None, **other):
+    "Attention function of `transformers` for one step of all slots."
+    strange = [k for k in ("position_bias", "softcap", "s_aux", "sliding_window") if other.get(k) is not None]
+    if strange or query.shape[2] != 1: raise NotImplementedError(f"slots do not know {strange or 'several tokens'}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _NOW.slots.attend(module.layer_idx, query, key, value, scale).transpose(1, 2), None
+
+AttentionInterface.register("cotstudy_slots", _slot_attention)
+
+# %% ../nbs/22_sampling.ipynb #adb4ab93
+@torch.no_grad()
+def _slotted(lm: LM, groups: list[tuple], decoding: Decoding, rows: int) -> Iterator[list[tuple]]:
+    "Draw with slots, refilled when half of them are free; tokens that a waiting row gets are never read."
+    rows = min(max(1, rows * 1024 // max(1024, decoding.max_tok)), sum(len(draws) for _, draws in groups))  # each has room for max_tok
+    slots = _Replayed(lm, rows, len(groups[0][0]) + decoding.max_tok)
+    places, queue, free, live = _Places(lm, decoding, rows), deque(groups), list(range(rows))[::-1], np.zeros(rows, bool)
+    while queue or live.any():
+        if queue and (2 * len(free) >= rows or not live.any()):
+            prompts, owners, taken = _take(queue, places, free)
+            slots.fill(taken, owners, prompts, lm)
+            live[taken] = True
+        at = np.flatnonzero(live)
+        tokens, done = places.advance(at, slots.logits if live.all() else slots.logits[torch.from_numpy(at).to(slots.device)])
+        if done.any():
+            yield places.close(at[done])
+            live[at[done]] = False
+            free += at[done].tolist()
+        if live.any(): slots.go(at[~done], tokens[~done])
 
 # %% ../nbs/22_sampling.ipynb #ae2b999d
 def out_of_memory(error: BaseException) -> bool:
@@ -653,7 +759,9 @@ def _ways(lm: LM) -> dict[str, Callable]:
     single = lambda lm, groups, decoding, rows: level(lm, groups, decoding, 1)
     plain = dict(padded=partial(_waves, kind=_PADDED[lm.kind]), level=level, single=single, whole=partial(_waves, kind=_Whole, level=True))
     layers = [] if lm.kind != "decoder" else DynamicCache(config=lm.net.config).layers
-    return ({"shared": _shared} if layers and all(type(x) is DynamicLayer for x in layers) else {}) | plain
+    fast = layers and all(type(x) is DynamicLayer for x in layers)
+    slots = {"slots": _slotted} if fast and lm.net.device.type == "cuda" else {}
+    return slots | ({"shared": _shared} if fast else {}) | plain
 
 @torch.no_grad()
 def _agrees(lm: LM, way: Callable, prompts: Sequence[tuple]) -> bool:
@@ -691,7 +799,7 @@ def _fastest(lm: LM, longest: Sequence[int], shortest: Sequence[int], n: int) ->
 def shares_prefixes(lm: LM) -> bool:
     "Can this model be drawn with shared prefixes? Tried on short prompts of its first tokens."
     ids = [i % lm.n_tokens for i in (11, 7, 5, 3)]
-    return way_of(lm, ids, ids[:1], 64) == "shared"
+    return way_of(lm, ids, ids[:1], 64) in ("slots", "shared")
 
 # %% ../nbs/22_sampling.ipynb #6ae4a8a4
 def _groups(lm: LM, requests: Sequence[Request], ids_of: Mapping[str, tuple], decoding: Decoding) -> list[tuple]:

@@ -116,8 +116,9 @@ def _block(pieces: Sequence[tuple], device) -> Block:
     mask = np.concatenate([np.broadcast_to(m, (*q.shape, m.shape[-1])) for m in (seen, past)], 2)
     return Block(put(q), put(np.concatenate([_spans(prompt, P), q], 1)), put(mask[:, None]))
 
-def layout_of(rows: Sequence[Row], device, together: int = 12) -> Layout:  # together: pieces per block
+def layout_of(rows: Sequence[Row], device, together: int | None = None) -> Layout:  # pieces per block; None: 12 on a CPU, else 128
     "How attention is to see these rows."
+    together = together or (12 if torch.device(device).type == "cpu" else 128)  # a GPU would rather pad than be asked more often
     groups = [kind[i: i + together] for kind in _pieces(rows) for i in range(0, len(kind), together)]
     blocks, back, n = [], np.empty(sum(r.n_tok for r in rows), np.int64), 0
     for pieces in groups:

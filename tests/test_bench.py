@@ -1,6 +1,9 @@
 """The bench measures the same work on both sides and says where a number comes from; how fast anything is, no test asks."""
 import json
+import tempfile
+from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,6 +45,7 @@ def test_unknown_groups_few_turns_and_a_missing_gpu_are_refused():
 
 @pytest.mark.parametrize("name", b.GROUPS["gpu"])
 def test_gpu_rows_run_anywhere_when_fast(name):
+    if "train" in name: pytest.importorskip("trl", reason="trl is not installed: pip install 'cotstudy[bench]'")
     row = b.gpu_row(name, repeats=2, fast=True)
     turns = row["settings"]["turns"]
     assert row["name"] == name and {k: len(v) for k, v in turns.items()} == dict(ours=2, peer=2) and min(turns["ours"] + turns["peer"]) > 0
@@ -51,23 +55,39 @@ def test_gpu_rows_run_anywhere_when_fast(name):
 def test_a_row_holds_medians_of_rates_and_their_ratio(monkeypatch):
     told = dict(ours=b.Turns([6, 6, 6], [2, 1, 3], [2, 2, 2]), peer=b.Turns([6, 6, 6], [6, 3, 12], [6, 6, 6]))  # 3, 6, 2 and 1, 2, 0.5
     asked = []
-    monkeypatch.setattr(b, "take_turns", lambda arms, repeats: asked.append((sorted(arms), repeats)) or told)
-    row = b.gpu_row("gpu_train_gpt2", repeats=3, fast=True)
+    def noted(arms, repeats):
+        asked.append((sorted(arms), repeats))
+        return {k: told.get(k, told["peer"]) for k in arms}
+    monkeypatch.setattr(b, "take_turns", noted)
+    row = b.gpu_row("gpu_sample_gpt2", repeats=3, fast=True)
     assert (row["ours"], row["peer"], row["ratio"]) == (3, 1, 3) and row["settings"]["ratio_cpu"] == 3
-    assert asked == [(["ours", "peer"], 1), (["ours", "peer"], 3)], "one turn to warm up, then those that count"
+    assert asked[-1] == (["ours", "peer"], 3) and all(n == 2 for _, n in asked[:-1]), "two turns of each setting, then those that count"
     assert row["settings"]["turns"] == dict(ours=[3, 6, 2], peer=[1, 2, 0.5])
 
 
-def test_both_ways_of_training_do_the_same_work(monkeypatch):
-    found, real = {}, b.students.backward
-    def noted(lm, nll, rows, *how):
-        out = real(lm, nll, rows, *how)
-        found.setdefault(nll.__name__, []).append(float(out[0]))
+def test_a_setting_that_fails_is_left_out_and_said():
+    def broken(): raise NotImplementedError("not here")
+    reached = {}
+    with pytest.warns(UserWarning, match="odd: NotImplementedError: not here"):
+        assert b._fastest_of({"odd": broken, "fine": b.ours_sampling(SMALL)}, reached) == "fine"
+    assert reached["odd"] == 0 < reached["fine"]
+    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="none of odd runs here"): b._fastest_of({"odd": broken}, {})
+
+
+def test_steps_on_a_gpu_are_the_steps_of_train(monkeypatch):
+    losses, real = [], b.students.backward
+    def noted(*args, **kw):
+        out = real(*args, **kw)
+        losses.append(float(out[0]))
         return out
     monkeypatch.setattr(b.students, "backward", noted)
-    assert [b.gpu_training(SMALL, shared)()() for shared in (True, False)] == [6, 6]
-    assert found["shared_nll"] == pytest.approx(found["padded_nll"], rel=2e-3) and len(found["shared_nll"]) == 1
-    assert min(found["shared_nll"]) > 0
+    assert b.gpu_training(SMALL, 3)()() == 6
+    steps, told = losses[:], []
+    lm = b.LM(deepcopy(b.model(SMALL).net), b.model(SMALL).tokenizer, "x", b.model(SMALL).id)
+    plan = b._plan(SMALL, 3).model_copy(update=dict(precision="bfloat16"))
+    with tempfile.TemporaryDirectory() as folder:
+        b.students.train(lm, b.examples(SMALL), plan, Path(folder) / "s", eos=True, progress=lambda i, n, loss: told.append(loss))
+    assert steps == pytest.approx(told, rel=1e-3) and len(steps) == 2
 
 
 def test_both_ways_of_sampling_count_the_tokens_of_whole_draws():
