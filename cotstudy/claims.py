@@ -7,7 +7,7 @@ __all__ = ['models', 'Query', 'COMPARING', 'WORDS', 'KINDS', 'VERDICTS', 'CONDIT
            'HO_DIVERSE', 'HO_CURVES', 'POCKET_HO', 'POCKET_DIVERSE', 'FULL', 'ONE', 'MANY', 'LABELS', 'HO', 'SCOTD_ALL',
            'POCKET_SCOTD', 'FEW', 'TAUGHT', 'SUBSETS', 'SCOTD', 'BEYOND_TASKS', 'FEW_ONE', 'FEW_MANY', 'BEYOND',
            'CLAIMS', 'q', 'minus', 'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'only_one', 'paired',
-           'Measured', 'read_solutions', 'about', 'words_alone', 'unread_at_chance', 'tasks_of', 'measure', 'sides_of',
+           'Measured', 'read_solutions', 'about', 'tasks_of', 'words_alone', 'unread_at_chance', 'measure', 'sides_of',
            'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict', 'verdict', 'verdict_table', 'at']
 
 # %% ../nbs/75_claims.ipynb #d38123be
@@ -293,6 +293,11 @@ def about(claim: Claim, cells: Cells) -> Cells:
     kept = [m == "teacher" or not read_solutions(s) for m, s in zip(cells.table.method, cells.table.student)]
     return cells._replace(table=cells.table[kept])
 
+def tasks_of(claim: Claim, cells: Cells) -> list[str]:
+    "The measured tasks that a claim is about."
+    return [t for t in cells.table.task.unique() if any(task_is(t, n) for n in (*claim.tasks, *claim.stand_ins))]
+
+# %% ../nbs/75_claims.ipynb #e582d2e9
 def words_alone(claim: Claim, task: str, cells: Cells) -> str:
     "The word of a claim that has only one value to speak of on a task, as a reason; empty if none has."
     table = _with_all_methods(claim, cells.table[cells.table.task == task])
@@ -309,10 +314,6 @@ def unread_at_chance(claim: Claim, task: str, cells: Cells) -> float:  # 0..1; 0
     table = cells.table[cells.table.task == task]
     codes = [c for _, query in claim.contrast if dict(query)["method"] != "chance" for c in _pick(table, query, cells).index]
     return float(np.mean([cells.unread.get(c, 0.0) for c in codes]))
-
-def tasks_of(claim: Claim, cells: Cells) -> list[str]:
-    "The measured tasks that a claim is about."
-    return [t for t in cells.table.task.unique() if any(task_is(t, n) for n in (*claim.tasks, *claim.stand_ins))]
 
 # %% ../nbs/75_claims.ipynb #1985a8f0
 def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
