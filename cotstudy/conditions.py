@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'RECIPE', 'FIELDS', 'COLUMNS', 'LEAF_OF', 'HEADLINE', 'PROTOCOL', 'ALWAYS', 'Spec', 'Teacher',
            'known_format', 'Chosen', 'Condition', 'leaves', 'value', 'changed', 'checked', 'vary', 'F', 'content_id',
-           'row_id', 'words_of', 'describe', 'stage_key', 'base_of']
+           'row_id', 'words_of', 'is_teacher', 'is_untaught', 'describe', 'stage_key', 'base_of']
 
 # %% ../nbs/50_conditions.ipynb #0aa48fab
 """A *condition* says everything that decides a number: task, teacher, method, supervision, student, recipe, decoding, seed (Ho et al.
@@ -267,12 +267,20 @@ def words_of(column: str) -> str:
     return FIELDS[LEAF_OF[column]].words if column in LEAF_OF else column.replace("_", " ")
 
 # %% ../nbs/50_conditions.ipynb #ab9bff2a
+def is_teacher(cond: Condition) -> bool:
+    "Is it the teacher itself that is asked?"
+    return cond.student == cond.teacher.model and cond.method == "zero_shot_cot"
+
+def is_untaught(cond: Condition) -> bool:
+    "Is a model asked that was neither taught how to answer nor sees an example? A teacher is asked as it speaks."
+    method = method_named(cond.method)
+    return not (method.trained or method.shots or cond.n_exemplars or is_teacher(cond))
+
 def describe(cond: Condition, task: Task | None = None) -> dict:
     "The condition as columns of a tidy frame."
-    method, row = method_named(cond.method), {COLUMNS[leaf]: cell for leaf, cell in _cells(cond).items()}
-    is_teacher = not method.trained and cond.student == cond.teacher.model and cond.method == "zero_shot_cot"
+    row = {COLUMNS[leaf]: cell for leaf, cell in _cells(cond).items()}
     names = dict(row_id=row_id(cond), condition=cond.model_dump_json())
-    return names | row | dict(method="teacher" if is_teacher else cond.method, chance=None if task is None else task.chance)
+    return names | row | dict(method="teacher" if is_teacher(cond) else cond.method, chance=None if task is None else task.chance)
 
 ALWAYS = {"task", "task_args", "sources", "method", "student", "revision", "format", "rule", "seed"}  # also of models that are not trained
 

@@ -28,7 +28,7 @@ import yaml
 from .analyses import feeds
 from .answers import is_correct
 from .claims import join_items, verdict_table
-from .conditions import COLUMNS, Condition, checked
+from .conditions import COLUMNS, Condition, checked, is_untaught
 from .corpora import licence_of, short
 from .decoding import Decoding
 from .evaluate import vote
@@ -39,7 +39,7 @@ from .methods import method_named
 from .models import threads
 from .prompts import format_named, parse_completion
 from .results import good_rows, results, study_folder, texts_of
-from .runs import Exam, Store, Voice, exam_of, home, read_answer, run
+from .runs import Exam, Store, Voice, answer_voice, asked_format, exam_of, home, read_answer, run
 from .sources import SOURCES, checksums
 from .tasks import load as load_task
 
@@ -106,15 +106,15 @@ class Asked:
 def asked_as(cond: Condition) -> Asked:
     "How a condition's model was asked."
     method, sampled = method_named(cond.method), cond.decoding == "vote"
-    return Asked(cond.task, json.dumps(cond.task_args, sort_keys=True), cond.split, cond.n_items, cond.format, method.mode,
+    return Asked(cond.task, json.dumps(cond.task_args, sort_keys=True), cond.split, cond.n_items, asked_format(cond).name, method.mode,
                  cond.n_exemplars or method.shots, cond.temperature if sampled else 0.0, cond.n_paths, cond.max_student_tok, cond.rule)
 
 def not_for_the_harness(cond: Condition) -> str:
     "Why the harness cannot ask as a condition asks; empty where it can."
-    method, fmt = method_named(cond.method), format_named(cond.format)
+    method, fmt = method_named(cond.method), asked_format(cond)
     if method.answers or method.parse is not parse_completion: return "its method has a way of its own to get or to read answers"
     if fmt.chat: return "its prompt is put into a chat template by the model"
-    return "it is asked twice" if fmt.trigger and not method.trained else ""
+    return "it may be asked twice" if answer_voice(fmt, method, Decoding(), (), is_untaught(cond)).twice else ""
 
 # %% ../nbs/89_pack.ipynb #3769bf23
 def docs_of(asked: Asked, exam: Exam) -> list[dict]:

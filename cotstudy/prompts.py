@@ -45,6 +45,7 @@ class Format:
     trigger: bool = False  # the teacher is asked twice: `sep` is appended to its rationale and it continues
     chat: bool = False  # the prompt is a user's turn: whoever holds the tokenizer puts it into its chat template
     thinks: bool = False  # chat: the thinking block is the rationale; otherwise it is set aside
+    untaught: str = ""  # the format in which somebody is asked who has not been taught this one and sees no example; "": as it stands
 
 # %% ../nbs/15_prompts.ipynb #eaa75eec
 STEP = "Let's think step by step."
@@ -52,13 +53,16 @@ FORMATS = {f.name: f for f in [
     Format("cotstudy", "this study", f"Q: {{q}}\nA: {STEP}", "Q: {q}\nA:", " So the answer is: ",
            label_lead=" So the answer is: ", stop=("\n\n",)),
     Format("scotd", "Li et al. 2023, released code", "Q: {q}\nA: ", "Q: {q}\nA: ", " So the answer is: ", lead="",
-           label_lead="", letter="({a})", end="\n\n", eos=False, stop=("\n\n",)),
-    Format("ho", "Ho et al. 2023, sec. 3 and released code (decoders)", "{q} ###", "{q} ###", " --> ", first=True),
-    Format("ho_encdec", "Ho et al. 2023, released code (T5, Flan-T5)", "{q}", "{q}", " --> ", lead="", label_lead="", first=True),
+           label_lead="", letter="({a})", end="\n\n", eos=False, stop=("\n\n",), untaught="ho_teacher"),
+    Format("ho", "Ho et al. 2023, sec. 3 and released code (decoders)", "{q} ###", "{q} ###", " --> ", first=True,
+           untaught="ho_teacher"),
+    Format("ho_encdec", "Ho et al. 2023, released code (T5, Flan-T5)", "{q}", "{q}", " --> ", lead="", label_lead="", first=True,
+           untaught="ho_teacher"),
     Format("ho_gpt3", "Ho et al. 2023, as trained through the API", "{q}\n\n###\n\n", "{q}\n\n ### \n\n", "\n\n-->\n\n",
-           end=" END", eos=False, stop=(" END",), first=True),
+           end=" END", eos=False, stop=(" END",), first=True, untaught="ho_teacher"),
     Format("ho_gpt3_as_inferred", "Ho et al. 2023, first code: Fine-tune was queried with another prompt than it was trained on",
-           "{q}\n\n###\n\n", "Q: {q}\nA: The answer is", "\n\n-->\n\n", end=" END", eos=False, stop=(" END",), first=True),
+           "{q}\n\n###\n\n", "Q: {q}\nA: The answer is", "\n\n-->\n\n", end=" END", eos=False, stop=(" END",), first=True,
+           untaught="ho_teacher"),
     Format("ho_natural", "Ho et al. 2023, first code", f"Q: {{q}}\n\nA: {STEP}\n\n", "Q: {q}\n\nA:",
            "\n\nTherefore, the answer is\n\n", end=" END", eos=False, stop=(" END",), first=True),
     Format("ho_teacher", "Ho et al. 2023, sec. 3 (one trigger for all tasks)", f"Q: {{q}}\nA: {STEP}",
@@ -75,7 +79,7 @@ FORMATS = {f.name: f for f in [
     Format("chat_think", "this study, for models that think before they answer", "{q}", "{q}\n\nGive the answer alone.", "\n</think>\n\n",
            lead="<think>\n", label_lead="", first=True, chat=True, thinks=True),
     Format("wei", "Wei et al. 2022, few-shot-CoT", "Q: {q}\nA:", "Q: {q}\nA:", " The answer is ", end=".", eos=False,
-           stop=("\n\nQ:", "Q:")),
+           stop=("\n\nQ:", "Q:"), untaught="ho_teacher"),
 ]}
 
 def format_named(name: str) -> Format:

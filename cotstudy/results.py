@@ -151,7 +151,8 @@ def texts_of(
     cut = lambda d: d.text if d.token_ids is None or d.n_tok <= limit else decode(d.token_ids[:limit])
     first = {(d.prompt, d.draw_index): cut(d) for d in mine.itertuples()}
     texts = {(i, k): (p, first[p, k]) for i, p in voice.prompts(exam.asked) for k in range(exam.n_paths) if (p, k) in first}
-    if not voice.twice: return {at: text for at, (_, text) in texts.items()}
+    once = {at: text for at, (_, text) in texts.items() if not voice.asks_again(text)}
     cue, greedy = voice.fmt.sep.rstrip(), found[found.temperature == 0]
     second = dict(zip(greedy.prompt, greedy.text))
-    return {at: text + cue + second[p + text + cue] for at, (p, text) in texts.items() if p + text + cue in second}
+    return once | {at: text + cue + second[p + text + cue] for at, (p, text) in texts.items()
+                   if at not in once and p + text + cue in second}

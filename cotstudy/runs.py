@@ -6,8 +6,8 @@
 __all__ = ['students', 'CHAIN', 'home', 'Store', 'Voice', 'said', 'read_answer', 'read_chains', 'blind', 'choose', 'to_examples',
            'Corpus', 'corpus_id', 'Lesson', 'exemplars', 'questions', 'teacher_voice', 'lesson_of', 'taught',
            'make_corpus', 'Start', 'make_student', 'Exam', 'scorer', 'Judge', 'checkpoint_score', 'reading_of',
-           'make_items', 'known_measures', 'provenance', 'answer_voice', 'exam_of', 'Plan', 'plan_of', 'start_of',
-           'judge_of', 'learning', 'carry_out', 'run', 'means']
+           'make_items', 'known_measures', 'provenance', 'asked_format', 'answer_voice', 'exam_of', 'Plan', 'plan_of',
+           'start_of', 'judge_of', 'learning', 'carry_out', 'run', 'means']
 
 # %% ../nbs/55_runs.ipynb #21838228
 """What a condition sets in motion: draws, chains, a corpus, a student, its answers, each under an id chained from the contents of what
@@ -21,12 +21,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Callable, Iterable, Mapping, Sequence
+from typing import Callable, Iterable, Literal, Mapping, Sequence
 
 import pandas as pd
 
 from .answers import extract, is_correct
-from .conditions import Condition, Teacher, content_id, describe
+from .conditions import Condition, Teacher, content_id, describe, is_untaught
 from .decoding import Decoding, Model, Request
 from .draws import Ledger
 from .evaluate import summarise
@@ -72,12 +72,16 @@ class Voice:
     mode: str = "cot"  # or "label"
     shown: tuple[Exemplar, ...] = ()  # solved questions before the question
     parse: Callable[[Format, str, str], Parsed] = parse_completion  # how its completions are taken apart
-    twice: bool = False  # ask for the answer in a second step
+    twice: bool | Literal["silent"] = False  # ask for the answer in a second step; "silent": where the first text names none
     labels: tuple[str, ...] = ()  # the closed set of answers, where there is one
 
     def prompts(self, asked: Iterable[Instance]) -> list[tuple[str, str]]:
         "(instance id, prompt) of each question."
         return [(i.id, render_prompt(self.fmt, i.question, self.mode, self.shown)) for i in asked]
+
+    def asks_again(self, text: str) -> bool:
+        "Is the answer asked for once more after this text?"
+        return self.twice is True or self.twice == "silent" and self.fmt.sep.strip() not in text
 
     def of(self, model: Model) -> "Voice":
         "A model, asked in this way."
@@ -93,11 +97,14 @@ def said(
     prompts = voice.prompts(asked)
     draws = ledger.draw(voice.model, prompts, n, voice.how, progress=progress)
     if limit and limit < voice.how.max_tok: draws = ledger.draw(voice.model, prompts, n, replace(voice.how, max_tok=limit))
-    if not voice.twice: return draws
-    cue = voice.fmt.sep.rstrip()
-    second = [(f"{i}#{k}", p + r + cue) for i, k, p, r in zip(draws.instance, draws.draw_index, draws.prompt, draws.text)]
+    cue, again = voice.fmt.sep.rstrip(), [voice.asks_again(text) for text in draws.text]
+    if not any(again): return draws
+    open_ = draws[again]
+    second = [(f"{i}#{k}", p + r + cue) for i, k, p, r in zip(open_.instance, open_.draw_index, open_.prompt, open_.text)]
     answers = ledger.draw(voice.model, second, 1, Decoding(0.0, max_tok=32, stop=("\n",)))
-    return draws.assign(text=draws.text + cue + answers.text.to_numpy())
+    more = pd.Series("", draws.index).mask(again, cue)
+    more[again] += answers.text.to_numpy()
+    return draws.assign(text=draws.text + more)
 
 # %% ../nbs/55_runs.ipynb #59e7b009
 def read_answer(text: str, voice: Voice, task: Task, rule: str, options: Sequence[str] = (), parts: Parsed | None = None) -> str | None:
@@ -423,16 +430,33 @@ def provenance() -> dict:
                 versions=" ".join(f"{p}={version(p)}" for p in ("cotstudy", "torch", "transformers", "datasets")))
 
 # %% ../nbs/55_runs.ipynb #3f3e9dd1
-def answer_voice(fmt: Format, method: Method, how: Decoding, shown: tuple[Exemplar, ...] = ()) -> Voice:  # of nobody yet
+def asked_format(cond: Condition) -> Format:
+    "The format in which a condition's model is asked: its own, or that of somebody who was never taught it."
+    fmt = format_named(cond.format)
+    return format_named(fmt.untaught) if fmt.untaught and is_untaught(cond) else fmt
+
+def answer_voice(
+    fmt: Format, method: Method, how: Decoding,
+    shown: tuple[Exemplar, ...] = (),
+    untaught: bool = False,  # nobody showed the model this format: what it leaves out is asked for (Kojima et al. 2022)
+) -> Voice:  # of nobody yet
     "How a method asks for answers in a format; one who was not taught the format may have to be asked twice."
-    twice = fmt.trigger and method.mode == "cot" and not method.trained
+    thinks = method.mode == "cot" and not method.trained
+    twice = thinks and (fmt.trigger or untaught and not fmt.chat and "silent")
     return Voice(None, fmt, how, method.mode, shown, method.parse, twice)
 
-def exam_of(cond: Condition, task: Task | None = None) -> Exam:  # task: None: the one that is named
+def exam_of(
+    cond: Condition,
+    task: Task | None = None,  # None: the one that is named
+    to_the_letter: bool = False,  # in the format that is named, and once, also one who may not know it
+) -> Exam:
     "What a condition asks of its model, whoever that will be."
-    task, method, fmt = task or load_task(cond.task, **cond.task_args), method_named(cond.method), format_named(cond.format)
+    task, method = task or load_task(cond.task, **cond.task_args), method_named(cond.method)
+    untaught = is_untaught(cond) and not to_the_letter
+    fmt = asked_format(cond) if untaught else format_named(cond.format)
     how = Decoding(cond.temperature if cond.decoding == "vote" else 0.0, max_tok=cond.max_student_tok, stop=fmt.stop)
-    voice = replace(answer_voice(fmt, method, how, exemplars(task, cond.n_exemplars or method.shots)), labels=task.labels)
+    shown = exemplars(task, cond.n_exemplars or method.shots)
+    voice = replace(answer_voice(fmt, method, how, shown, untaught), labels=task.labels)
     return Exam(task, voice, method, cond.split, cond.n_items, cond.n_paths, cond.rule)
 
 # %% ../nbs/55_runs.ipynb #da44b0e4

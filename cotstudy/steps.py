@@ -351,7 +351,7 @@ def examined(
     progress: Callable | None = None,
 ) -> tuple[dict, pd.DataFrame, Exam]:
     "A condition's model, as it is: its row, its items with their questions, and what it was asked."
-    exam = exam_of(cond)
+    exam = exam_of(cond, to_the_letter=True)
     of = {i.id: i for i in asked_of(exam.task, cond.split, None)[: cond.n_items]}
     check_draws(len(of) * exam.n_paths)
     exam = exam.of(store.models.open(cond.student, cond.revision))
