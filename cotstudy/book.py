@@ -28,7 +28,7 @@ from nbconvert.preprocessors import ExecutePreprocessor
 from .files import write_text
 from .kernels import WarmManager
 from .pages import anchor, moved
-from .report import Report, findings, head, section, verdicts
+from .report import Report, findings, head, scorecard, section, verdicts
 
 # %% ../nbs/92_book.ipynb #14866879
 class Change(NamedTuple):
@@ -60,7 +60,7 @@ def execute(path: str | Path, timeout_s: int = 1800, tries: int = 3):
     for left in reversed(range(tries)):
         nb = nbformat.read(path, 4)
         run = ExecutePreprocessor(timeout=timeout_s, startup_timeout=300, kernel_name="python3", kernel_manager_class=WarmManager,
-                                  extra_arguments=["--log-level=50"])
+                                  coalesce_streams=True, extra_arguments=["--log-level=50"])
         try: run.preprocess(nb, dict(metadata=dict(path=str(Path(path).parent))))
         except RuntimeError as e:
             if not left or "Kernel" not in str(e): raise
@@ -132,7 +132,10 @@ def plain(app, what, name, obj, options, lines):  # docstrings are sentences, no
 def setup(app): app.connect("autodoc-process-docstring", plain)
 suppress_warnings = ["myst", "mystnb", "toc", "docutils", "ref", "misc", "image"]
 """
-CSS = """table.dataframe td, table.dataframe th { padding: .2rem .6rem; }
+CSS = """table.dataframe { border-collapse: collapse; border: 0; font-size: .8rem; }
+table.dataframe td, table.dataframe th { padding: .2rem .6rem; border: 0; border-bottom: 1px solid var(--color-background-border); }
+@media (min-width: 67em) and (max-width: 82em) { .content { width: min(52em, calc(100vw - 23em)); } }
+.cell_output { overflow-x: auto; } .cell pre { font-size: .74rem; }
 .cell_output img, .cell_output svg { max-width: 100%; height: auto; }
 """
 ROOT_TEXTS = ("README", "CONTRIBUTING", "CHANGELOG", "LOG", "SECURITY")
@@ -156,6 +159,8 @@ def _copy_notebook(path: Path, to: Path) -> None:
         if "#| output_only" in c.source: c.metadata["tags"] = ["remove-input"]
         if c.cell_type == "code": c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
     nb.cells = [part for c in nb.cells for part in _as_texts(c)]
+    for c in nb.cells:  # JupyterLab keeps the capitals of a heading's name, pages do not
+        if c.cell_type == "markdown": c.source = re.sub(r"(\]\([^)\s]*#)([^)\s]+)", lambda m: m[1] + m[2].lower(), c.source)
     nb.metadata["kernelspec"] = dict(name="python3", display_name="Python 3", language="python")
     write_text(to, nbformat.writes(nb, version=4))
 
@@ -281,7 +286,8 @@ def slides_of(r: Report) -> list[str]:  # Markdown; a figure is a link to its SV
     title, _, lead = head(r).partition("\n\n")
     out = [f"{title}\n\n{lead}"]
     short = [re.sub(r" \[Figure and table\]\(.*?\)|; the \[scorecard.*", "", line) for line in findings(r, table).split("\n")]
-    out += [f"## What was found\n\n{chr(10).join(some)}" for some in _cut(short, 3)]
+    out += [f"## What was found\n\n{chr(10).join(some)}" for some in _cut(short, 2)]
+    out += [f"## What became of the claims\n\n![]({file})" for file in re.findall(r"^!\[.*?\]\(\.\./(.*?)\)", scorecard(r, table), re.M)]
     for a in r.analyses:
         text = section(r, a)
         figures = re.findall(r"^!\[.*?\]\(\.\./(.*?)\)\n\n\*(.*?) Bars", text, re.M)

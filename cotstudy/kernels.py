@@ -69,6 +69,7 @@ def serve() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     for name in PRELOADED: import_module(name)
+    sys.modules["pandas"].set_option("display.max_columns", 20)  # it found no IPython, and would shorten tables as for a terminal
     gc.freeze()  # what was imported is shared by all, as long as nobody touches it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who has ended is gone
     for line in iter(asked.readline, ""):

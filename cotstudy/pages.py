@@ -25,18 +25,21 @@ nbformat, nbconvert = later("nbformat"), later("nbconvert")
 # %% ../nbs/78_pages.ipynb #1bc0e9e7
 STYLE = """
 body { font: 17px/1.55 system-ui, "DejaVu Sans", sans-serif; color: #222; margin: 0; background: #fff; }
-main { max-width: 64rem; margin: 0 auto; padding: 1rem 1.25rem 4rem; overflow-wrap: break-word; }
+main { max-width: 70rem; margin: 0 auto; padding: 1rem 1.25rem 4rem; overflow-wrap: break-word; }
 h1 { font-size: 1.9rem; line-height: 1.2; } h2 { margin-top: 2.6rem; border-bottom: 1px solid #ddd; } h3 { margin-top: 2rem; }
 nav { background: #f6f6f6; padding: .4rem 1rem; border-radius: 6px; } nav ul { columns: 2 16rem; padding-left: 1.2rem; margin: .4rem 0; }
 a { color: #005f99; } a:focus-visible { outline: 3px solid #e69f00; } :target { background: #fff7c2; }
 figure { margin: 1.2rem 0; overflow-x: auto; } figure svg, figure img { display: block; max-width: 100%; height: auto; }
 figcaption { font-size: .9rem; color: #444; max-width: 60rem; } code { background: #f4f4f4; padding: 0 .2em; }
 pre { background: #f4f4f4; padding: .6rem .8rem; overflow-x: auto; font-size: .9rem; } pre code { padding: 0; }
-.scroll { overflow-x: auto; margin: 1rem 0; } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #e6e6e6; vertical-align: top; white-space: nowrap; }
-td.long { white-space: normal; min-width: 14rem; } th { background: #f6f6f6; white-space: normal; vertical-align: bottom; }
+.scroll { overflow-x: auto; margin: 1rem 0; background: linear-gradient(90deg, #fff 1rem, #fff0 2rem) local,
+  linear-gradient(270deg, #fff 1rem, #fff0 2rem) 100% 0 local, linear-gradient(90deg, #bbb, #bbb0 .6rem),
+  linear-gradient(270deg, #bbb, #bbb0 .6rem) 100% 0; }
+table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .5rem; text-align: left; border-bottom: 1px solid #e6e6e6; vertical-align: top; white-space: nowrap; }
+td.long { white-space: normal; min-width: 14rem; } th { border-bottom: 2px solid #999; white-space: normal; vertical-align: bottom; }
 blockquote { margin: .3rem 0 .6rem; padding: .1rem .9rem; border-left: 4px solid #ccc; background: #fafafa; }
-@media (max-width: 640px) { figure svg { max-width: none; min-width: 36rem; } body { font-size: 16px; } h1 { font-size: 1.5rem; } }
+@media (max-width: 640px) { figure svg { width: 100%; } body { font-size: 16px; } h1 { font-size: 1.5rem; } }
 @media print { nav { display: none; } h2, h3 { break-after: avoid; } figure, tr { break-inside: avoid; } body { font-size: 11pt; }
   .scroll, figure { overflow: visible; } a { color: inherit; } }
 """

@@ -45,6 +45,79 @@ def test_readme_is_the_index_with_its_links_moved():
     assert "](nbs/images/headline.svg)" in (ROOT / "README.md").read_text()
 
 
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch):
+    "Type a command in a folder of its own, and read what it says."
+    import shlex
+
+    from typer.testing import CliRunner
+
+    from cotstudy.cli import app
+    from cotstudy.models import threads
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path / "outputs"))
+
+    def run(command: str) -> str:
+        name, *args = shlex.split(command, comments=True)
+        assert name == "cotstudy"
+        with threads(1): done = CliRunner().invoke(app, args)
+        assert done.exit_code == 0, f"{command}\n{done.output}"
+        return done.stdout
+    return run
+
+
+def test_five_commands_say_what_the_readme_shows(typed):
+    block = re.search(r"```console\n(.*?)\n```", README, re.S)[1]
+    shown = [part.split("\n", 1) for part in re.split(r"^\$ ", block, flags=re.M)[1:]]
+    assert [c.split()[1] for c, _ in shown] == ["ask", "sample", "distil", "evaluate", "show"]
+    words = lambda text: re.sub(r"[-\d.,]+", "#", " ".join(text.split()))
+    for command, told in shown:
+        said = typed(command)
+        if command.split()[1] in ("ask", "show"): assert said.strip()  # a model's words; another machine may round to others
+        else: assert words(said) == words(told), command
+    accuracy = [float(re.search(r"([\d.]+) % \[", text)[1]) for text in (shown[3][1], typed(shown[3][0]))]
+    assert abs(accuracy[0] - accuracy[1]) < 8, "another number than the README shows"
+
+
+def test_commands_of_a_study_of_ones_own_run(typed, tmp_path):
+    import yaml
+    mine = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.S)[1])
+    grid = mine["cells"][0]
+    assert mine["base"]["task_args.n_test"] >= 500 and len(grid["with"]["seeds"]) > 2 and len(grid["over"]["student"]) > 1
+    lines = re.search(r"```sh\n(cotstudy run mine\.yaml --dry-run.*?)```", README, re.S)[1].strip().split("\n")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
+    assert "2" in typed(lines[0]), "the dry run of the file as it stands"
+    mine["base"] = {"task_args.n_train": 12, "task_args.n_test": 16, "teacher.pool": 2, "recipe.steps": 3, "recipe.batch": 4}
+    grid["over"]["student"], grid["with"] = ["pocket/xs"], dict(n_rationales=[1, 2], seeds=[0, 1])
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
+    for line in lines:
+        if " slides " in line and find_spec("sphinx_revealjs") is None: continue
+        assert typed(line).strip(), line
+    assert (tmp_path / "outputs" / "mine" / "report.html").exists()
+
+
+def test_everything_else_that_the_readme_lets_one_type_exists():
+    from cotstudy.cli import app
+    typed_in = "\n".join(re.findall(r"`([^`\n]+)`", README) + re.findall(r"^(make .*|cotstudy .*|papermill .*)$", README, re.M))
+    made = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M))
+    asked = {m.split()[0] for m in re.findall(r"\bmake ([a-z-]+)", typed_in)}
+    assert {"study", "test", "lab", "site"} <= asked <= made, asked - made
+    commands = {c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands} | {g.name for g in app.registered_groups}
+    named = set(re.findall(r"\bcotstudy ([a-z][a-z-]*)", typed_in))
+    assert {"run", "status", "claims", "slides", "bench"} <= named <= commands, named - commands
+
+
+def test_papermill_takes_the_parameters_of_the_readme(tmp_path):
+    import papermill
+    line = re.search(r"`papermill (\S+) out\.ipynb ((?:-p \w+ \S+ ?)+)`", README)
+    given = dict(re.findall(r"-p (\w+) (\S+)", line[2]))
+    assert not {*given} - {*papermill.inspect_notebook(str(ROOT / line[1]))}
+    papermill.execute_notebook(str(ROOT / line[1]), str(tmp_path / "out.ipynb"), given, prepare_only=True)
+
+
 def test_numbers_of_the_readme_are_those_of_the_rows():
     rows = good_rows(pd.read_parquet(ROOT / "outputs" / "pocket" / "rows.parquet")).drop_duplicates("row_id")
     told = re.findall(r"^\| (\w+)[^|]*\| (pocket/\w+) \| (\d+) \[\d+, \d+\] \| (\d+) \[", (ROOT / "README.md").read_text(), re.M)
@@ -93,7 +166,7 @@ def test_glossary_and_citation():
     assert cited["title"].startswith("cotstudy") and len(cited["references"]) == 2
     words = re.findall(r"^\*\*(.+?)\.\*\*", text_of(ROOT / "nbs" / "glossary.md"), re.M)
     assert len(words) > 25 and [w.lower() for w in words] == sorted((w.lower() for w in words))
-    assert text_of(ROOT / "nbs" / "bibliography.md").count("](https://") > 15
+    assert text_of(ROOT / "nbs" / "bibliography.md").count("](https://") > 25
 
 
 def test_sources_of_the_site_hide_what_is_hidden(tmp_path):
@@ -126,7 +199,7 @@ def test_slides_turn_offline(tmp_path, monkeypatch):
     (tmp_path / "pocket").mkdir()
     for name in ("rows", "items"): shutil.copy(ROOT / "outputs" / "pocket" / f"{name}.parquet", tmp_path / "pocket")
     deck = write_slides(read_report("pocket", "Pocket"))
-    assert deck.read_text().count("<section>") > 8 and "<svg" in deck.read_text()
+    assert deck.read_text().count("<section>") > 7 and "What became of the claims" in deck.read_text() and "<svg" in deck.read_text()
     with open_browser() as browser:
         def turn(page):
             page.wait_for_function("Reveal.isReady()")

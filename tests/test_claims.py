@@ -10,7 +10,7 @@ from cotstudy.claims import (
 from cotstudy.evaluate import Estimate, holm, simulate_pairs
 from cotstudy.figures import fig_claims, published
 
-A, B = q("cot", n_rationales="max"), q("label_only")
+A, B = q("cot", n_rationales="many"), q("label_only")
 
 
 def claim(**more):
@@ -26,7 +26,7 @@ def world(gain=0.0, n_seeds=3, n_items=300, seed_sd=0.1, tasks=("x", "y"), stude
             for arm, query in (("a", a), ("b", b)):
                 known = dict(student=student, n_params=1e6 * 10**j, supervision="full", decoding="greedy", n_rationales=0,
                              chance=0.25) | dict(query)
-                known = {k: 30 if (k, v) == ("n_rationales", "max") else v for k, v in known.items()}
+                known = {k: 30 if (k, v) == ("n_rationales", "many") else v for k, v in known.items()}
                 out.append(frame[["task", "seed", "instance"]].assign(score=frame[arm], **known | columns))
     return pd.concat(out, ignore_index=True)
 
@@ -137,7 +137,7 @@ def test_the_only_value_is_the_headline_but_the_smallest_of_one_is_no_finding():
     items = world(1.2, chains_per_visit=1, steps=200)
     assert verdict(claim(), items).verdict == "reproduced"
     asked = measure(claim(contrast=minus(at(A, chains_per_visit="max"), at(A, chains_per_visit="min"))), cells_of(items))
-    assert asked.estimate is None and "only one chains_per_visit" in asked.reason
+    assert asked.estimate is None and "only one value of " in asked.reason
 
 
 @pytest.mark.parametrize("column, rich, poor", [("steps", 1000, 100), ("n_questions", 400.0, 50.0), ("teacher", "big", "small"), ("lr",
@@ -171,7 +171,68 @@ def test_max_and_min_select_sizes():
     items = sizes(1.5, 0.0)
     assert verdict(c, items).verdict == "reproduced"
     left = measure(c, cells_of(items[items.student == "big"]))
-    assert left.estimate is None and "only one n_params" in left.reason
+    assert left.estimate is None and "only one size of student" in left.reason
+
+
+@pytest.mark.parametrize("word, told", [("max", "the largest"), ("min", "the smallest"), ("every", "every one")])
+def test_who_speaks_of_sizes_has_compared_sizes(word, told):
+    c = claim(contrast=minus(at(A, n_params=word), at(B, n_params=word)))
+    alone = verdict(c, world(1.5))
+    assert alone.verdict == "inconclusive" and alone.effect > 0.1 and pd.isna(alone.detectable)
+    assert alone.reason == f"only one size of student, and the claim speaks of {told}"
+    assert verdict(c, sizes(1.5, 1.5)).verdict == "reproduced"
+
+
+def test_the_largest_is_the_largest_of_those_that_can_be_compared():
+    items = sizes(1.5, 0.0)
+    lone = world(0.0, students=("huge",), base=3).query("method == 'label_only'").assign(n_params=1e9, score=1.0)
+    c = claim(contrast=minus(at(A, n_params="max"), at(B, n_params="max")))
+    assert verdict(c, pd.concat([items, lone])) == verdict(c, items)
+    one_left = verdict(c, pd.concat([items[items.student == "big"], lone]))
+    assert one_left.verdict == "inconclusive" and "only one size" in one_left.reason
+
+
+def test_a_task_with_one_size_is_left_out_where_another_has_two():
+    c = claim(contrast=minus(at(A, n_params="max"), at(B, n_params="max")))
+    items = sizes(1.5, 0.0)
+    v = verdict(c, items[(items.task == "x") | (items.student == "big")])
+    assert v.verdict == "reproduced" and v.tasks == "x" and "without y: only one size" in v.reason
+
+
+def test_words_of_a_statement_stand_in_its_queries():
+    sized = [(c, {dict(query).get("n_params") for _, query in c.contrast if dict(query)["method"] not in ("teacher", "chance")})
+             for c in CLAIMS]
+    for c, words in sized:
+        said = c.statement.lower()
+        assert ("largest student" in said) == (words == {"max"}), c.id
+        assert ("every size" in said) == (words == {"every"}), c.id
+        assert ("smallest student" in said) == (words == {"min"}), c.id
+
+
+def test_many_is_more_than_one():
+    few = world(1.5, a=q("cot", n_rationales=1))
+    assert "never more than one" in verdict(claim(), few).reason and verdict(claim(), few).verdict == "not testable here"
+    assert verdict(claim(), world(1.5, a=q("cot", n_rationales=2))).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("score, unread, kind, expected", [
+    (0.25, 0.00, "equivalence", "reproduced"), (0.00, 0.00, "equivalence", "contradicted"), (0.00, 0.02, "equivalence", "contradicted"),
+    (0.00, 0.90, "equivalence", "inconclusive"), (0.25, 0.50, "equivalence", "inconclusive"),
+    (0.90, 0.10, "difference", "reproduced"), (0.00, 0.90, "difference", "inconclusive"), (0.00, 0.00, "difference", "contradicted")])
+def test_silence_is_no_guess(score, unread, kind, expected):
+    items = world(students=("s",), tasks=("x",), n_items=1000).query("method == 'label_only' and seed == 0")
+    right = np.arange(len(items)) < score * len(items)
+    v = verdict(claim(kind=kind, contrast=minus(q("zero_shot_cot"), q("chance")), tasks=("x",)),
+                items.assign(method="zero_shot_cot", score=right.astype(float), unread=unread))
+    assert v.verdict == expected, v
+    assert ("silence is no guess" in v.reason) == (expected == "inconclusive")
+
+
+def test_what_could_not_be_read_comes_with_the_items():
+    rows = pd.DataFrame(dict(eval_id=["e"], task=["x"], student=["s"], method=["zero_shot_cot"], seed=[0], accuracy=[0.5]))
+    items = pd.DataFrame(dict(eval_id="e", instance=["a", "b"], path=0, prediction=["1", None], correct=[True, False],
+                              parsed=[True, False], truncated=False, n_tok=3))
+    assert join_items(rows, items).unread.tolist() == [0.0, 1.0]
 
 
 def test_next_is_below_the_largest():

@@ -14,6 +14,7 @@ from cotstudy.course import EXERCISES, ask, check, compare, solution
 from cotstudy.models import load
 from cotstudy.pocket import WORDS_KNOWN
 from cotstudy.procedural import procedural_task
+from cotstudy.results import good_rows
 
 ROOT = Path(__file__).parent.parent
 COURSE = ROOT / "nbs" / "course"
@@ -163,3 +164,14 @@ def test_guesses_beside_measurements():
     assert "inside the interval" in mixed.text and "another one" in mixed.text and "not a number" in mixed.text
     assert "missed" in mixed.text and "missed" not in compare(dict(a=50), dict(a=(52.0, 48.0, 56.0))).text
     assert "no guess" in compare({}, dict(a=1.0)).text and "off by 2 %" in compare(dict(a=1), dict(a=3.0), " %").text
+
+
+def test_stored_numbers_of_the_lessons_are_those_of_the_rows():
+    rows = good_rows(pd.read_parquet(ROOT / "outputs" / "pocket" / "rows.parquet"))
+    cot = rows[(rows.task == "arith") & (rows.method == "cot")]
+    cot = cot[cot.student == cot.loc[cot.n_params.idxmax(), "student"]]
+    most = cot[cot.n_rationales == cot.n_rationales.max()]
+    one = most[most.seed == most.seed.min()]
+    for lesson, accuracy in (("1_", most.accuracy.mean()), ("5_", most.accuracy.mean()), ("6_", one.accuracy.mean())):
+        told = "\n".join(said(c) for p in LESSONS if p.name.startswith(lesson) for c in cells(p) if c.cell_type == "code")
+        assert f"{100 * accuracy:.1f} %" in told, f"lesson {lesson[0]} was executed with other rows: cotstudy book"

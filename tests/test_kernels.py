@@ -41,6 +41,11 @@ def test_errors_deaths_and_time_limits_are_seen():
     assert run("print(1)\n---\nprint(2)") == "1\n2"
 
 
+def test_tables_are_shown_as_in_any_notebook():
+    asked = "import pandas\nprint(*(pandas.get_option(f'display.{k}') for k in ('max_columns', 'max_rows', 'width')))"
+    assert run(asked) == "20 60 80"
+
+
 def test_figures_are_shown():
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")])
     NotebookClient(nb, kernel_manager_class=WarmManager, kernel_name="python3").execute()

@@ -1,6 +1,7 @@
 """The seams of a report: every sentence from rows, every point with its answers, one page that asks nobody for anything."""
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,9 @@ from browser import look_at, open_browser
 
 from cotstudy.analyses import study_cell
 from cotstudy.pages import to_pages, write_pages
-from cotstudy.report import (corpora, failures, findings, number, parts, pooled, read_report, scorecard, table_md, tally, verdicts,
-                             whole, with_points, write_answers)
+from cotstudy.report import (briefly, corpora, failures, findings, number, parts, pooled, read_report, scorecard, table_md, tally,
+                             unfinished, verdicts, whole, with_points, write_answers)
+from cotstudy.studies import expand, load_study
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"task_args.n_train": 12, "task_args.n_test": 16, "recipe.steps": 4, "recipe.batch": 4, "teacher.pool": 2}
@@ -72,15 +74,29 @@ def test_findings_say_every_verdict_and_what_is_open(committed):
     tested = table[table.effect.notna()]
     found = findings(r, table)
     assert len(tested) and all(f"**{v.verdict}** ({v.id})" in found for v in tested.itertuples())
-    assert f"{len(table) - len(tested)} of {len(table)} claims" in found
+    theirs = table[table.paper != "beyond"]
+    assert f"{theirs.effect.isna().sum()} of {len(theirs)} claims of the two papers" in found
     assert all(i in scorecard(r, table) for i in table.id)
 
 
 def test_a_tally_counts_what_is_said():
     told = "\n\n".join(["a: difference +1 points, a gain (3 seeds)", "b: difference +0 points, not told apart from nothing (9)",
                         "c: difference -1 points, a loss (3 seeds)", "d: difference -1 points, a loss (3 seeds)"])
-    assert tally(told) == "4 comparisons of its two ends: 1 gained, 2 lost, 1 undecided"
+    assert tally(told) == "4 curves, the last point of each against its first: 1 gained, 2 lost, 1 undecided"
     assert tally("Nothing of this kind was measured.") == "nothing that can be compared"
+
+
+def test_few_comparisons_are_told_and_many_counted():
+    told = "a: difference +1 points, a gain (3 seeds).\n\nb: difference +0 points, not told apart from nothing (9)."
+    assert briefly(told) == told.replace("\n\n", " ")[:-1] and "3 curves" in briefly(told + "\n\n" + told.split("\n\n")[0])
+    assert briefly("Nothing of this kind was measured.") == "nothing that can be compared"
+
+
+def test_what_was_not_run_is_told(toy, committed):
+    r, text = committed
+    planned, run = len(expand(load_study("pocket"))), r.rows.cell.nunique()
+    assert (f"{run} of {planned} cells" in text) == (run < planned)
+    assert unfinished(toy[0]) == "" and unfinished(replace(r, rows=r.rows.assign(cell="of another study"))) == ""
 
 
 def test_no_section_is_empty(toy, committed):
@@ -92,9 +108,10 @@ def test_no_section_is_empty(toy, committed):
 
 def test_corpora_are_told_once(toy):
     r, _ = toy
-    lines = corpora(r).split("\n")[2:]
+    head, _, *lines = corpora(r).split("\n")
+    at = [h.strip() for h in head.split("|")].index("corpora")
     n_corpora = r.once.corpus_id[r.once.n_drawn.notna()].nunique()
-    assert len(lines) == len(set(lines)) and sum(int(line.split("|")[5]) for line in lines) == n_corpora
+    assert len(lines) == len(set(lines)) and sum(int(line.split("|")[at]) for line in lines) == n_corpora
 
 
 def test_every_point_leads_to_its_answers(toy, committed):
