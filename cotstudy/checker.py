@@ -149,10 +149,10 @@ TURNS = re.compile(r"\b(?:not|never|no|nor|neither|false|wrong|incorrect|untrue|
                    r"except|twice|thrice|double|half|both|nobody|everybody|everyone|contradicts)\b")
 ADDED = re.compile(r"\|,? (?:and|but|who|which|yet|while)\b(?! (?:we|i|that|so|then|this|thus|done)\b)[^|]*[a-z][^|]*$")  # ... and tall
 PLAN = re.compile(r"(?:so |first |now |then |,)*(?:let us|let's|let me|we (?:need|want|have) to|we (?:will|can|must)|i (?:will|need to"
-                  r"|must)) (?:now |first )?"
+                  r"|must)|(?=(?:follow|track|look at|consider|start|begin|count)\b)) ?(?:now |first )?"
                   r"(?:find|think|look|see|work|go|start|begin|count|follow|track|solve|check|take|join|do|compute|calculate|figure|write"
                   r"|list|"
-                  r"answer|keep|move|read|judge|add|compare)\b(?:.*\b(?:how many|what|which|who|where|when|whether)\b(?!.*(?:\d|[=:]))"
+                  r"track|consider|answer|keep|move|read|judge|add|compare)\b(?:.*\b(?:how many|what|which|who|where|when|whether)\b(?!.*(?:\d|[=:]))"
                   r"|(?!.*(?:\d|[=:]| is | are | has | have )))")
 LEAD = re.compile(r"^(?:(?:so|then|first|next|now|and|but|we|know|that|given|the|question|says|it|is|since|because|as|here|also|again"
                   r"|words|are) )*")

@@ -468,6 +468,7 @@ SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
      lambda m: one_for_another(m[1], m[2], m[3], m[4])),
     (rf"\b(?:the|a) ({THINGS_WORD}) (?:(?:goes|moves|passes|comes|wanders|is passed|is given)(?: on| over| back)? to|(?:stays|remains|is|ends up)(?: still| now)? with)"
      rf" ({FOLK})\b", lambda m: [("goes", (m[1], m[2]))]),
+    (rf"\banswer for ({FOLK}) is (?:the )?({THINGS_WORD})\b", lambda m: [("holds", (m[1], m[2]))]),
     (rf"\b({FOLK}) had the ({THINGS_WORD})\b(?: (?:at first|at the start|first))?", lambda m: [("had", (m[1], m[2]))]),
     (rf"\b({FOLK})(?: now| then| still| ends up| is left)?(?::| =| ->| has| holds| gets| with| receives)(?: now)?(?: the"
      rf"| a)? ({THINGS_WORD})\b"
@@ -966,7 +967,7 @@ def steps_coin(instance: Instance) -> tuple[list[Claim], set]:
 
 # %% ../nbs/05_procedural.ipynb #e4f7e201
 SIDE, IT = r"(heads|tails)", r"(?:it|the coin|that|this|which|the side)"
-GLUE = (r"(?:[,:;=]|->|\b(?:so|and|then|now|it|the|coin|is|was|becomes|turns|lands|shows|which|makes|means|that|to|on|stays|remains|still|back|over|again|into|comes|goes"
+GLUE = (r"(?:[,:;=]|->|\b(?:so|and|then|now|it|the|coin|is|was|becomes|turns|lands|shows|which|makes|means|that|to|on|stays|remains|still|back|over|again|into|comes|goes|either|too"
         r"|up)\b| )*")
 FLIP = (rf"\b({FOLK}) (does not (?:flip|turn)|flips|flipped|turns|turned|leaves|keeps)(?: (?:it|the coin|over|alone"
         rf"|as it is))*(?: from {SIDE})?")
@@ -1652,15 +1653,18 @@ def told_own(instance: Instance) -> bool: return instance.trace[1] == ("by", "cl
 def own_way_entail(instance: Instance, claims: list[Claim]) -> Instance | None:
     "The same claim settled by joining rules, or applying them, in an order of one's own: each statement is given or follows from two."
     name, chain, _, end = low(instance.trace[0])
-    known, told = rules_of(instance.question) | {("is", (name, chain[0]))}, [c for c in claims if c[0] in ("rule", "is", "end")]
+    known, said = rules_of(instance.question) | {("is", (name, chain[0]))}, set()
+    told = [c for c in claims if c[0] in ("rule", "is", "end")]
     if end == "unknown" or not told or told[-1] != ("end", end): return None
     for c in told:
-        if c not in known and not any(c in _joined(a, b, name) for a in known for b in known): return None
+        sources = said if c[0] == "rule" else known  # rules that are joined have to be told
+        if c not in known and not any(c in _joined(a, b) for a in sources for b in sources): return None
         known.add(c)
+        said.add(c)
     new = [c for c in dict.fromkeys(told) if c not in rules_of(instance.question) | {("is", (name, chain[0]))}]
     return replace(instance, trace=(instance.trace[0], ("by", "claims"), *new))
 
-def _joined(a: Claim, b: Claim, name: str) -> list[Claim]:
+def _joined(a: Claim, b: Claim) -> list[Claim]:
     "What follows from two statements: from every x is y and every y is z, that every x is z; or of somebody who is an x."
     if a[0] == "end" or b[0] != "rule" or a[0] == "rule" and not a[1][2] or a[1][1] != b[1][0]: return []
     (_, what, holds), about = b[1], a[1][0]
@@ -1675,7 +1679,9 @@ def steps_entail(instance: Instance) -> tuple[list[Claim], set]:
     known = low(free | about) | rules_of(instance.question)
     if told_own(instance): return list(instance.trace[2:]), known
     if not by_rules(instance): return low([("is", (name, k)) for k in chain[1:]] + [("end", end)]), known
-    return low([("rule", (k, quality, not end.startswith("not"))) for k in chain[-2::-1]] + [("end", end)]), known
+    holds, links = not end.startswith("not"), list(zip(chain, chain[1:]))[::-1]
+    joined = [("rule", (a, what, yes)) for a, b in links for what, yes in ((b, True), (quality, holds))]
+    return low([("rule", (chain[-1], quality, holds)), *joined, ("end", end)]), known
 
 # %% ../nbs/05_procedural.ipynb #680bffdf
 SORT, QUALITY = either(KINDS_OF_THING), either(QUALITIES)
