@@ -20,26 +20,26 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'OPS', 'GAIN', 'LOSS',
            'one_side', 'settle_arith', 'multiplied', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held',
            'held_at_start', 'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of', 'told_back',
            'write_shuffle', 'steps_shuffle', 'slip_shuffle', 'one_for_another', 'by_person', 'grouped', 'settle_held',
-           'settle_back', 'follows', 'settle_followed', 'own_way_shuffle', 'read_shuffle', 'fact_shuffle', 'move',
-           'say_date', 'date_steps', 'draw_dates', 'other_date_steps', 'asked_date', 'ways_dates', 'slip_dates',
+           'settle_back', 'follows', 'settle_followed', 'start_of', 'own_way_shuffle', 'read_shuffle', 'fact_shuffle',
+           'move', 'say_date', 'date_steps', 'draw_dates', 'other_date_steps', 'asked_date', 'ways_dates', 'slip_dates',
            'say_dates', 'write_dates', 'shift_of', 'steps_dates', 'order_dates', 'days_of', 'side_of', 'one_date',
            'settle_date', 'read_dates', 'fact_dates', 'start_dates', 'moved', 'hopped', 'own_way_dates', 'draw_letters',
-           'ways_letters', 'say_letters', 'write_letters', 'steps_letters', 'order_letters', 'slip_letters',
-           'side_by_side', 'read_letters', 'fact_letters', 'flipped', 'turns_of', 'draw_coin', 'counts', 'ways_coin',
-           'slip_coin', 'say_coin', 'asked_side', 'say_count', 'write_coin', 'steps_coin', 'all_leave', 'seen_after',
-           'settle_coin', 'read_coin', 'fact_coin', 'draw_relations', 'ways_relations', 'slip_relations',
-           'say_relation', 'write_relations', 'opposite', 'own_way_relations', 'all_relations', 'order_relations',
-           'steps_relations', 'links_told_in_a_row', 'read_relations', 'fact_relations', 'make_world', 'say_fact',
-           'follow', 'draw_facts', 'write_facts', 'misled', 'slip_facts', 'own_way_facts', 'known_facts', 'steps_facts',
-           'told', 'two_alike', 'told_apart', 'read_facts', 'fact_facts', 'draw_strategy', 'branches', 'ways_strategy',
-           'slip_strategy', 'write_strategy', 'steps_strategy', 'order_strategy', 'alike', 'compared_values',
+           'ways_letters', 'say_letters', 'write_letters', 'steps_letters', 'own_way_letters', 'order_letters',
+           'slip_letters', 'side_by_side', 'read_letters', 'fact_letters', 'flipped', 'turns_of', 'draw_coin', 'counts',
+           'ways_coin', 'own_way_coin', 'slip_coin', 'say_coin', 'asked_side', 'say_count', 'write_coin', 'steps_coin',
+           'all_leave', 'seen_after', 'settle_coin', 'read_coin', 'fact_coin', 'draw_relations', 'ways_relations',
+           'slip_relations', 'say_relation', 'write_relations', 'opposite', 'own_way_relations', 'all_relations',
+           'order_relations', 'steps_relations', 'links_told_in_a_row', 'read_relations', 'fact_relations',
+           'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'misled', 'slip_facts', 'own_way_facts',
+           'known_facts', 'steps_facts', 'told', 'two_alike', 'told_apart', 'read_facts', 'fact_facts', 'draw_strategy',
+           'branches', 'ways_strategy', 'slip_strategy', 'write_strategy', 'steps_strategy', 'order_strategy', 'alike',
            'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment', 'ways_sentiment',
            'slip_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'order_sentiment', 'all_of',
            'settle_review', 'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'by_rules', 'ways_entail',
            'say_claim', 'asked_claim', 'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'told_own',
-           'own_way_entail', 'steps_entail', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'ways_sst',
-           'slip_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances', 'renamed',
-           'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
+           'own_way_entail', 'closure', 'steps_entail', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst',
+           'ways_sst', 'slip_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances',
+           'renamed', 'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -278,9 +278,9 @@ ARITH_FORMS = (*SUMS, *((re.compile(p), make) for p, make in (
     (rf"(?:{WHO} )?(?:then |also |now )*\b({either(EVENTS)})(?: away)? (\d{{1,9}}){UNIT}(?: away)?",
      lambda m: [*owner(m), ("event", (EVENTS[m[2]], int(m[3])))]),
     (rf"(?:{WHO} )(?:{IS} (\d{{1,9}}){UNIT} (?:at first|at the start|to start(?: with)?|to begin with|initially)"
-     rf"|(?:starts?|started|begins?|began)(?: out| off)?(?: with| from| at) (\d{{1,9}}){UNIT})|^start(?:ing)?(?: with| from| at|:)+ (\d{{1,9}}){UNIT}$",
-     lambda m: [*owner(m), ("first", int(m[2] or m[3] or m[4]))]),
-    (rf"^(?:then|now|next|and|so|,| )*(plus|minus|add|subtract|\+|-) (\d{{1,9}}){UNIT},? (?:is|=|gives|makes|leaves|gets)(?: us| to)?"
+     rf"|(?:starts?|started|begins?|began)(?: out| off)?(?: with| from| at) (\d{{1,9}}){UNIT})|^start(?:ing)?(?: with| from| at|:)+ (\d{{1,9}}){UNIT}$|\bhaving (\d{{1,9}}){UNIT}\b",
+     lambda m: [*owner(m), ("first", int(m[2] or m[3] or m[4] or m[5]))]),
+    (rf"^(?:then|now|next|and|so|,| )*(plus|minus|add|subtract|take away|\+|-) (\d{{1,9}}){UNIT},? (?:is|=|gives|makes|leaves|gets|to (?:get|make|reach|have))(?: us| to)?"
      rf" (-?\d{{1,9}}){UNIT}{FOLLOWS}",
      lambda m: [("run", ("+" if m[1] in ("plus", "add", "+") else "-", int(m[2]), int(m[3])))]),
     (rf"\b(gain|loss|losse)s?(?: is| are|:| of| =)+ (\d{{1,9}}){UNIT}{FOLLOWS}", lambda m: [("side", ("+" if m[1] == "gain" else "-", int(m[2])))]),
@@ -533,17 +533,21 @@ def settle_followed(instance: Instance, start: dict[str, str], claim: Claim, sai
     "One thing followed from hand to hand: where it is after each swap."
     (kind, value), (thing, _), ((_, who), *_) = claim, instance.trace[1][1], low(instance.trace)
     if kind == "swap": said["swapped"] = True
-    if kind == "holds" and value[1] == thing and said.pop("swapped", False): return [("goes", (thing, value[0]))] + [("end", value)] * (value[0] == who)
-    if kind == "holds" and value[0] == who and value[1] == thing: return [("end", value)]
-    if kind == "goes": said.pop("swapped", None)
-    if kind == "goes": return [claim] + [("end", (who, thing))] * (value[1] == who)
+    if kind == "goes" and value == (thing, start_of(start, thing)) and not said.get("swapped"): return [PREMISE[True]]
+    if kind == "holds" and value[1] == thing and said.get("swapped"): kind, value = "goes", (thing, value[0])
+    if kind == "goes":
+        said["swapped"], said["n"] = False, said.get("n", 0) + 1
+        return [(kind, value)] + [("end", (who, thing))] * (value == (thing, who) and said["n"] == len(instance.trace) - 1)
+    if kind == "holds" and value == (who, thing) and said.get("n"): return [("end", value)]
     if kind in ("holds", "had"): return [PREMISE[start.get(value[0]) == value[1]]]
     return [claim] * (kind != "then")
+
+def start_of(start: dict[str, str], thing: str) -> str: return next((p for p, t in start.items() if t == thing), "")
 
 def own_way_shuffle(instance: Instance, claims: list[Claim]) -> Instance:
     "The thing that is asked for followed from its first hand."
     thing, out = instance.answer.lower(), []
-    at = next((p for p, t in held_at_start(instance).items() if t.lower() == thing), "")
+    at = start_of(held_at_start(instance), thing)
     for a, b in pairs_of(instance):
         at = b if at == a else a if at == b else at
         out.append(("goes", (thing, at.lower())))
@@ -714,6 +718,7 @@ DATES_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b(?:go|going|count|counting|move|moving) (?:back|forward|ahead|on) (\d{{1,2}}|a) (day|week)s?(?: from (?:today|{DAY}))?",
      lambda m: [("from", (days_of(m[1], m[2]), m[3]))]),
     (rf"\b(\d{{1,2}}|a) (day|week)s? (?:after|before) (?:today|{DAY})(?= (?:is|=))", lambda m: [("from", (days_of(m[1], m[2]), m[3]))]),
+    (rf"\bfrom {DAY},? (?:it is|it takes|there are) (\d{{1,2}}|a) (day|week)s? (?:to|until|till) {DAY}", lambda m: [("hop", (days_of(m[2], m[3]), 0, m[1], m[4]))]),
     (rf"\b(?:still|stays?|remains?) in ({MONTH})\b", lambda m: [("stays", m[1])]),
     (rf"{DAY} is (?:like|the same as|as good as) (?:the )?(\d{{1,2}}) (?:of )?({MONTH})\b",
      lambda m: [(("+", int(m[2]) - int(m[1].split()[0])), (int(m[1].split()[0]), int(m[2])))]),
@@ -774,7 +779,7 @@ def fact_dates(rng: Random) -> str:
     i = rng.choice(FAMILIES["dates"].derivations(draw_dates(rng)))
     return say_dates(rng.randrange(3), *rng.choice([s for s in i.trace if isinstance(s[0], tuple)]))
 
-# %% ../nbs/05_procedural.ipynb #52ee771f
+# %% ../nbs/05_procedural.ipynb #2d67da08
 def start_dates(instance: Instance) -> set[tuple[int, int]]:
     "The day that the question names, as (day of the month, days after today); today itself has to be found where it is another one."
     day, word = int(re.search(r"\d+", instance.question)[0]), instance.question.split()[0]
@@ -788,12 +793,12 @@ def moved(instance: Instance, points: set, spans: set, claim: Claim) -> tuple[se
     if OPS[op](a, b) != c or op == "*": return set(), set()
     reached, left = set(), set()
     for v, o in points:
-        for x, k in {(a, b), (b, a)} if op == "+" else {(a, b)}:
-            if v == x and k == length and (op == "+") == back: reached.add((c, o))
-            elif v == x and k <= abs(days) + 1: reached.add((c, o + k if op == "+" else o - k))
+        if v == a and b == length and (op == "+") == back: reached.add((c, o))
+        elif v == a and b <= abs(days) + 1: reached.add((c, o + b if op == "+" else o - b))
         if back and op == "-" and a == length and v == -b: reached.add((c, o))
         if op == "-" and a == abs(days) and b == abs(o) > 0: left.add(c)
-    if back and op == "-" and (a, b) == (-days, today[0]): return reached | {(length, -today[0])}, {c}
+    if back and op == "-" and (a, b) == (-days, today[0]) and (b, 0) in points: return reached | {(length, -today[0])}, {c}
+    if not back and op == "-" and a == days and (length, b) in points: reached.add((c, days))  # what is left, in the next month
     way = 1 - 2 * back
     return {(v, o) for v, o in reached if -1 <= way * o <= abs(days) + 3}, left
 
@@ -850,11 +855,15 @@ def write_letters(instance: Instance, rng: Random) -> str:
 def steps_letters(instance: Instance) -> tuple[list[Claim], set]:
     return low([*instance.trace, ("join", instance.answer)]), set()
 
+def own_way_letters(instance: Instance, claims: list[Claim]) -> Instance:
+    "Each letter alone or with those before it, as it is told."
+    (rows,), said = ways_letters(instance), set(claims)
+    return replace(instance, trace=tuple(b if b in said and a not in said else a for a, b in zip(instance.trace, rows.trace)))
+
 def order_letters(instance: Instance) -> list[set[int]]:
     "Letters alone in any order, a row after the one that it makes longer; joined at last."
     k = len(instance.trace)
-    rows = len(instance.trace[-1][1]) > 1
-    return [*({i - 1} if rows and i else set() for i in range(k)), set(range(k))]
+    return [*(set(range(i)) if len(row) > 1 else set() for i, (_, row) in enumerate(instance.trace)), set(range(k))]
 
 def slip_letters(instance: Instance, rng: Random) -> Instance:
     "One wrong letter: another one of its word."
@@ -880,7 +889,7 @@ LETTERS_FORMS = tuple((re.compile(p), make) for p, make in (
      lambda m: [(m[1], m[2])]),
     (rf"\badding (?:the letter )?([a-z]) (?:from|of|for) ({WORD}) (?:gives|makes) ((?:[a-z]\b ?){{2,}})(?![a-z])",
      lambda m: [PREMISE[m[2][-1] == m[1]], (m[2], " ".join(m[3].split()))]),
-    (rf"\bfor ({WORD}),? (?:it is|this is|that is|we (?:get|have)|the last letter is) (?:the letter )?([a-z])\b", lambda m: [(m[1], m[2])]),
+    (rf"\bfor ({WORD}),? (?:(?:it is|this is|that is|we (?:get|have)|the last letter is) (?:the letter )?)?([a-z])\b", lambda m: [(m[1], m[2])]),
     (rf"(?:(?:the )?(?:last|final) letters? (?:of|in) )?(?:both )?\b((?:(?:{WORD})(?:,? and |, | )){{1,}}(?:{WORD})),?(?: respectively)?(?: all| both)? (?:end|finish|are|is|=)(?: in| with)?"
      rf" (?:the letters? )?{ROWS}", lambda m: side_by_side(re.findall(WORD, m[1]), m[2])),
     (rf"\b({WORD})(?:'s last letter)?(?: ends| finishes)?(?: in| with| is| =| gives| ->|:) (?:the letter |an? )?([a-z])\b",
@@ -894,7 +903,7 @@ LETTERS_FORMS = tuple((re.compile(p), make) for p, make in (
 def read_letters(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Last letters and their row."
     words, spelled = [w for w, _ in instance.trace], re.sub(r"\b(?:[a-z]-)+[a-z]\b", lambda m: m[0].replace("-", ""), sentence)
-    if m := re.fullmatch(rf".*\b(?:last|final) letters (?:are|=|:),? ?{ROWS}", spelled): return side_by_side(words, m[1]), ""
+    if m := re.fullmatch(rf".*\b(?:last|final) letters (?:in order |in this order )?(?:are|=|:),? ?{ROWS}", spelled): return side_by_side(words, m[1]), ""
     if re.search(r"\bletters (?:are|=|:)", spelled): spelled = re.sub(rf"\b([a-z]) +(?:from |of |for |in )?({WORD})\b", r"\2: \1", spelled)
     claims, rest = take(spelled, LETTERS_FORMS)
     return claims + [("join", row) for word, row in claims if word == words[-1] and len(row) > 1], rest  # the row of the last word is whole
@@ -928,6 +937,13 @@ def ways_coin(instance: Instance) -> list[Instance]:
     who = tuple(p for p, does, _ in instance.trace if does)
     side = "tails" if len(who) % 2 else "heads"
     return [replace(instance, trace=(("flippers", who, side), ("parity", len(who), side)))] * (len(who) > 1)
+
+def own_way_coin(instance: Instance, claims: list[Claim]) -> Instance | None:
+    "Only those who flip are followed, where of each other one it is told that they do not."
+    others = {p.lower() for p, does, _ in instance.trace if not does}
+    idle = {value[0] for kind, value in claims if kind == "does" and not value[1]}
+    flips = tuple(t for t in instance.trace if t[1])
+    return replace(instance, trace=flips) if flips and others <= idle else None
 
 def slip_coin(instance: Instance, rng: Random) -> Instance:
     "One flip overlooked or made up."
@@ -1026,8 +1042,10 @@ def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     now, done = said.get("side", start), said.setdefault("people", set())
     if kind == "flip":
         person, does, before, after = value
-        said["open"] = None if after or open_ else person
+        left_out = not counts(instance) and person not in {p.lower() for p, *_ in instance.trace}  # only those who flip are followed
+        if left_out: return [("does", (person, does))] + [PREMISE[after == now]] * bool(after)
         idle = said.setdefault("idle", [])
+        said["open"] = None if after or open_ else person
         if not does and not after: idle.append(person)
         if does and not after: said.setdefault("listed", set()).add(person)
         out = [("does", (person, does))] + [PREMISE[before == now]] * bool(before)
@@ -1304,7 +1322,9 @@ WORLD_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({CREATURE}) ?(?::|=|->) (?:the )?({VALUES})\b", lambda m: [((KIND_OF[m[2]], m[1]), m[2])])))
 
 RELATIVE = tuple((re.compile(a), b) for a, b in (
-    (rf"\b({CREATURE}),? (?:and )?whose ", r"\1, \1's "), (rf"\b({CREATURE}),? (?:and )?who (?=is\b|lives\b|eats\b|has\b)", r"\1, \1 "),
+    (rf"\b({CREATURE}),? (?:and )?whose ", r"\1, \1's "),
+    (rf"\b({CREATURE})'s ({LINK}) ({CREATURE}),? (?=lives\b|eats\b|is\b|has\b)", r"\1's \2 is \3, \3 "),
+    (rf"\b({CREATURE}),? (?:and )?who (?=is\b|lives\b|eats\b|has\b)", r"\1, \1 "),
     (rf"\b((?:(?:the )?(?:{LINK}) of )+(?:{CREATURE}))(?:,? (?:which|that|who))? is ", r"\1 is "),
     (rf"\b({CREATURE}) -> ({LINK}|{TRAIT}) -> (?=([a-z]+) ->)", r"\1's \2 is \3, "), (rf"\b({CREATURE}) -> ({LINK}|{TRAIT}) -> ", r"\1's \2 is "),
     (rf"\b({CREATURE})( is [^,.|]{{1,40}}?),? and (?=(?:lives|eats) )", r"\1\2, \1 "),
@@ -1399,15 +1419,11 @@ def alike(negated: str | None, word: str | None) -> Claim:  # word: None for dif
     "The verdict that two values are, or are not, the same."
     return ("verdict", "same" if (word == "same") != bool(negated) else "different")
 
-def compared_values(equal: bool, verdict: Claim) -> list[Claim]:
-    "A verdict about two values that are named: it must be true of them."
-    return [PREMISE[equal == (verdict[1] == "same")], verdict]
-
 SAME = rf"(?:live in the same place|eat the same food|have the same colour|share a (?:{TRAIT}))"
 STRATEGY_FORMS = (*WORLD_FORMS, *((re.compile(p), make) for p, make in (
-    (rf"\b(?:the )?({VALUES}) = (?:the )?({VALUES})\b", lambda m: [PREMISE[m[1] == m[2]]]),
+    (rf"\b(?:the )?({VALUES}) = (?:the )?({VALUES})\b", lambda m: [("pair", (m[1], m[2]))]),
     (rf"\b(?:the )?({VALUES}) and (?:the )?({VALUES})\b(?: (?:are|is)( not)?(?: the)? (same|different)|( does not)? (differ)s?)(?: places?| (?:{TRAIT})s?)?",
-     lambda m: compared_values(m[1] == m[2], alike(m[3] or m[5], m[4]))),
+     lambda m: [("pair", (m[1], m[2])), alike(m[3] or m[5], m[4])]),
     (rf"\b(?:the|their) (?:{TRAIT}|place)s?(?: (?:are|is)( not)?(?: the)? (same|different)|( does not)? (differ)s?)(?: places?)?\b",
      lambda m: [alike(m[1] or m[3], m[2])]),
     (r"\b(?:so|thus|hence|therefore),? (?:the )?(same|different)$", lambda m: [("verdict", m[1])]),
@@ -1422,8 +1438,9 @@ STRATEGY_WORDS = re.compile(WORLD_WORDS.pattern + r"|\b(?:same|different)\b")
 def read_strategy(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Facts of the invented world and whether two of them agree."
     claims, rest = take(told_apart(sentence, said), STRATEGY_FORMS)
-    values = {v for (r, _), v in instance.trace[:-1] if r in TRAITS}
-    return [PREMISE[values == {c[1]}] if c[0] == "both" else c for c in claims], rest
+    values = sorted(v for (r, _), v in instance.trace[:-1] if r in TRAITS)
+    named = {"both": lambda v: values == [v, v], "pair": lambda v: values == sorted(v)}
+    return [PREMISE[named[c[0]](c[1])] if c[0] in named else c for c in claims], rest
 
 def fact_strategy(rng: Random) -> str:
     "One comparison of two known values."
@@ -1511,7 +1528,7 @@ LIST = rf"((?:(?:the )?(?:{PART})(?:,? and |, )?)+)"
 OTHER_REVIEWS = tuple((re.compile(a), b) for a, b in (
     (rf"\ban? ({ADJECTIVE}) ({PART}) (?=is|means|sounds|counts)", r"the \2 is \1 and that "),
     (rf"\ban? ({PART}) that is ((?:not )?(?:{ADJECTIVE})) (?=is|means|sounds|counts)", r"the \1 is \2 and that "),
-    (r"(?:: ?|, ?| )\+ ?1$", ": positive"), (r": ?- ?1$", ": negative"),
+    (r"(?<!is)(?:: ?| )\+ ?1(?=,|$)", ": positive"), (r"(?<!is)(?:: ?| )- ?1(?=,|$)", ": negative"),
     (rf"\bmore {TONE} than (?:positive|negative)(?: parts?| points?| ones?)?[,:] (\d) (?:to|against|vs) (\d)", r"\2 \1 and \3 others"),
     (rf"\b(\d) (?:to|against|vs) (\d),? (?:and )?so (?:mostly |it is )?{TONE}", r"\1 \3 and \2 others"),
     (r"\b(\d) positive and (\d) others", r"\1 positive and \2 negative"), (r"\b(\d) negative and (\d) others", r"\1 negative and \2 positive")))
@@ -1519,6 +1536,8 @@ OTHER_REVIEWS = tuple((re.compile(a), b) for a, b in (
 def all_of(listed: str, tone_: str) -> list[Claim]: return [(p, tone_) for p in re.findall(rf"\b(?:{PART})\b", listed)]
 
 SENTIMENT_FORMS = tuple((re.compile(p), make) for p, make in (
+    (rf"(?<! is )\b((?:(?:not )?(?:{ADJECTIVE})(?:,? and |, ))+(?:not )?(?:{ADJECTIVE})) are (?:all |both )?{TONE}\b",
+     lambda m: [("word", (a, bool(turned_), m[2])) for turned_, a in re.findall(rf"(not )?({ADJECTIVE})", m[1])]),
     (rf"\b(?:likes|praises|loves|enjoys) {LIST}", lambda m: all_of(m[1], "positive")),
     (rf"\b(?:dislikes|does not like|blames|criticises|criticizes|hates) {LIST}", lambda m: all_of(m[1], "negative")),
     (rf"^{TONE}(?: parts?| points?| are| is)*: ", lambda m: [("lead", m[1])]),
@@ -1657,12 +1676,17 @@ def own_way_entail(instance: Instance, claims: list[Claim]) -> Instance | None:
     told = [c for c in claims if c[0] in ("rule", "is", "end")]
     if end == "unknown" or not told or told[-1] != ("end", end): return None
     for c in told:
-        sources = said if c[0] == "rule" else known  # rules that are joined have to be told
-        if c not in known and not any(c in _joined(a, b) for a in sources for b in sources): return None
+        follows_ = {x for a in known for b in known for x in _joined(a, b) if c[0] != "rule"}  # rules that are joined have to be told
+        if c not in known | follows_ | closure(said): return None
         known.add(c)
         said.add(c)
     new = [c for c in dict.fromkeys(told) if c not in rules_of(instance.question) | {("is", (name, chain[0]))}]
     return replace(instance, trace=(instance.trace[0], ("by", "claims"), *new))
+
+def closure(said: set[Claim]) -> set[Claim]:
+    "All that follows from some statements, in any number of steps."
+    while new := {x for a in said for b in said for x in _joined(a, b)} - said: said = said | new
+    return said
 
 def _joined(a: Claim, b: Claim) -> list[Claim]:
     "What follows from two statements: from every x is y and every y is z, that every x is z; or of somebody who is an x."
@@ -1804,11 +1828,11 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (
            dict(shifts=SHIFTS), words=DATES_WORDS, builds_on=order_dates,
            ways=ways_dates, own_way=own_way_dates, slip=slip_dates),
     Family("letters", "letters", "Last Letter Concatenation", 0.0, draw_letters, write_letters, steps_letters, read_letters, fact_letters,
-           dict(words=(4, 7)), words=LETTERS_WORDS, builds_on=order_letters,
+           dict(words=(4, 7)), words=LETTERS_WORDS, builds_on=order_letters, own_way=own_way_letters,
            ways=ways_letters, slip=slip_letters),
     Family("coin", "yesno", "Coin Flip", 1 / 2, draw_coin, write_coin, steps_coin, read_coin, fact_coin, dict(flips=(5, 9)), ("yes", "no"),
            words=COIN_WORDS,
-           ways=ways_coin, slip=slip_coin),
+           ways=ways_coin, own_way=own_way_coin, slip=slip_coin),
     Family("relations", "text", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations,
            dict(hops=(1, 3)), words=RELATIONS_WORDS, builds_on=order_relations, own_way=own_way_relations,
            ways=ways_relations, slip=slip_relations),
