@@ -152,7 +152,8 @@ PLAN = re.compile(r"(?:so |first |now |then |,)*(?:let us|let's|let me|we (?:nee
                   r"|must)|(?=(?:follow|track|look at|consider|start|begin|count)\b)) ?(?:now |first )?"
                   r"(?:find|think|look|see|work|go|start|begin|count|follow|track|solve|check|take|join|do|compute|calculate|figure|write"
                   r"|list|"
-                  r"track|consider|answer|keep|move|read|judge|add|compare)\b(?:.*\b(?:how many|what|which|who|where|when|whether)\b(?!.*(?:\d|[=:]))"
+                  r"track|consider|"
+                  r"answer|keep|move|read|judge|add|compare)\b(?:.*\b(?:how many|what|which|who|where|when|whether)\b(?!.*(?:\d|[=:]))"
                   r"|(?!.*(?:\d|[=:]| is | are | has | have )))")
 LEAD = re.compile(r"^(?:(?:so|then|first|next|now|and|but|we|know|that|given|the|question|says|it|is|since|because|as|here|also|again"
                   r"|words|are) )*")
@@ -272,6 +273,7 @@ def remarks(family: Family, ways: list[Instance]) -> set[Claim]:
     "What may be added to derivations without being a step of them."
     return set().union(*(family.steps(way)[1] for way in ways))
 
+# %% ../nbs/04_checker.ipynb #8537eb30
 def nearest(family: Family, instance: Instance, rationale: str) -> tuple[Instance, StepCheck]:
     "The derivation that a rationale comes nearest to, and what it is worth against that one."
     also = true_somehow(family, instance)

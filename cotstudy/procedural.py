@@ -7,39 +7,40 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'OPS', 'GAIN', 'LOSS',
            'TURNED_ROUND', 'ADDING', 'SUMS', 'RUNS', 'SAME_VALUE', 'FOLK', 'WHO', 'EVENTS', 'IS', 'STILL', 'AFTER',
            'ARITH_WORDS', 'ARITH_FORMS', 'THINGS_WORD', 'SHUFFLE_WORDS', 'SHUFFLE_FORMS', 'TURN_OF', 'MONTH_NAMES',
            'ANCHORS', 'SHIFTS', 'MONTH', 'DAY', 'DATES_WORDS', 'REACH', 'DATES_FORMS', 'WORD', 'ROWS', 'ROW',
-           'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT', 'GLUE', 'FLIP', 'COIN_WORDS', 'FOLKS', 'COIN_FORMS',
-           'SCALES', 'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES', 'RELATIONS_WORDS', 'LEADS', 'ROOT', 'CONTRARY',
-           'OTHER_WORDS', 'RELATIONS_FORMS', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'CREATURE', 'LINK', 'TRAIT',
-           'VALUES', 'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS', 'RELATIVE', 'KIND_OF', 'ASKED_WHO',
-           'FACTS_FORMS', 'SHARED', 'SAME', 'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS', 'PART',
-           'ADJECTIVE', 'TONE', 'JOIN', 'SENTIMENT_WORDS', 'LIST', 'OTHER_REVIEWS', 'SENTIMENT_FORMS', 'KINDS_OF_THING',
-           'QUALITIES', 'SORT', 'QUALITY', 'ENTAIL_WORDS', 'RULES', 'ENTAIL_FORMS', 'FRAMES', 'SST_WORDS', 'SPOKEN',
-           'SST_FORMS', 'FAMILIES', 'PLACES', 'VARIANTS', 'offered', 'phrasings', 'draw_arith', 'who_what', 'had_first',
-           'one_after_another', 'ways_arith', 'step_arith', 'own_way_arith', 'write_arith', 'steps_arith',
-           'order_arith', 'slip_arith', 'as_steps', 'turned', 'worth', 'one_value', 'split_chains', 'owner', 'reached',
-           'one_side', 'settle_arith', 'multiplied', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held',
-           'held_at_start', 'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of', 'told_back',
+           'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT', 'GLUE', 'FLIP', 'COIN_WORDS', 'FOLKS', 'OTHER_COINS',
+           'COIN_FORMS', 'SCALES', 'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES', 'RELATIONS_WORDS', 'LEADS', 'ROOT',
+           'CONTRARY', 'OTHER_WORDS', 'RELATIONS_FORMS', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'CREATURE', 'LINK',
+           'TRAIT', 'VALUES', 'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS', 'RELATIVE', 'KIND_OF',
+           'ASKED_WHO', 'FACTS_FORMS', 'SHARED', 'SAME', 'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS',
+           'PART', 'ADJECTIVE', 'TONE', 'JOIN', 'SENTIMENT_WORDS', 'LIST', 'OTHER_REVIEWS', 'SENTIMENT_FORMS',
+           'KINDS_OF_THING', 'QUALITIES', 'SORT', 'QUALITY', 'ENTAIL_WORDS', 'RULES', 'ENTAIL_FORMS', 'FRAMES',
+           'SST_WORDS', 'SPOKEN', 'SST_FORMS', 'FAMILIES', 'PLACES', 'VARIANTS', 'offered', 'phrasings', 'draw_arith',
+           'who_what', 'had_first', 'one_after_another', 'ways_arith', 'step_arith', 'own_way_arith', 'write_arith',
+           'steps_arith', 'order_arith', 'slip_arith', 'as_steps', 'turned', 'worth', 'one_value', 'split_chains',
+           'owner', 'reached', 'one_side', 'settle_arith', 'multiplied', 'read_arith', 'fact_arith', 'draw_shuffle',
+           'say_held', 'held_at_start', 'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of', 'told_back',
            'write_shuffle', 'steps_shuffle', 'slip_shuffle', 'one_for_another', 'by_person', 'grouped', 'settle_held',
            'settle_back', 'follows', 'settle_followed', 'start_of', 'own_way_shuffle', 'read_shuffle', 'fact_shuffle',
            'move', 'say_date', 'date_steps', 'draw_dates', 'other_date_steps', 'asked_date', 'ways_dates', 'slip_dates',
            'say_dates', 'write_dates', 'shift_of', 'steps_dates', 'order_dates', 'days_of', 'side_of', 'one_date',
-           'settle_date', 'read_dates', 'fact_dates', 'start_dates', 'moved', 'hopped', 'own_way_dates', 'draw_letters',
-           'ways_letters', 'say_letters', 'write_letters', 'steps_letters', 'own_way_letters', 'order_letters',
-           'slip_letters', 'side_by_side', 'read_letters', 'fact_letters', 'flipped', 'turns_of', 'draw_coin', 'counts',
-           'ways_coin', 'own_way_coin', 'slip_coin', 'say_coin', 'asked_side', 'say_count', 'write_coin', 'steps_coin',
-           'all_leave', 'seen_after', 'settle_coin', 'read_coin', 'fact_coin', 'draw_relations', 'ways_relations',
-           'slip_relations', 'say_relation', 'write_relations', 'opposite', 'own_way_relations', 'all_relations',
-           'order_relations', 'steps_relations', 'links_told_in_a_row', 'read_relations', 'fact_relations',
-           'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'misled', 'slip_facts', 'own_way_facts',
-           'known_facts', 'steps_facts', 'told', 'two_alike', 'told_apart', 'read_facts', 'fact_facts', 'draw_strategy',
-           'branches', 'ways_strategy', 'slip_strategy', 'write_strategy', 'steps_strategy', 'order_strategy', 'alike',
-           'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment', 'ways_sentiment',
-           'slip_sentiment', 'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'order_sentiment', 'all_of',
-           'settle_review', 'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'by_rules', 'ways_entail',
-           'say_claim', 'asked_claim', 'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'told_own',
-           'own_way_entail', 'closure', 'steps_entail', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst',
-           'ways_sst', 'slip_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances',
-           'renamed', 'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
+           'settle_date', 'read_dates', 'fact_dates', 'start_dates', 'moved', 'hopped', 'uses', 'own_way_dates',
+           'draw_letters', 'ways_letters', 'say_letters', 'write_letters', 'steps_letters', 'own_way_letters',
+           'order_letters', 'slip_letters', 'side_by_side', 'read_letters', 'fact_letters', 'flipped', 'turns_of',
+           'draw_coin', 'counts', 'ways_coin', 'own_way_coin', 'slip_coin', 'say_coin', 'asked_side', 'say_count',
+           'write_coin', 'steps_coin', 'all_leave', 'seen_after', 'counted', 'settle_coin', 'read_coin', 'fact_coin',
+           'draw_relations', 'ways_relations', 'slip_relations', 'say_relation', 'write_relations', 'opposite',
+           'own_way_relations', 'all_relations', 'order_relations', 'steps_relations', 'links_told_in_a_row',
+           'read_relations', 'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts',
+           'misled', 'slip_facts', 'own_way_facts', 'known_facts', 'steps_facts', 'told', 'two_alike', 'told_apart',
+           'read_facts', 'fact_facts', 'draw_strategy', 'branches', 'ways_strategy', 'slip_strategy', 'write_strategy',
+           'steps_strategy', 'order_strategy', 'alike', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review',
+           'draw_sentiment', 'ways_sentiment', 'slip_sentiment', 'contrast_sentiment', 'write_sentiment',
+           'steps_sentiment', 'order_sentiment', 'judged_part', 'all_of', 'settle_review', 'read_sentiment',
+           'fact_sentiment', 'rule', 'draw_entail', 'by_rules', 'ways_entail', 'say_claim', 'asked_claim',
+           'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'told_own', 'own_way_entail', 'closure',
+           'steps_entail', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'ways_sst', 'slip_sst', 'steps_sst',
+           'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances', 'renamed', 'family_named',
+           'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -242,6 +243,7 @@ def turned(claim: Claim, true: list[Claim], now: int | None = None) -> Claim:  #
     if op == "-" or claim in true: return claim
     return other if other in true or ((op, b) not in keys and (op, a) in keys) else claim
 
+# %% ../nbs/05_procedural.ipynb #e75f0f29
 RUNS = r"\d{1,9}(?: [-+*] \d{1,9})"
 SAME_VALUE = re.compile(rf"(?<![-+*\d.] )\b{RUNS}+(?: = {RUNS}*)+(?! [-+*] \d)")
 
@@ -278,12 +280,15 @@ ARITH_FORMS = (*SUMS, *((re.compile(p), make) for p, make in (
     (rf"(?:{WHO} )?(?:then |also |now )*\b({either(EVENTS)})(?: away)? (\d{{1,9}}){UNIT}(?: away)?",
      lambda m: [*owner(m), ("event", (EVENTS[m[2]], int(m[3])))]),
     (rf"(?:{WHO} )(?:{IS} (\d{{1,9}}){UNIT} (?:at first|at the start|to start(?: with)?|to begin with|initially)"
-     rf"|(?:starts?|started|begins?|began)(?: out| off)?(?: with| from| at) (\d{{1,9}}){UNIT})|^start(?:ing)?(?: with| from| at|:)+ (\d{{1,9}}){UNIT}$|\bhaving (\d{{1,9}}){UNIT}\b",
+     rf"|(?:starts?|started|begins?|began)(?: out| off)?(?: with| from| at) (\d{{1,9}}){UNIT})|^start(?:ing)?(?: with| from| at|:)+"
+      rf" (\d{{1,9}}){UNIT}$|\bhaving (\d{{1,9}}){UNIT}\b",
      lambda m: [*owner(m), ("first", int(m[2] or m[3] or m[4] or m[5]))]),
-    (rf"^(?:then|now|next|and|so|,| )*(plus|minus|add|subtract|take away|\+|-) (\d{{1,9}}){UNIT},? (?:is|=|gives|makes|leaves|gets|to (?:get|make|reach|have))(?: us| to)?"
+    (rf"^(?:then|now|next|and|so|,| )*(plus|minus|add|subtract|take away|\+|-) (\d{{1,9}}){UNIT},? (?:is|=|gives|makes|leaves|gets|to"
+     rf" (?:get|make|reach|have))(?: us| to)?"
      rf" (-?\d{{1,9}}){UNIT}{FOLLOWS}",
      lambda m: [("run", ("+" if m[1] in ("plus", "add", "+") else "-", int(m[2]), int(m[3])))]),
-    (rf"\b(gain|loss|losse)s?(?: is| are|:| of| =)+ (\d{{1,9}}){UNIT}{FOLLOWS}", lambda m: [("side", ("+" if m[1] == "gain" else "-", int(m[2])))]),
+    (rf"\b(gain|loss|losse)s?(?: is| are|:| of| =)+"
+     rf" (\d{{1,9}}){UNIT}{FOLLOWS}", lambda m: [("side", ("+" if m[1] == "gain" else "-", int(m[2])))]),
     (rf"(?<=\|),? (?:is|are|leaves|makes|gives|brings|takes|equals|=)(?: (?:her|him|it|them|us|the total))?(?: up| down)?(?: to| with)?"
      rf" (\d{{1,9}}){UNIT}{FOLLOWS}", lambda m: [("has", int(m[1]))]),
     (rf"{WHO}{STILL} {IS}{STILL} (-?\d{{1,9}}){UNIT}{AFTER}{FOLLOWS}", lambda m: [*owner(m), ("has", int(m[2]))]),
@@ -458,15 +463,20 @@ def one_for_another(a: str, x: str, b: str, y: str) -> list[Claim]:
 
 SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({FOLK}) (?:got|gets|has|had|takes?|took|receives?|received) (?:it|the ({THINGS_WORD})) from ({FOLK})\b"
-     rf"(,? (?:who|and (?:she|he|they)) (?:had|has) (?:it|this) (?:from the start|at first|at the start|from the beginning|originally|first))?",
+     rf"(,? (?:who|and (?:she|he|they)) (?:had|has) (?:it|this) (?:from the start|at first|at the start|from the beginning|originally"
+      rf"|first))?",
      lambda m: [("got", (m[1], m[3], m[2]))] + [("had", (m[3], m[2]))] * bool(m[4])),
-    (rf"\b({FOLK}) (?:swaps|trades|exchanges) (?:the|a|its|her|his|their) ({THINGS_WORD}) (?:for|with|against) ({FOLK})'s ({THINGS_WORD})\b",
+    (rf"\b({FOLK}) (?:swaps|trades|exchanges) (?:the|a|its|her|his|their) ({THINGS_WORD}) (?:for|with|against) ({FOLK})'s"
+     rf" ({THINGS_WORD})\b",
      lambda m: one_for_another(m[1], m[2], m[3], m[4])),
-    (rf"\b({FOLK}) (?:gives|hands|passes) ({FOLK}) the ({THINGS_WORD})(?: and|,) (?:gets|takes|receives)(?: back)? the ({THINGS_WORD})(?: in return| back)?\b",
+    (rf"\b({FOLK}) (?:gives|hands|passes) ({FOLK}) the ({THINGS_WORD})(?: and|,) (?:gets|takes|receives)(?: back)? the"
+     rf" ({THINGS_WORD})(?: in return| back)?\b",
      lambda m: one_for_another(m[1], m[3], m[2], m[4])),
-    (rf"\b({FOLK}) (?:gives|hands|passes) the ({THINGS_WORD}) to ({FOLK})(?: and|,) (?:gets|takes|receives)(?: back)? the ({THINGS_WORD})(?: in return| back)?\b",
+    (rf"\b({FOLK}) (?:gives|hands|passes) the ({THINGS_WORD}) to ({FOLK})(?: and|,) (?:gets|takes|receives)(?: back)? the"
+     rf" ({THINGS_WORD})(?: in return| back)?\b",
      lambda m: one_for_another(m[1], m[2], m[3], m[4])),
-    (rf"\b(?:the|a) ({THINGS_WORD}) (?:(?:goes|moves|passes|comes|wanders|is passed|is given)(?: on| over| back)? to|(?:stays|remains|is|ends up)(?: still| now)? with)"
+    (rf"\b(?:the|a) ({THINGS_WORD}) (?:(?:goes|moves|passes|comes|wanders|is passed|is given)(?: on| over| back)? to|(?:stays|remains"
+     rf"|is|ends up)(?: still| now)? with)"
      rf" ({FOLK})\b", lambda m: [("goes", (m[1], m[2]))]),
     (rf"\banswer for ({FOLK}) is (?:the )?({THINGS_WORD})\b", lambda m: [("holds", (m[1], m[2]))]),
     (rf"\b({FOLK}) had the ({THINGS_WORD})\b(?: (?:at first|at the start|first))?", lambda m: [("had", (m[1], m[2]))]),
@@ -525,6 +535,7 @@ def settle_back(instance: Instance, start: dict[str, str], claim: Claim, said: d
     if kind in ("holds", "had"): return [PREMISE[start.get(value[0]) == value[1]]]
     return [claim] * (kind != "then")
 
+# %% ../nbs/05_procedural.ipynb #b18c89db
 TURN_OF = r"\b(?:after |in )?(?:the )?(?:(?:swap|trade|turn) \d|(?:first|second|third|fourth|fifth|next|last) (?:swap|trade))(?:,|:| |$)"
 
 def follows(instance: Instance) -> bool: return len(instance.trace) > 1 and instance.trace[1][0] == "goes"
@@ -553,6 +564,7 @@ def own_way_shuffle(instance: Instance, claims: list[Claim]) -> Instance:
         out.append(("goes", (thing, at.lower())))
     return replace(instance, trace=(instance.trace[0], *out))
 
+# %% ../nbs/05_procedural.ipynb #fe7e895f
 def read_shuffle(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Swaps, and who holds what before and after them."
     start = {p.lower(): t.lower() for p, t in held_at_start(instance).items()}
@@ -709,16 +721,20 @@ def days_of(n: str, unit: str) -> int: return (int(n) if n.isdigit() else 1) * (
 
 def side_of(word: str | None) -> int: return 0 if not word else -1 if word in ("ago", "before", "earlier", "back", "minus", "-") else 1
 
+# %% ../nbs/05_procedural.ipynb #47ead2a2
 DATES_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"(?:\b(?:after|another|and) )?\b(\d{{1,2}}|a|another) (?:more |further )?(day|week)s?(?: more)?(?: (later|ago|before|after|earlier|back))?(?: (?:from )?{DAY})?{REACH}{DAY}",
+    (rf"(?:\b(?:after|another|and) )?\b(\d{{1,2}}|a|another) (?:more |further )?(day|week)s?(?: more)?(?: (later|ago|before|after"
+     rf"|earlier|back))?(?: (?:from )?{DAY})?{REACH}{DAY}",
      lambda m: [("hop", (days_of(m[1], m[2]), side_of(m[3]), m[4], m[5]))]),
-    (rf"{DAY} (plus|minus|-|\+) (\d{{1,2}}|a) (day|week)s?{REACH}{DAY}", lambda m: [("hop", (days_of(m[3], m[4]), side_of(m[2]) or 1, m[1], m[5]))]),
+    (rf"{DAY} (plus|minus|-|\+) (\d{{1,2}}|a) (day"
+     rf"|week)s?{REACH}{DAY}", lambda m: [("hop", (days_of(m[3], m[4]), side_of(m[2]) or 1, m[1], m[5]))]),
     (rf"\b(?:go|going|count|counting|move|moving) (back|forward|ahead|on) (\d{{1,2}}|a) (day|week)s?(?: from {DAY})?{REACH}{DAY}",
      lambda m: [("hop", (days_of(m[2], m[3]), -1 if m[1] == "back" else 1, m[4], m[5]))]),
     (rf"\b(?:go|going|count|counting|move|moving) (?:back|forward|ahead|on) (\d{{1,2}}|a) (day|week)s?(?: from (?:today|{DAY}))?",
      lambda m: [("from", (days_of(m[1], m[2]), m[3]))]),
     (rf"\b(\d{{1,2}}|a) (day|week)s? (?:after|before) (?:today|{DAY})(?= (?:is|=))", lambda m: [("from", (days_of(m[1], m[2]), m[3]))]),
-    (rf"\bfrom {DAY},? (?:it is|it takes|there are) (\d{{1,2}}|a) (day|week)s? (?:to|until|till) {DAY}", lambda m: [("hop", (days_of(m[2], m[3]), 0, m[1], m[4]))]),
+    (rf"\bfrom {DAY},? (?:it is|it takes|there are) (\d{{1,2}}|a) (day|week)s? (?:to|until|till) {DAY}",
+     lambda m: [("hop", (days_of(m[2], m[3]), 0, m[1], m[4]))]),
     (rf"\b(?:still|stays?|remains?) in ({MONTH})\b", lambda m: [("stays", m[1])]),
     (rf"{DAY} is (?:like|the same as|as good as) (?:the )?(\d{{1,2}}) (?:of )?({MONTH})\b",
      lambda m: [(("+", int(m[2]) - int(m[1].split()[0])), (int(m[1].split()[0]), int(m[2])))]),
@@ -743,22 +759,25 @@ def one_date(sentence: str) -> str:
     out = re.sub(rf"\b(?:the )?(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({MONTH})\b", r"\1 \2", sentence)
     return re.sub(rf"\b({MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?\b(?! days| [-+=])", r"\2 \1", out)
 
+# %% ../nbs/05_procedural.ipynb #4d1ce0a6
 def settle_date(instance: Instance, claim: Claim) -> list[Claim]:
     "A move by some days: the whole one that is asked for, or a part of it."
     (kind, value), (today, days) = claim, asked_date(instance)
     if kind == "today" and value.isdigit(): return [(kind, f"{value} {say_date(today).split()[1]}".lower())]
-    if kind == "from": return [PREMISE[value[1] is None or value[1] == say_date(today).lower()], ("shift", value[0] * (-1 if days < 0 else 1))]
+    way = -1 if days < 0 else 1
+    if kind == "from": return [PREMISE[value[1] in (None, say_date(today).lower())], ("shift", value[0] * way)]
     if kind == "stays": return [PREMISE[value == MONTH_NAMES[today[1]].lower() == MONTH_NAMES[move(today, days)[1]].lower()]]
-    if kind == "counted": return [PREMISE[value[1] - value[0] == (1 if value[2] == "yesterday" else -1) * (-1 if days < 0 else 1)]]
+    if kind == "counted": return [PREMISE[value[1] - value[0] == (way if value[2] == "yesterday" else -way)]]
     if kind != "hop": return [claim]
     n, sign, start, end = value
-    n *= sign or (-1 if days < 0 else 1)
+    n *= sign or way
     if n == days and start in (None, say_date(today).lower()): return [("shift", n), ("date", end)]
     return [("hop", (n, start, end))]
 
 def read_dates(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Days, lengths of months, sums and dates of one sentence."
-    plain = re.sub(rf"= (\d{{1,2}}) ({MONTH})\b", r"= \1, so \1 \2", one_date(split_chains(re.sub(r"\b(?:if|since|as) (?=yesterday|tomorrow)", "", sentence))))
+    plain = re.sub(rf"= (\d{{1,2}}) ({MONTH})\b", r"= \1, so \1 \2", one_date(split_chains(re.sub(r"\b(?:if|since|as) (?=yesterday"
+     r"|tomorrow)", "", sentence))))
     claims, rest = take(plain, DATES_FORMS)
     claims = [c for claim in claims for c in settle_date(instance, claim)]
     true = low(list(instance.trace))
@@ -779,7 +798,7 @@ def fact_dates(rng: Random) -> str:
     i = rng.choice(FAMILIES["dates"].derivations(draw_dates(rng)))
     return say_dates(rng.randrange(3), *rng.choice([s for s in i.trace if isinstance(s[0], tuple)]))
 
-# %% ../nbs/05_procedural.ipynb #2d67da08
+# %% ../nbs/05_procedural.ipynb #1188843f
 def start_dates(instance: Instance) -> set[tuple[int, int]]:
     "The day that the question names, as (day of the month, days after today); today itself has to be found where it is another one."
     day, word = int(re.search(r"\d+", instance.question)[0]), instance.question.split()[0]
@@ -808,20 +827,28 @@ def hopped(instance: Instance, points: set, hop: tuple) -> set:
     def named(o): return say_date(move(today, o)).lower()
     return {(int(end.split()[0]), o + n) for _, o in points if start in (None, named(o)) and named(o + n) == end and abs(o + n) < 28}
 
+def uses(length: int, claim: Claim, points: set) -> bool:
+    "Whether a sum takes up the length of a month that is not the number of a day reached."
+    (_, b), (a, _) = claim
+    return b == length or a == length and all(v != length for v, _ in points)
+
+# %% ../nbs/05_procedural.ipynb #f9e38fc9
 def own_way_dates(instance: Instance, claims: list[Claim]) -> Instance | None:
     "The same question solved by moves from day to day that are all told, and together are the days asked for."
-    (today, days), points, spans, last = asked_date(instance), start_dates(instance), set(), set()
+    (today, days), last, spans = asked_date(instance), start_dates(instance), set()
+    points = set(last)
     told = [c for c in claims if isinstance(c[0], tuple) or c[0] in ("today", "hop", "month", "date")]
     length = ("month", (name := MONTH_NAMES[(today[1] - (days < 0)) % 12].lower(), MONTHS[name.capitalize()]))
     for key, value in told:
         if key == "month" and MONTHS[value[0].capitalize()] != value[1] or key == "today" and value != say_date(today).lower(): return None
-        if key == "today": points.add((today[0], 0))
+        if key == "today": last = {(today[0], 0)}
+        if key == "today": points |= last
         if key == "date" and value not in {say_date(move(today, o)).lower() for _, o in points if abs(o) < 28}: return None
-        if key == "hop": last, left = hopped(instance, points, value), set()
+        if key == "hop": last, left = hopped(instance, points if value[1] else last, value), set()
         elif isinstance(key, tuple): last, left = moved(instance, points, spans, (key, value))
         else: continue
         if not last | left: return None
-        if isinstance(key, tuple) and length[1][1] in (key[1], value[0]) and length not in told and not any(k == "hop" for k, _ in told): return None
+        if isinstance(key, tuple) and length not in told and uses(length[1][1], (key, value), points): return None
         points, spans = points | last, spans | left
     gold = instance.answer.lower()
     if (int(gold.split()[0]), days) not in last or told[-1] not in {("date", gold), ("hop", (*told[-1][1][:2], gold))}: return None
@@ -855,6 +882,7 @@ def write_letters(instance: Instance, rng: Random) -> str:
 def steps_letters(instance: Instance) -> tuple[list[Claim], set]:
     return low([*instance.trace, ("join", instance.answer)]), set()
 
+# %% ../nbs/05_procedural.ipynb #cf972f22
 def own_way_letters(instance: Instance, claims: list[Claim]) -> Instance:
     "Each letter alone or with those before it, as it is told."
     (rows,), said = ways_letters(instance), set(claims)
@@ -877,6 +905,8 @@ WORD = either(WORDS)
 ROWS = r"((?:[a-z]\b(?:,? and |, | )?)+)(?![a-z])"
 ROW = r"((?:[a-z]\b(?:,? and |, | - |-| )?){2,}(?![a-z])|[a-z]$)"
 LETTERS_WORDS = re.compile(rf"\d|\b(?:(?:{WORD})s?|letters? of)\b")
+
+# %% ../nbs/05_procedural.ipynb #03c98400
 def side_by_side(words: list[str], letters: str) -> list[Claim]:
     "Several words and their letters in the same order, or one letter for all; a premise that is wrong where they do not pair."
     said = re.findall(r"\b[a-z]\b", re.sub(r"\band\b", " ", letters))
@@ -889,22 +919,27 @@ LETTERS_FORMS = tuple((re.compile(p), make) for p, make in (
      lambda m: [(m[1], m[2])]),
     (rf"\badding (?:the letter )?([a-z]) (?:from|of|for) ({WORD}) (?:gives|makes) ((?:[a-z]\b ?){{2,}})(?![a-z])",
      lambda m: [PREMISE[m[2][-1] == m[1]], (m[2], " ".join(m[3].split()))]),
-    (rf"\bfor ({WORD}),? (?:(?:it is|this is|that is|we (?:get|have)|the last letter is) (?:the letter )?)?([a-z])\b", lambda m: [(m[1], m[2])]),
-    (rf"(?:(?:the )?(?:last|final) letters? (?:of|in) )?(?:both )?\b((?:(?:{WORD})(?:,? and |, | )){{1,}}(?:{WORD})),?(?: respectively)?(?: all| both)? (?:end|finish|are|is|=)(?: in| with)?"
+    (rf"\bfor ({WORD}),? (?:(?:it is|this is|that is|we (?:get|have)|the last letter is) (?:the letter )?)?([a-z])\b",
+     lambda m: [(m[1], m[2])]),
+    (rf"(?:(?:the )?(?:last|final) letters? (?:of|in) )?(?:both )?\b((?:(?:{WORD})(?:,? and |, | )){{1,}}(?:{WORD})),?(?:"
+     rf" respectively)?(?: all| both)? (?:end|finish|are|is|=)(?: in| with)?"
      rf" (?:the letters? )?{ROWS}", lambda m: side_by_side(re.findall(WORD, m[1]), m[2])),
     (rf"\b({WORD})(?:'s last letter)?(?: ends| finishes)?(?: in| with| is| =| gives| ->|:) (?:the letter |an? )?([a-z])\b",
      lambda m: [(m[1], m[2])]),
     (rf"\b(?:joined|together|gives?|get|makes?|result)(?: (?:them|it|the letters|that|this|is|gives|makes|we get|together|=))*:? {ROW}",
      lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))]),
     (r"\b(?:joined|together|gives|get|makes)(?: them)?(?: gives| makes)?:? ([a-z]{2,12})$", lambda m: [("join", " ".join(m[1]))]),
-    (rf"\b(?:order|row|word|string|sequence)\b[a-z ]*(?:,|:| is| gives| =) ?{ROW}$", lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))]),
+    (rf"\b(?:order|row|word|string|sequence)\b[a-z ]*(?:,|:| is| gives|"
+     rf" =) ?{ROW}$", lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))]),
     (rf"^(?:so|then|now|,| )*{ROW}$", lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))])))
 
 def read_letters(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Last letters and their row."
     words, spelled = [w for w, _ in instance.trace], re.sub(r"\b(?:[a-z]-)+[a-z]\b", lambda m: m[0].replace("-", ""), sentence)
-    if m := re.fullmatch(rf".*\b(?:last|final) letters (?:in order |in this order )?(?:are|=|:),? ?{ROWS}", spelled): return side_by_side(words, m[1]), ""
-    if re.search(r"\bletters (?:are|=|:)", spelled): spelled = re.sub(rf"\b([a-z]) +(?:from |of |for |in )?({WORD})\b", r"\2: \1", spelled)
+    if m := re.fullmatch(rf".*\b(?:last|final) letters (?:in order |in this order )?(?:are|="
+     rf"|:),? ?{ROWS}", spelled): return side_by_side(words, m[1]), ""
+    if re.search(r"\bletters (?:are|=|:)", spelled): spelled = re.sub(rf"\b([a-z]) +(?:from |of |for |in"
+     rf" )?({WORD})\b", r"\2: \1", spelled)
     claims, rest = take(spelled, LETTERS_FORMS)
     return claims + [("join", row) for word, row in claims if word == words[-1] and len(row) > 1], rest  # the row of the last word is whole
 
@@ -983,27 +1018,37 @@ def steps_coin(instance: Instance) -> tuple[list[Claim], set]:
 
 # %% ../nbs/05_procedural.ipynb #e4f7e201
 SIDE, IT = r"(heads|tails)", r"(?:it|the coin|that|this|which|the side)"
-GLUE = (r"(?:[,:;=]|->|\b(?:so|and|then|now|it|the|coin|is|was|becomes|turns|lands|shows|which|makes|means|that|to|on|stays|remains|still|back|over|again|into|comes|goes|either|too"
+GLUE = (r"(?:[,:;=]|->|\b(?:so|and|then|now|it|the|coin|is|was|becomes|turns|lands|shows|which|makes|means|that|to|on|stays|remains"
+ r"|still|back|over|again|into|comes|goes|either|too"
         r"|up)\b| )*")
 FLIP = (rf"\b({FOLK}) (does not (?:flip|turn)|flips|flipped|turns|turned|leaves|keeps)(?: (?:it|the coin|over|alone"
         rf"|as it is))*(?: from {SIDE})?")
 COIN_WORDS = re.compile(rf"\d|\b(?:{FOLK}|heads|tails|coin|flip(?:s|ped)?)\b")
+
+# %% ../nbs/05_procedural.ipynb #d41ebfbf
 FOLKS = rf"((?:(?:{FOLK})(?:,? and |, )?){{2,}})"
 
 def all_leave(m: re.Match) -> list[Claim]:
     "Several who do not flip, and the side that stays."
     return [("flip", (p, False, None, m[2])) for p in re.findall(FOLK, m[1])]
 
-COIN_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"\b{FOLKS} ?(?:all |both )?(?:does not|leave|keep)(?: flip| turn)?(?: (?:it|the coin|alone|either|as it is))*(?:{GLUE}{SIDE}\b(?: up)?)?", all_leave),
+OTHER_COINS = (
+    (rf"\b{FOLKS} ?(?:all |both )?(?:does not|leave|keep)(?: flip| turn)?(?: (?:it|the coin|alone|either|as it"
+     rf" is))*(?:{GLUE}{SIDE}\b(?: up)?)?", all_leave),
     (rf"(?:\b(\d{{1,2}}) (?:people|persons|of them) )?\b(?:flips?|flippers)(?: (?:it|the coin))?(?: are|:) {FOLKS}",
      lambda m: [("flippers", frozenset(re.findall(FOLK, m[2])))] + ([("number", int(m[1]))] if m[1] else [])),
     (r"\b(\d{1,2}) (?:people|persons|of them)(?: who)? flip(?:ped)?\b", lambda m: [("number", int(m[1]))]),
-    (r"\b(\d{1,2}) flips?,? (?:which is |that is )?an? (odd|even) number\b", lambda m: [("number", int(m[1])), ("parity", (int(m[1]), m[2]))]),
+    (r"\b(\d{1,2}) flips?,? (?:which is |that is )?an? (odd|even)"
+     r" number\b", lambda m: [("number", int(m[1])), ("parity", (int(m[1]), m[2]))]),
     (rf"\ban? (odd|even) number of flips\b(?: (?:turns|flips) {IT} (over)| (?:leaves|keeps) {IT} (as it was)|{GLUE}{SIDE}(?: up)?)?",
-     lambda m: [("odd", m[1])] + [("end", m[4] or "")] * bool(m[4]) + [PREMISE[m[1] == "odd"]] * bool(m[2]) + [PREMISE[m[1] == "even"]] * bool(m[3])),
-    (rf"^(?:after )?({FOLK}) ?(?::|->|,|=) ?(?:{IT} (?:is|shows) )?{SIDE}(?: up)?$|\bafter ({FOLK})(?:'s turn)?,? {IT} (?:is|shows)(?: still| now)? {SIDE}(?: up)?",
-     lambda m: [("after", tuple(filter(None, m.groups())))]),
+     lambda m: [("odd", m[1])] + [("end", m[4])] * bool(m[4]) + [PREMISE[m[1] == ("odd" if m[2] else "even")]] * bool(m[2] or m[3])),
+    (rf"^(?:after )?({FOLK}) ?(?::|->|,|=) ?(?:{IT} (?:is|shows) )?{SIDE}(?: up)?$|\bafter ({FOLK})(?:'s turn)?,? {IT} (?:is"
+     rf"|shows)(?: still| now)? {SIDE}(?: up)?",
+     lambda m: [("after", tuple(filter(None, m.groups())))]))
+
+# %% ../nbs/05_procedural.ipynb #d004ec2e
+COIN_FORMS = tuple((re.compile(p), make) for p, make in (
+    *OTHER_COINS,
     (rf"\b{FOLKS} ?(?:all |both )?flip\b(?: (?:it|the coin))?",
      lambda m: [("flippers", frozenset(re.findall(FOLK, m[1])))]),
     (r"\b(\d{1,2}) flips\b", lambda m: [("number", int(m[1]))]),
@@ -1036,6 +1081,14 @@ def seen_after(instance: Instance, person: str, side: str, said: dict) -> list[C
     last = not counts(instance) and len(done) == len(instance.trace) and person == instance.trace[-1][0].lower()
     return [(person, side)] + [("end", side)] * last
 
+# %% ../nbs/05_procedural.ipynb #c83b86b7
+def counted(kind: str, value, said: dict) -> list[Claim]:
+    "The number of flips, said alone or as odd or even; who was named one by one before it is who flips."
+    listed = said.pop("listed", None)
+    n = said["number"] = value if kind == "number" else value[0]
+    said["counted"] = said.get("counted", False) or kind == "parity"
+    return [("flippers", frozenset(listed or ()))] * bool(listed) + [("number", n)] + [(kind, value)] * (kind == "parity")
+
 def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     "One thing read in a coin chain, compared with the side that was up before."
     (kind, value), start, open_ = claim, re.search("heads|tails", instance.question)[0], said.get("open")
@@ -1050,17 +1103,13 @@ def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
         if does and not after: said.setdefault("listed", set()).add(person)
         out = [("does", (person, does))] + [PREMISE[before == now]] * bool(before)
         if not after: return out
-        waited = [c for p in idle if not does for c in seen_after(instance, p, after, said)]  # nobody of them flips, and one side is told for all
+        waited = [c for p in idle if not does for c in seen_after(instance, p, after, said)]  # one side told for all
         idle.clear()
         return out + waited + seen_after(instance, person, after, said)
     if kind == "after": return seen_after(instance, *value, said)
     if kind == "odd": kind, value = "parity", (said.get("number", len(instance.trace[0][1])) if counts(instance) else 0, value)
     if kind == "flippers": said["listed"] = set()
-    if kind in ("number", "parity") and counts(instance):
-        listed = said.pop("listed", None)
-        n = said["number"] = value if kind == "number" else value[0]
-        said["counted"] = said.get("counted", False) or kind == "parity"
-        return [("flippers", frozenset(listed or ()))] * bool(listed) + [("number", n)] + [(kind, value)] * (kind == "parity")
+    if kind in ("number", "parity") and counts(instance): return counted(kind, value, said)
     if kind == "side" and counts(instance): return [("end", value)] if said.get("counted") else [PREMISE[value == start]]
     if kind == "start": return [PREMISE[value == start]]
     if kind == "finish": return [("end", value)]
@@ -1070,6 +1119,7 @@ def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
         return seen_after(instance, open_, value, said)
     return [("end", value)] if len(done) >= len(instance.trace) else [PREMISE[value == now]]
 
+# %% ../nbs/05_procedural.ipynb #e1b43431
 def read_coin(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Flips, sides and what was asked, of one sentence."
     numbered = re.sub(rf"\b({FOLK}) flips +\d\b", r"\1 flips", re.sub(r"^(heads|tails)(?: up)? ->", r"it starts \1,", sentence))
@@ -1177,9 +1227,12 @@ AMOUNT = rf"((?:more|less) (?:{AMOUNTS}))"
 MORE = either(w for pair in SCALES for w in pair[:2])
 CAUSES = rf"{AMOUNT[1:-1]}|{MORE}"
 RELATIONS_WORDS = re.compile(rf"\b(?:{FOLK}|{KIND}|{MORE}|(?:more|less) (?:{AMOUNTS})|{AMOUNTS.replace('work|', '')})\b|\d")
-LEADS = (r"(?:means?|gives?|leads? to|brings?|makes?|needs?|takes?|causes?|requires?|produces?|creates?|has|have|results? in|comes? with)")
-ROOT = {"smooth": "smoother", "rough": "rougher", "heavy": "heavier", "light": "lighter", "hot": "hotter", "cold": "colder", "bright": "brighter",
-        "dark": "darker", "fast": "faster", "slow": "slower", "high": "higher", "low": "lower"}
+
+# %% ../nbs/05_procedural.ipynb #5b2283d5
+LEADS = (r"(?:means?|gives?|leads? to|brings?|makes?|needs?|takes?|causes?|requires?|produces?|creates?|has|have|results? in|comes?"
+ r" with)")
+ROOT = dict(smooth="smoother", rough="rougher", heavy="heavier", light="lighter", hot="hotter", cold="colder", bright="brighter",
+            dark="darker", fast="faster", slow="slower", high="higher", low="lower")
 CONTRARY = {a: b for word, other, *_ in SCALES for a, b in ((word, other), (other, word))}
 OTHER_WORDS = tuple((re.compile(a), b) for a, b in (
     (rf"\b(?:an?|the) (?=(?:{KIND})\b)", ""), (rf"\b(?:something|things that are|anything|being) (?=(?:{MORE})\b)", ""),
@@ -1192,9 +1245,11 @@ def links_told_in_a_row(sentence: str) -> str:
     "Links that take up the one before, told apart: heavier -> more force -> more work."
     def again(m): return f"{m[1]}{m[2] or ''}, {m[1]} means "
     for _ in range(4):
-        sentence = re.sub(rf"\b({CAUSES})( than (?:{KIND}))?,? (?:and )?(?:which|this|that) {LEADS} (?={AMOUNT})", again, sentence, count=1)
+        sentence = re.sub(rf"\b({CAUSES})( than (?:{KIND}))?,? (?:and )?(?:which|this|that) {LEADS}"
+         rf" (?={AMOUNT})", again, sentence, count=1)
     return re.sub(rf"-> ({AMOUNT[1:-1]})(?= ->)", r"-> \1, \1", sentence)
 
+# %% ../nbs/05_procedural.ipynb #56dbe2a5
 RELATIONS_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({FOLK}) (?:sees|compares) ({KIND}) (?:and|with) ({KIND})\b", lambda m: [("met", (m[1], frozenset((m[2], m[3]))))]),
     (rf"(?:\bthe )?\b({KIND}) (?:is|=) ({MORE}) than (?:the )?({KIND})\b", lambda m: [("compare", (m[1], m[2], m[3]))]),
@@ -1207,7 +1262,8 @@ RELATIONS_FORMS = tuple((re.compile(p), make) for p, make in (
 def read_relations(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Comparisons, what they mean, and which thing has more."
     for pattern, plain in OTHER_WORDS: sentence = pattern.sub(plain, sentence)
-    if said.get("cause"): sentence = re.sub(rf"^((?:so|and|then|,| )*)(?:this|that|it) (?={LEADS} {AMOUNT})", rf"\1{said['cause']} ", sentence)
+    if said.get("cause"): sentence = re.sub(rf"^((?:so|and|then|,| )*)(?:this|that|it)"
+     rf" (?={LEADS} {AMOUNT})", rf"\1{said['cause']} ", sentence)
     claims, rest = take(links_told_in_a_row(sentence), RELATIONS_FORMS)
     for kind, value in claims: said["cause"] = value[1] if kind == "compare" else value if " " in str(value) else None
     return claims, rest
@@ -1310,7 +1366,8 @@ def told(relations: list[str], who: str, value: str) -> list[Claim]:  # relation
     return [PREMISE[at is not None and at.lower() == value]]
 
 WORLD_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"\b{PATH}(?: is| =|:| ->)(?: called| named)?(?: the| an?)? {TOLD}\b", lambda m: told(re.findall(rf"({LINK}|{TRAIT}) of", m[1]), m[2], m[3])),
+    (rf"\b{PATH}(?: is| =|:| ->)(?: called| named)?(?: the| an?)? {TOLD}\b", lambda m: told(re.findall(rf"({LINK}|{TRAIT})"
+     rf" of", m[1]), m[2], m[3])),
     (rf"\b({CREATURE}) is the ({LINK}) of ({CREATURE})\b", lambda m: [((m[2], m[3]), m[1])]),
     (rf"\b({CREATURE}) is ({CREATURE})'s ({LINK})\b", lambda m: [((m[3], m[2]), m[1])]),
     (rf"\b({CREATURE})'s ({LINK}|{TRAIT})(?: is| =|:| ->)(?: the| an?)? {TOLD}\b", lambda m: [((m[2], m[1]), m[3])]),
@@ -1321,18 +1378,21 @@ WORLD_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({CREATURE}) (?:is|=) ({COLOURS})\b", lambda m: [(("colour", m[1]), m[2])]),
     (rf"\b({CREATURE}) ?(?::|=|->) (?:the )?({VALUES})\b", lambda m: [((KIND_OF[m[2]], m[1]), m[2])])))
 
+# %% ../nbs/05_procedural.ipynb #2da1dca6
 RELATIVE = tuple((re.compile(a), b) for a, b in (
     (rf"\b({CREATURE}),? (?:and )?whose ", r"\1, \1's "),
     (rf"\b({CREATURE})'s ({LINK}) ({CREATURE}),? (?=lives\b|eats\b|is\b|has\b)", r"\1's \2 is \3, \3 "),
     (rf"\b({CREATURE}),? (?:and )?who (?=is\b|lives\b|eats\b|has\b)", r"\1, \1 "),
     (rf"\b((?:(?:the )?(?:{LINK}) of )+(?:{CREATURE}))(?:,? (?:which|that|who))? is ", r"\1 is "),
-    (rf"\b({CREATURE}) -> ({LINK}|{TRAIT}) -> (?=([a-z]+) ->)", r"\1's \2 is \3, "), (rf"\b({CREATURE}) -> ({LINK}|{TRAIT}) -> ", r"\1's \2 is "),
+    (rf"\b({CREATURE}) -> ({LINK}|{TRAIT}) -> (?=([a-z]+) ->)", r"\1's \2 is \3, "), (rf"\b({CREATURE}) -> ({LINK}|{TRAIT})"
+     rf" -> ", r"\1's \2 is "),
     (rf"\b({CREATURE})( is [^,.|]{{1,40}}?),? and (?=(?:lives|eats) )", r"\1\2, \1 "),
     (rf"\bboth ({CREATURE}) and ({CREATURE}) (live in|eat|are) (?:the |an? )?({VALUES})\b", lambda m: two_alike(m)),
     (rf"\b({CREATURE}) and ({CREATURE})(?: both)? (live in|eat|are)(?: both)? (?:the |an? )?({VALUES})\b", lambda m: two_alike(m))))
 KIND_OF = {v: t for t, vs in TRAITS.items() for v in vs}
 ASKED_WHO = tuple((re.compile(a), b) for a, b in (
-    (rf"\b(?:who|what|which) is ({PATH}|(?:{CREATURE})'s (?:{LINK}|{TRAIT}))\?", r"\1 is "), (rf"\bwhere does ({CREATURE}) live\?", r"\1 lives in "),
+    (rf"\b(?:who|what|which) is ({PATH}|(?:{CREATURE})'s (?:{LINK}|{TRAIT}))\?", r"\1 is "), (rf"\bwhere does ({CREATURE})"
+     rf" live\?", r"\1 lives in "),
     (rf"\bwhat does ({CREATURE}) eat\?", r"\1 eats "), (rf"\b(?:which|what) colour (?:is|has|does) ({CREATURE})(?: have)?\?", r"\1 is ")))
 
 def two_alike(m: re.Match) -> str:
@@ -1348,6 +1408,7 @@ def told_apart(sentence: str, said: dict) -> str:
     for pattern, plain in RELATIVE: sentence = pattern.sub(plain, sentence)
     return sentence
 
+# %% ../nbs/05_procedural.ipynb #0f7be7f8
 FACTS_FORMS = (*WORLD_FORMS, (re.compile(rf"\b(?:so|thus|hence|then|therefore)? ?,?(?:(?:it|the (?:{TRAIT})) (?:is|eats|lives in)|this is"
                                          rf"|that is)(?: the)? ({VALUES})\b"
                                           rf"|^(?:so|thus|then|therefore|,| )*(?:it (?:is|eats|lives in) )?(?:the )?({VALUES})$|^(?:so"
@@ -1422,7 +1483,8 @@ def alike(negated: str | None, word: str | None) -> Claim:  # word: None for dif
 SAME = rf"(?:live in the same place|eat the same food|have the same colour|share a (?:{TRAIT}))"
 STRATEGY_FORMS = (*WORLD_FORMS, *((re.compile(p), make) for p, make in (
     (rf"\b(?:the )?({VALUES}) = (?:the )?({VALUES})\b", lambda m: [("pair", (m[1], m[2]))]),
-    (rf"\b(?:the )?({VALUES}) and (?:the )?({VALUES})\b(?: (?:are|is)( not)?(?: the)? (same|different)|( does not)? (differ)s?)(?: places?| (?:{TRAIT})s?)?",
+    (rf"\b(?:the )?({VALUES}) and (?:the )?({VALUES})\b(?: (?:are|is)( not)?(?: the)? (same|different)|( does not)? (differ)s?)(?:"
+     rf" places?| (?:{TRAIT})s?)?",
      lambda m: [("pair", (m[1], m[2])), alike(m[3] or m[5], m[4])]),
     (rf"\b(?:the|their) (?:{TRAIT}|place)s?(?: (?:are|is)( not)?(?: the)? (same|different)|( does not)? (differ)s?)(?: places?)?\b",
      lambda m: [alike(m[1] or m[3], m[2])]),
@@ -1525,23 +1587,33 @@ PART, ADJECTIVE, TONE = either(PARTS), either(GOOD + BAD), r"(positive|negative)
 JOIN = r"(?:[,:;=]|->|\b(?:so|and|that|which|this|it|is|means|sounds|counts|as|makes|are|a|point)\b| )*"
 SENTIMENT_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|plot|cast|song|pace|joke|the (?:end|start|look) (?:is|was|has))\b")
 LIST = rf"((?:(?:the )?(?:{PART})(?:,? and |, )?)+)"
+
+# %% ../nbs/05_procedural.ipynb #6461d081
 OTHER_REVIEWS = tuple((re.compile(a), b) for a, b in (
     (rf"\ban? ({ADJECTIVE}) ({PART}) (?=is|means|sounds|counts)", r"the \2 is \1 and that "),
     (rf"\ban? ({PART}) that is ((?:not )?(?:{ADJECTIVE})) (?=is|means|sounds|counts)", r"the \1 is \2 and that "),
     (r"(?<!is)(?:: ?| )\+ ?1(?=,|$)", ": positive"), (r"(?<!is)(?:: ?| )- ?1(?=,|$)", ": negative"),
     (rf"\bmore {TONE} than (?:positive|negative)(?: parts?| points?| ones?)?[,:] (\d) (?:to|against|vs) (\d)", r"\2 \1 and \3 others"),
     (rf"\b(\d) (?:to|against|vs) (\d),? (?:and )?so (?:mostly |it is )?{TONE}", r"\1 \3 and \2 others"),
-    (r"\b(\d) positive and (\d) others", r"\1 positive and \2 negative"), (r"\b(\d) negative and (\d) others", r"\1 negative and \2 positive")))
+    (r"\b(\d) positive and (\d) others", r"\1 positive and \2 negative"), (r"\b(\d) negative and (\d) others", r"\1 negative and \2"
+     r" positive")))
+
+def judged_part(m: re.Match) -> list[Claim]:
+    "A part and how it is judged; 'are' judges those before it, too."
+    together = " are " in m[0] and m[4]
+    return [("part", (m[1], m[3], bool(m[2]), None if together else m[4]))] + [("group", m[4])] * bool(together)
 
 def all_of(listed: str, tone_: str) -> list[Claim]: return [(p, tone_) for p in re.findall(rf"\b(?:{PART})\b", listed)]
 
+# %% ../nbs/05_procedural.ipynb #c69030ec
 SENTIMENT_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"(?<! is )\b((?:(?:not )?(?:{ADJECTIVE})(?:,? and |, ))+(?:not )?(?:{ADJECTIVE})) are (?:all |both )?{TONE}\b",
      lambda m: [("word", (a, bool(turned_), m[2])) for turned_, a in re.findall(rf"(not )?({ADJECTIVE})", m[1])]),
     (rf"\b(?:likes|praises|loves|enjoys) {LIST}", lambda m: all_of(m[1], "positive")),
     (rf"\b(?:dislikes|does not like|blames|criticises|criticizes|hates) {LIST}", lambda m: all_of(m[1], "negative")),
     (rf"^{TONE}(?: parts?| points?| are| is)*: ", lambda m: [("lead", m[1])]),
-    (rf"\b(?:these|those|they|all|both|which)(?: \d)?(?: all| both)? are (?:all |both )?(?:rated |judged )?{TONE}\b|(?<=\|) are (?:all |both )?{TONE}\b",
+    (rf"\b(?:these|those|they|all|both|which)(?: \d)?(?: all| both)? are (?:all |both )?(?:rated |judged )?{TONE}\b|(?<=\|) are"
+     rf" (?:all |both )?{TONE}\b",
      lambda m: [("group", m[1] or m[2])]),
     (r"\b(?:sum|total|score|balance) is (-?) ?(\d)\b", lambda m: [("sum", int(m[1] + m[2]))]),
     (r"\b(\d{1,2}) positive(?: parts?| points?| ones?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) negative(?: parts?| points?| ones?)?",
@@ -1552,14 +1624,16 @@ SENTIMENT_FORMS = tuple((re.compile(p), make) for p, make in (
     (r"\bpositive: (\d{1,2}),? (?:and )?negative: (\d{1,2})", lambda m: [("count", (int(m[1]), int(m[2])))]),
     (r"\bmore (positive|negative) than (?:positive|negative)", lambda m: [("verdict", m[1])]),
     (rf"\b(?:the )?({PART})(?: is| was|:| =)? (not )?({ADJECTIVE})\b(?:{JOIN}{TONE}\b)?(?! parts| ones)",
-     lambda m: [("part", (m[1], m[3], bool(m[2]), None if " are " in m[0] else m[4]))] + [("group", m[4])] * (" are " in m[0] and bool(m[4]))),
+     judged_part),
     (rf"(?:\bthe )?\b({PART})(?: is| was|:| =| ->) {TONE}\b", lambda m: [(m[1], m[2])]),
     (rf"\b(not )?({ADJECTIVE})(?: is| means|:| =| ->| counts as) {TONE}\b", lambda m: [("word", (m[2], bool(m[1]), m[3]))]),
     (rf"\b(?:the )?(?:review|majority|whole|rest|overall|more|most)(?: of them| parts)?,?(?: it)?(?: is| are| sounds)? {TONE}",
      lambda m: [("verdict", m[1])]),
-    (rf"\b(?:that|this|it)(?: is| means| makes| sounds| counts as) {TONE}\b|^(?:so|then|,| )*{TONE}$|(?<=\|),? (?:and )?so (?:it is |mostly )*{TONE}$",
+    (rf"\b(?:that|this|it)(?: is| means| makes| sounds| counts as) {TONE}\b|^(?:so|then|,| )*{TONE}$|(?<=\|),? (?:and )?so (?:it is "
+     rf"|mostly )*{TONE}$",
      lambda m: [("bare", m[1] or m[2] or m[3])])))
 
+# %% ../nbs/05_procedural.ipynb #67195cec
 def settle_review(instance: Instance, kind: str, value) -> list[Claim]:
     "A word judged for all parts of which it is said; one of the two numbers; the sum of points."
     tones = [t for _, t in instance.trace]
@@ -1669,6 +1743,7 @@ def rules_of(question: str) -> set[Claim]:
 
 def told_own(instance: Instance) -> bool: return instance.trace[1] == ("by", "claims")
 
+# %% ../nbs/05_procedural.ipynb #fb9aea15
 def own_way_entail(instance: Instance, claims: list[Claim]) -> Instance | None:
     "The same claim settled by joining rules, or applying them, in an order of one's own: each statement is given or follows from two."
     name, chain, _, end = low(instance.trace[0])
@@ -1695,6 +1770,7 @@ def _joined(a: Claim, b: Claim) -> list[Claim]:
     if a[0] == "rule": return [("rule", (about, what, holds))]
     return [("is", (about, what))] if what in KINDS_OF_THING else [("end", what if holds else f"not {what}")]
 
+# %% ../nbs/05_procedural.ipynb #f8f38b78
 def steps_entail(instance: Instance) -> tuple[list[Claim], set]:
     (name, chain, quality, end), *_ = instance.trace
     asked = re.search(r"Claim: \w+ is ((?:not )?\w+)", instance.question)
@@ -1717,16 +1793,21 @@ RULES = tuple((re.compile(p), make) for p, make in (
     (rf"(?:^|\b(?:and|since|because|as|but|so|then)|,) ?({SORT})s are (?:all )?({SORT})s\b", lambda m: [("rule", (m[1], m[2], True))]),
     (rf"\b(?:every|each|all|any) ({SORT})s? (?:is|are) (?:an? )?({SORT})s?\b", lambda m: [("rule", (m[1], m[2], True))]),
     (rf"\b(every|each|all|any|no) ({SORT})s? (?:is|are) ({QUALITY})\b", lambda m: [("rule", (m[2], m[3], m[1] != "no"))])))
+
+# %% ../nbs/05_procedural.ipynb #3516d69c
 ENTAIL_FORMS = (*RULES, *((re.compile(p), make) for p, make in (
-    (rf"\b(?:no rule|nothing|none of the rules)(?: that)? (?:says|tells|states)(?: us)? (?:if|whether|that) (?:an? )?({SORT}|{FOLK})s? (?:is|are) (?:not )?({QUALITY})(?: or not)?",
+    (rf"\b(?:no rule|nothing|none of the rules)(?: that)? (?:says|tells|states)(?: us)? (?:if|whether|that) (?:an?"
+     rf" )?({SORT}|{FOLK})s? (?:is|are) (?:not )?({QUALITY})(?: or not)?",
      lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
-    (rf"\b(?:we|it|this|that|i)?,? ?(?:cannot (?:be known|be told|tell|know|say|be said|be decided)|can not (?:be known|tell|know|say)|does not know)"
+    (rf"\b(?:we|it|this|that|i)?,? ?(?:cannot (?:be known|be told|tell|know|say|be said|be decided)|can not (?:be known|tell|know"
+     rf"|say)|does not know)"
      rf"(?: (?:if|whether|that) (?:an? )?({SORT}|{FOLK})s? (?:is|are) (?:an? )?(?:not )?({QUALITY})(?: or not)?)?(?=$|[,;|]| so)",
      lambda m: [("about", (m[1], m[2]))] * bool(m[1]) + [("end", "unknown")]),
-    (rf"\b(?:it|this|that) is (?:unknown|not known|open|unclear) (?:if|whether) (?:an? )?({SORT}|{FOLK})s? (?:is|are) (?:not )?({QUALITY})\b",
+    (rf"\b(?:it|this|that) is (?:unknown|not known|open|unclear) (?:if|whether) (?:an? )?({SORT}|{FOLK})s? (?:is|are) (?:not"
+     rf" )?({QUALITY})\b",
      lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
-    (rf"\b(?:that |this |which |it )?contradicts the claim\b", lambda m: [("against", True)]),
-    (rf"\b(?:that |this |which |it )?(?:agrees with|confirms|is) the claim\b", lambda m: [("against", False)]),
+    (r"\b(?:that |this |which |it )?contradicts the claim\b", lambda m: [("against", True)]),
+    (r"\b(?:that |this |which |it )?(?:agrees with|confirms|is) the claim\b", lambda m: [("against", False)]),
     (rf"\bclaim(?: is| says)?:? (?:that )?(?:{FOLK}) is ((?:not )?(?:{QUALITY}))\b", lambda m: [("claim", m[1])]),
     (rf"\bnothing says (?:if|whether|that) (?:an? )?({SORT}|{FOLK}) is (?:not )?({QUALITY})(?: or not)?",
      lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
@@ -1743,6 +1824,7 @@ def read_entail(instance: Instance, sentence: str, said: dict) -> tuple[list[Cla
     claims = [PREMISE[(instance.answer == "false") == c[1]] if c[0] == "against" else c for c in claims]
     return [c if c[0] != "quality" else ("end", c[1][1]) if c[1][0] == name else PREMISE[False] for c in claims], rest
 
+# %% ../nbs/05_procedural.ipynb #91f332c6
 def fact_entail(rng: Random) -> str:
     "One application of one rule."
     name, (a, b) = rng.choice(NAMES), rng.sample(KINDS_OF_THING, 2)
@@ -1799,7 +1881,8 @@ SPOKEN = rf"(?:(?:hardly|never|not) )?(?:{ADJECTIVE})"
 SST_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b(?:both )?({SPOKEN}) and ({SPOKEN}) (?:are|sound)(?: both)? {TONE}\b", lambda m: [(m[1], m[3]), (m[2], m[3])]),
     (rf"\b2 {TONE}(?: words| judgements| parts)?", lambda m: [("end", m[1])]),
-    (rf"(?:\b(?:the |it |this )?(?:movie|drama|show|tale|story|phrase|it)(?: is| sounds| is called) (?:also )?)?\b((?:hardly|never|not) )?({ADJECTIVE})(?:| is| means| sounds|:| =| ->|, so|, which is)(?: also)?(?: an?)? {TONE}\b(?: (?:word|judgement|sign))?",
+    (rf"(?:\b(?:the |it |this )?(?:movie|drama|show|tale|story|phrase|it)(?: is| sounds| is called) (?:also )?)?\b((?:hardly|never"
+     rf"|not) )?({ADJECTIVE})(?:| is| means| sounds|:| =| ->|, so|, which is)(?: also)?(?: an?)? {TONE}\b(?: (?:word|judgement|sign))?",
      lambda m: [((m[1] or "") + m[2], m[3])]),
     (rf"\b(?:both|all)(?: of them)?(?: are| is)? {TONE}|\b(?:the )?(?:whole|phrase|movie|drama|show|review|tale|story|it|overall)(?: is"
      rf"| sounds|:|,)+ ?{TONE}"
