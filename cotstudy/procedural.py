@@ -815,7 +815,7 @@ def moved(instance: Instance, points: set, spans: set, claim: Claim) -> tuple[se
         if v == a and b == length and (op == "+") == back: reached.add((c, o))
         elif v == a and b <= abs(days) + 1: reached.add((c, o + b if op == "+" else o - b))
         if back and op == "-" and a == length and v == -b: reached.add((c, o))
-        if op == "-" and a == abs(days) and b == abs(o) > 0: left.add(c)
+        if op == "-" and a == abs(days) and b == abs(o) and (v, o) not in start_dates(instance): left.add(c)
     if back and op == "-" and (a, b) == (-days, today[0]) and (b, 0) in points: return reached | {(length, -today[0])}, {c}
     if not back and op == "-" and a == days and (length, b) in points: reached.add((c, days))  # what is left, in the next month
     way = 1 - 2 * back
@@ -978,7 +978,8 @@ def own_way_coin(instance: Instance, claims: list[Claim]) -> Instance | None:
     others = {p.lower() for p, does, _ in instance.trace if not does}
     idle = {value[0] for kind, value in claims if kind == "does" and not value[1]}
     flips = tuple(t for t in instance.trace if t[1])
-    return replace(instance, trace=flips) if flips and others <= idle else None
+    followed = {key for key, _ in claims}
+    return replace(instance, trace=flips) if flips and others <= idle and not others & followed else None
 
 def slip_coin(instance: Instance, rng: Random) -> Instance:
     "One flip overlooked or made up."
