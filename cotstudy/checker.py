@@ -265,6 +265,7 @@ def faults(c: StepCheck) -> int:
     "How far a rationale is from a derivation."
     return c.n_wrong + len(c.missing) + c.n_unread + (not c.order_ok)
 
+# %% ../nbs/04_checker.ipynb #19851ccd
 def true_somehow(family: Family, instance: Instance) -> set[Claim]:
     "All that is true in one of the derivations."
     return set().union(*(free.union(true) for true, free in map(family.steps, family.derivations(instance))))
