@@ -6,7 +6,7 @@
 __all__ = ['Claim', 'TAIL', 'COUNTED', 'SPELLINGS', 'LISTED', 'Form', 'TURNS', 'ADDED', 'PLAN', 'LEAD', 'ANSWER', 'VALUE',
            'LONGEST', 'PREMISE', 'CLOSING', 'Parts', 'Family', 'StepCheck', 'stated_answer', 'tidy', 'sentences', 'low',
            'either', 'take', 'bare', 'restates', 'Heard', 'parts_of', 'hear', 'ancestors', 'in_a_row', 'compare',
-           'check_way', 'faults', 'true_somehow', 'nearest', 'check_steps']
+           'check_way', 'faults', 'true_somehow', 'remarks', 'nearest', 'check_steps']
 
 # %% ../nbs/04_checker.ipynb #0c4e1a03
 """A record for a kind of question made by a program, and the checker that verifies each step of a free-text rationale against
@@ -149,9 +149,10 @@ TURNS = re.compile(r"\b(?:not|never|no|nor|neither|false|wrong|incorrect|untrue|
                    r"except|twice|thrice|double|half|both|nobody|everybody|everyone|contradicts)\b")
 ADDED = re.compile(r"\|,? (?:and|but|who|which|yet|while)\b(?! (?:we|i|that|so|then|this|thus|done)\b)[^|]*[a-z][^|]*$")  # ... and tall
 PLAN = re.compile(r"(?:so |first |now |then |,)*(?:let us|let's|let me|we (?:need|want|have) to|we (?:will|can|must)|i (?:will|need to"
-                  r"|must)) (?:now |first )?"
+                  r"|must)|(?=(?:follow|track|look at|consider|start|begin|count)\b)) ?(?:now |first )?"
                   r"(?:find|think|look|see|work|go|start|begin|count|follow|track|solve|check|take|join|do|compute|calculate|figure|write"
                   r"|list|"
+                  r"track|consider|"
                   r"answer|keep|move|read|judge|add|compare)\b(?:.*\b(?:how many|what|which|who|where|when|whether)\b(?!.*(?:\d|[=:]))"
                   r"|(?!.*(?:\d|[=:]| is | are | has | have )))")
 LEAD = re.compile(r"^(?:(?:so|then|first|next|now|and|but|we|know|that|given|the|question|says|it|is|since|because|as|here|also|again"
@@ -195,8 +196,10 @@ def hear(family: Family, instance: Instance, text: str) -> Heard:
     question, said, heard = bare(tidy(instance.question)), {}, [(PREMISE[False],)] * n_back
     n_unread = int(len(text) > LONGEST[1])
     for s in parts:
-        if s.endswith("?"): said.pop("open", None)
-        if s.endswith("?"): continue
+        if s.endswith("?"):
+            said.pop("open", None)
+            said["asked"] = s  # a family may read the next sentence as its answer
+            continue
         claims, rest = family.read(instance, s, said) if len(s) <= LONGEST[0] else ([], s)
         turned = bool(TURNS.search(rest))
         left = family.words.search(rest) or (claims and (turned or ADDED.search(rest)))
@@ -267,6 +270,11 @@ def true_somehow(family: Family, instance: Instance) -> set[Claim]:
     "All that is true in one of the derivations."
     return set().union(*(free.union(true) for true, free in map(family.steps, family.derivations(instance))))
 
+def remarks(family: Family, ways: list[Instance]) -> set[Claim]:
+    "What may be added to derivations without being a step of them."
+    return set().union(*(family.steps(way)[1] for way in ways))
+
+# %% ../nbs/04_checker.ipynb #8537eb30
 def nearest(family: Family, instance: Instance, rationale: str) -> tuple[Instance, StepCheck]:
     "The derivation that a rationale comes nearest to, and what it is worth against that one."
     also = true_somehow(family, instance)
@@ -274,7 +282,7 @@ def nearest(family: Family, instance: Instance, rationale: str) -> tuple[Instanc
     best = min(found, key=lambda f: (faults(f[1]), not f[1].answer_ok))
     if not (family.own_way and faults(best[1]) and best[1].answer_ok): return best
     if (way := family.own_way(instance, family.claims(instance, rationale))) is None: return best
-    mine = check_way(family, way, rationale, set())
+    mine = check_way(family, way, rationale, remarks(family, [way, *family.derivations(instance)]))
     return best if faults(mine) or not mine.answer_ok else (way, mine)  # it acquits, and never accuses
 
 def check_steps(family: Family, instance: Instance, rationale: str) -> StepCheck:

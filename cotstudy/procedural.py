@@ -4,37 +4,43 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'OPS', 'GAIN', 'LOSS', 'SIGN', 'OWNED', 'FOLLOWS', 'UNIT', 'OP', 'RUN',
-           'TURNED_ROUND', 'ADDING', 'SUMS', 'FOLK', 'WHO', 'EVENTS', 'IS', 'STILL', 'AFTER', 'ARITH_WORDS',
-           'ARITH_FORMS', 'THINGS_WORD', 'SHUFFLE_WORDS', 'SHUFFLE_FORMS', 'MONTH_NAMES', 'ANCHORS', 'SHIFTS', 'MONTH',
-           'DAY', 'DATES_WORDS', 'DATES_FORMS', 'WORD', 'ROW', 'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT', 'GLUE',
-           'FLIP', 'COIN_WORDS', 'COIN_FORMS', 'SCALES', 'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES',
-           'RELATIONS_WORDS', 'RELATIONS_FORMS', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'CREATURE', 'LINK', 'TRAIT',
-           'VALUES', 'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS', 'FACTS_FORMS', 'SHARED', 'SAME',
-           'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS', 'PART', 'ADJECTIVE', 'TONE', 'JOIN',
-           'SENTIMENT_WORDS', 'SENTIMENT_FORMS', 'KINDS_OF_THING', 'QUALITIES', 'SORT', 'QUALITY', 'ENTAIL_WORDS',
-           'RULES', 'ENTAIL_FORMS', 'FRAMES', 'SST_WORDS', 'SST_FORMS', 'FAMILIES', 'PLACES', 'VARIANTS', 'offered',
-           'phrasings', 'draw_arith', 'who_what', 'had_first', 'one_after_another', 'ways_arith', 'step_arith',
-           'own_way_arith', 'write_arith', 'steps_arith', 'order_arith', 'slip_arith', 'as_steps', 'turned',
-           'split_chains', 'owner', 'reached', 'settle_arith', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held',
-           'held_at_start', 'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of', 'told_back',
-           'write_shuffle', 'steps_shuffle', 'slip_shuffle', 'by_person', 'grouped', 'settle_held', 'settle_back',
-           'read_shuffle', 'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'other_date_steps',
-           'asked_date', 'ways_dates', 'slip_dates', 'say_dates', 'write_dates', 'shift_of', 'steps_dates',
-           'order_dates', 'one_date', 'read_dates', 'fact_dates', 'draw_letters', 'ways_letters', 'say_letters',
-           'write_letters', 'steps_letters', 'slip_letters', 'read_letters', 'fact_letters', 'flipped', 'turns_of',
-           'draw_coin', 'counts', 'ways_coin', 'slip_coin', 'say_coin', 'asked_side', 'say_count', 'write_coin',
-           'steps_coin', 'settle_coin', 'read_coin', 'fact_coin', 'draw_relations', 'ways_relations', 'slip_relations',
-           'say_relation', 'write_relations', 'opposite', 'all_relations', 'steps_relations', 'read_relations',
-           'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'misled', 'slip_facts',
-           'known_facts', 'steps_facts', 'told', 'read_facts', 'fact_facts', 'draw_strategy', 'branches',
-           'ways_strategy', 'slip_strategy', 'write_strategy', 'steps_strategy', 'order_strategy', 'read_strategy',
-           'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment', 'ways_sentiment', 'slip_sentiment',
-           'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'order_sentiment', 'read_sentiment',
+           'TURNED_ROUND', 'ADDING', 'SUMS', 'RUNS', 'SAME_VALUE', 'FOLK', 'WHO', 'EVENTS', 'IS', 'STILL', 'AFTER',
+           'ARITH_WORDS', 'ARITH_FORMS', 'THINGS_WORD', 'SHUFFLE_WORDS', 'SHUFFLE_FORMS', 'TURN_OF', 'MONTH_NAMES',
+           'ANCHORS', 'SHIFTS', 'MONTH', 'DAY', 'DATES_WORDS', 'REACH', 'DATES_FORMS', 'WORD', 'ROWS', 'ROW',
+           'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT', 'GLUE', 'FLIP', 'COIN_WORDS', 'FOLKS', 'OTHER_COINS',
+           'COIN_FORMS', 'SCALES', 'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES', 'RELATIONS_WORDS', 'LEADS', 'ROOT',
+           'CONTRARY', 'OTHER_WORDS', 'RELATIONS_FORMS', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'CREATURE', 'LINK',
+           'TRAIT', 'VALUES', 'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS', 'RELATIVE', 'KIND_OF',
+           'ASKED_WHO', 'FACTS_FORMS', 'SHARED', 'SAME', 'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS',
+           'PART', 'ADJECTIVE', 'TONE', 'JOIN', 'SENTIMENT_WORDS', 'LIST', 'OTHER_REVIEWS', 'SENTIMENT_FORMS',
+           'KINDS_OF_THING', 'QUALITIES', 'SORT', 'QUALITY', 'ENTAIL_WORDS', 'RULES', 'ENTAIL_FORMS', 'FRAMES',
+           'SST_WORDS', 'SPOKEN', 'SST_FORMS', 'FAMILIES', 'PLACES', 'VARIANTS', 'offered', 'phrasings', 'draw_arith',
+           'who_what', 'had_first', 'one_after_another', 'ways_arith', 'step_arith', 'own_way_arith', 'write_arith',
+           'steps_arith', 'order_arith', 'slip_arith', 'as_steps', 'turned', 'worth', 'one_value', 'split_chains',
+           'owner', 'reached', 'one_side', 'settle_arith', 'multiplied', 'read_arith', 'fact_arith', 'draw_shuffle',
+           'say_held', 'held_at_start', 'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of', 'told_back',
+           'write_shuffle', 'steps_shuffle', 'slip_shuffle', 'one_for_another', 'by_person', 'grouped', 'settle_held',
+           'settle_back', 'follows', 'settle_followed', 'start_of', 'own_way_shuffle', 'read_shuffle', 'fact_shuffle',
+           'move', 'say_date', 'date_steps', 'draw_dates', 'other_date_steps', 'asked_date', 'ways_dates', 'slip_dates',
+           'say_dates', 'write_dates', 'shift_of', 'steps_dates', 'order_dates', 'days_of', 'side_of', 'one_date',
+           'settle_date', 'read_dates', 'fact_dates', 'start_dates', 'moved', 'hopped', 'uses', 'own_way_dates',
+           'draw_letters', 'ways_letters', 'say_letters', 'write_letters', 'steps_letters', 'own_way_letters',
+           'order_letters', 'slip_letters', 'side_by_side', 'read_letters', 'fact_letters', 'flipped', 'turns_of',
+           'draw_coin', 'counts', 'ways_coin', 'own_way_coin', 'slip_coin', 'say_coin', 'asked_side', 'say_count',
+           'write_coin', 'steps_coin', 'all_leave', 'seen_after', 'counted', 'settle_coin', 'read_coin', 'fact_coin',
+           'draw_relations', 'ways_relations', 'slip_relations', 'say_relation', 'write_relations', 'opposite',
+           'own_way_relations', 'all_relations', 'order_relations', 'steps_relations', 'links_told_in_a_row',
+           'read_relations', 'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts',
+           'misled', 'slip_facts', 'own_way_facts', 'known_facts', 'steps_facts', 'told', 'two_alike', 'told_apart',
+           'read_facts', 'fact_facts', 'draw_strategy', 'branches', 'ways_strategy', 'slip_strategy', 'write_strategy',
+           'steps_strategy', 'order_strategy', 'alike', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review',
+           'draw_sentiment', 'ways_sentiment', 'slip_sentiment', 'contrast_sentiment', 'write_sentiment',
+           'steps_sentiment', 'order_sentiment', 'judged_part', 'all_of', 'settle_review', 'read_sentiment',
            'fact_sentiment', 'rule', 'draw_entail', 'by_rules', 'ways_entail', 'say_claim', 'asked_claim',
-           'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'steps_entail', 'read_entail', 'fact_entail',
-           'draw_sst', 'write_sst', 'ways_sst', 'slip_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled',
-           'bucket', 'instances', 'renamed', 'family_named', 'of_templates', 'edited', 'exemplar_instances',
-           'procedural_task']
+           'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'told_own', 'own_way_entail', 'closure',
+           'steps_entail', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'ways_sst', 'slip_sst', 'steps_sst',
+           'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances', 'renamed', 'family_named',
+           'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -44,6 +50,7 @@ from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
 from itertools import combinations, permutations
+from math import prod
 from random import Random
 from typing import Iterator
 import re
@@ -236,14 +243,29 @@ def turned(claim: Claim, true: list[Claim], now: int | None = None) -> Claim:  #
     if op == "-" or claim in true: return claim
     return other if other in true or ((op, b) not in keys and (op, a) in keys) else claim
 
+# %% ../nbs/05_procedural.ipynb #e75f0f29
+RUNS = r"\d{1,9}(?: [-+*] \d{1,9})"
+SAME_VALUE = re.compile(rf"(?<![-+*\d.] )\b{RUNS}+(?: = {RUNS}*)+(?! [-+*] \d)")
+
+def worth(run: str) -> int:
+    "The value of a run of sums, products first."
+    parts = re.sub(r"\d+(?: \* \d+)+", lambda m: str(prod(map(int, m[0].split(" * ")))), run).split()
+    return int(parts[0]) + sum((1 if op == "+" else -1) * int(b) for op, b in zip(parts[1::2], parts[2::2]))
+
+def one_value(m: re.Match) -> str:
+    "9 - 1 + 8 = 8 + 8 = 16, where each side has the same value, as one run: 9 - 1 + 8 = 16."
+    sides = m[0].split(" = ")
+    return f"{sides[0]} = {sides[-1]}" if sides[-1].isdigit() and len({*map(worth, sides)}) == 1 else m[0]
+
 def split_chains(sentence: str) -> str:
-    "3 + 2 = 5 - 1 = 4 as two sums: 3 + 2 = 5, 5 - 1 = 4."
-    return re.sub(r"= (-?\d{1,9})(?= [-+*] \d{1,9} =)", r"= \1, \1", sentence)
+    "3 + 2 = 5 - 1 = 4 as two sums: 3 + 2 = 5, 5 - 1 = 4; a run that is made shorter keeps its value."
+    return re.sub(r"= (-?\d{1,9})(?= [-+*] \d{1,9} =)", r"= \1, \1", SAME_VALUE.sub(one_value, sentence))
 
 # %% ../nbs/05_procedural.ipynb #c101dc69
 FOLK = either(NAMES)
 WHO = rf"(?:\b({FOLK})(?:'s (?:total|number))?|\b(?:she|he|they|it|we|there|that|this|which|now|total|result|number of (?:{OWNED})))"
-EVENTS = dict(buys="+", finds="+", gets="+", bought="+", found="+", got="+", loses="-", gives="-", sells="-", lost="-", gave="-", sold="-")
+EVENTS = dict(buys="+", finds="+", gets="+", bought="+", found="+", got="+", loses="-", gives="-", sells="-", lost="-", gave="-", sold="-",
+              buying="+", finding="+", getting="+", gains="+", receives="+", losing="-", giving="-", selling="-")
 IS = r"(?:has|have|had|is|are|makes|leaves|owns|keeps|gives|equals|=)"
 STILL = r"(?:(?: now| then| still| only| left| already)*(?: a total of)?)"
 AFTER = r"(?:,? (?:left|now|remaining|in total|in all|altogether|at the end|in the end))*"
@@ -252,16 +274,28 @@ ARITH_WORDS = re.compile(rf"\d|\b(?:{FOLK}|{OWNED}|bags?)\b")
 def owner(m: re.Match) -> list[Claim]: return [("owner", m[1])] if m[1] else []
 
 ARITH_FORMS = (*SUMS, *((re.compile(p), make) for p, make in (
-    (rf"(?:{WHO} {IS} )?(\d{{1,9}}) bags? (?:of|with) (\d{{1,9}}){UNIT}", lambda m: [*owner(m), ("bags", (int(m[2]), int(m[3])))]),
+    (rf"(?:{WHO} {IS} )?(\d{{1,9}}) bags?(?:,? and| that)?(?: each| every)?(?: bag)?(?: of them)?"
+     rf" (?:of|with|holds?|has|have|contains?|containing|holding) (\d{{1,9}}){UNIT}(?: each| in each(?: bag)?)?",
+     lambda m: [*owner(m), ("bags", (int(m[2]), int(m[3])))]),
     (rf"(?:{WHO} )?(?:then |also |now )*\b({either(EVENTS)})(?: away)? (\d{{1,9}}){UNIT}(?: away)?",
      lambda m: [*owner(m), ("event", (EVENTS[m[2]], int(m[3])))]),
     (rf"(?:{WHO} )(?:{IS} (\d{{1,9}}){UNIT} (?:at first|at the start|to start(?: with)?|to begin with|initially)"
-     rf"|(?:starts?|started|begins?|began)(?: out)? with (\d{{1,9}}){UNIT})", lambda m: [*owner(m), ("first", int(m[2] or m[3]))]),
+     rf"|(?:starts?|started|begins?|began)(?: out| off)?(?: with| from| at) (\d{{1,9}}){UNIT})|^start(?:ing)?(?: with| from| at|:)+"
+      rf" (\d{{1,9}}){UNIT}$|\bhaving (\d{{1,9}}){UNIT}\b",
+     lambda m: [*owner(m), ("first", int(m[2] or m[3] or m[4] or m[5]))]),
+    (rf"^(?:then|now|next|and|so|,| )*(plus|minus|add|subtract|take away|\+|-) (\d{{1,9}}){UNIT},? (?:is|=|gives|makes|leaves|gets|to"
+     rf" (?:get|make|reach|have))(?: us| to)?"
+     rf" (-?\d{{1,9}}){UNIT}{FOLLOWS}",
+     lambda m: [("run", ("+" if m[1] in ("plus", "add", "+") else "-", int(m[2]), int(m[3])))]),
+    (rf"\b(gain|loss|losse)s?(?: is| are|:| of| =)+"
+     rf" (\d{{1,9}}){UNIT}{FOLLOWS}", lambda m: [("side", ("+" if m[1] == "gain" else "-", int(m[2])))]),
+    (rf"(?<=\|),? (?:is|are|leaves|makes|gives|brings|takes|equals|=)(?: (?:her|him|it|them|us|the total))?(?: up| down)?(?: to| with)?"
+     rf" (\d{{1,9}}){UNIT}{FOLLOWS}", lambda m: [("has", int(m[1]))]),
     (rf"{WHO}{STILL} {IS}{STILL} (-?\d{{1,9}}){UNIT}{AFTER}{FOLLOWS}", lambda m: [*owner(m), ("has", int(m[2]))]),
     (rf"(?<![\d.]|\|)\b(\d{{1,9}}){UNIT} (?:(?:are|is|remain|remains)\b ?)?(?:left|remaining|now|in total|remain)\b|^(?:so|then|now|thus"
      rf"|makes|leaves|total|result|in|,|:| )*(-?\d{{1,9}}){UNIT}$",
      lambda m: [("has", int(m[1] or m[2]))]),
-    (rf"{WHO}{STILL} {IS}{STILL}(?=,? ?\|)", owner))))
+    (rf"{WHO}{STILL} (?:{IS}|(?:starts?|started|begins?|began)(?: out)? with|gains|loses){STILL}(?=,? ?\|)", owner))))
 
 # %% ../nbs/05_procedural.ipynb #4c37d6c4
 def reached(instance: Instance, n: int, said: dict) -> list[Claim]:
@@ -276,6 +310,11 @@ def reached(instance: Instance, n: int, said: dict) -> list[Claim]:
     said["total"], said["n"] = n, said.get("n", 0) + len(open_)
     return out
 
+def one_side(instance: Instance, op: str) -> set[int]:
+    "Each gain, or each loss, of a question, and all of them together."
+    each = [int(b) for verb, b in re.findall(rf"({either(EVENTS)})(?: away)? (\d+)", instance.question) if EVENTS[verb] == op]
+    return {*each, sum(each)}
+
 def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     "One thing read in an arithmetic chain, compared with what was said before."
     (kind, value), (a, op, b, _) = claim, instance.trace[0]
@@ -285,6 +324,8 @@ def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
         said["total"], said["n"] = value[1], said.get("n", 0) + 1
         return [turned(claim, [((o, y), (x, z)) for x, o, y, z in instance.trace], now)]
     if kind == "has": return reached(instance, value, said)
+    if kind == "run": return settle_arith(instance, ((value[0], value[1]), (said.get("total", had_first(instance)), value[2])), said)
+    if kind == "side": return [PREMISE[value[1] in one_side(instance, value[0])]]
     if kind == "first": return [PREMISE[value == had_first(instance)]]
     if kind == "bags":
         said["total"], said["open"] = value[0], (("*", value[1]),)
@@ -296,9 +337,16 @@ def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     return [claim]
 
 # %% ../nbs/05_procedural.ipynb #154e62ef
+def multiplied(instance: Instance, sentence: str, said: dict) -> str:
+    "5 + 5 + 5 as 3 * 5, where three bags of five are asked about and not yet counted."
+    a, op, b, _ = instance.trace[0]
+    if op != "*" or said.get("n"): return sentence
+    def product(m): return f"{k} * {m[1]} = " if (k := m[0].count(m[1] + " ")) and (k, int(m[1])) in {(a, b), (b, a)} else m[0]
+    return re.sub(r"(?<![-+*\d] )\b(\d{1,9})(?: \+ \1)+ = ", product, sentence, count=1)
+
 def read_arith(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Sums, totals, events, owners and things of one sentence."
-    claims, rest = take(split_chains(sentence), ARITH_FORMS)
+    claims, rest = take(split_chains(multiplied(instance, sentence, said)), ARITH_FORMS)
     things = [("thing", t if t.endswith("s") else t + "s") for t in re.findall(rf"(?:\d|more) (?:more )?({OWNED})\b", sentence)]
     return things + [c for claim in claims for c in settle_arith(instance, claim, said)], rest
 
@@ -366,7 +414,8 @@ def ways_shuffle(instance: Instance) -> list[Instance]:
 
 def end_of(instance: Instance) -> str:
     "What the one asked about has at the end, by the trace."
-    (people, who), *_, (_, last) = instance.trace
+    (people, who), *_, (kind, last) = instance.trace
+    if kind == "goes": return last[0]
     return last[1] if goes_back(instance) else last[people.index(who)]
 
 # %% ../nbs/05_procedural.ipynb #b4921f62
@@ -387,6 +436,7 @@ def write_shuffle(instance: Instance, rng: Random) -> str:
 def steps_shuffle(instance: Instance) -> tuple[list[Claim], set]:
     (people, who), *rest = instance.trace
     free = {("swap", frozenset(pair)) for pair in pairs_of(instance)}
+    if rest and rest[0][0] == "goes": return low([*rest, ("end", (who, rest[0][1][0]))]), low(free)
     if goes_back(instance): return low([*(c for c in rest if c[0] == "got"), ("end", (who, end_of(instance)))]), low(free)
     true = [("held", (frozenset(pair), frozenset(zip(people, held)))) for pair, held in rest]
     return low([*true, ("end", (who, end_of(instance)))]), low(free)
@@ -407,8 +457,28 @@ def slip_shuffle(instance: Instance, rng: Random) -> Instance:
 # %% ../nbs/05_procedural.ipynb #6ec580d5
 THINGS_WORD = either(THINGS)
 SHUFFLE_WORDS = re.compile(rf"\d|\b(?:{FOLK}|{THINGS_WORD})\b")
+def one_for_another(a: str, x: str, b: str, y: str) -> list[Claim]:
+    "Two things that change hands: what both had before, and have after."
+    return [("holds", (a, x)), ("holds", (b, y)), ("then", ""), ("holds", (a, y)), ("holds", (b, x))]
+
 SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"\b({FOLK}) (?:got|gets|has|had) (?:it|the (?:{THINGS_WORD})) from ({FOLK})\b", lambda m: [("got", (m[1], m[2]))]),
+    (rf"\b({FOLK}) (?:got|gets|has|had|takes?|took|receives?|received) (?:it|the ({THINGS_WORD})) from ({FOLK})\b"
+     rf"(,? (?:who|and (?:she|he|they)) (?:had|has) (?:it|this) (?:from the start|at first|at the start|from the beginning|originally"
+      rf"|first))?",
+     lambda m: [("got", (m[1], m[3], m[2]))] + [("had", (m[3], m[2]))] * bool(m[4])),
+    (rf"\b({FOLK}) (?:swaps|trades|exchanges) (?:the|a|its|her|his|their) ({THINGS_WORD}) (?:for|with|against) ({FOLK})'s"
+     rf" ({THINGS_WORD})\b",
+     lambda m: one_for_another(m[1], m[2], m[3], m[4])),
+    (rf"\b({FOLK}) (?:gives|hands|passes) ({FOLK}) the ({THINGS_WORD})(?: and|,) (?:gets|takes|receives)(?: back)? the"
+     rf" ({THINGS_WORD})(?: in return| back)?\b",
+     lambda m: one_for_another(m[1], m[3], m[2], m[4])),
+    (rf"\b({FOLK}) (?:gives|hands|passes) the ({THINGS_WORD}) to ({FOLK})(?: and|,) (?:gets|takes|receives)(?: back)? the"
+     rf" ({THINGS_WORD})(?: in return| back)?\b",
+     lambda m: one_for_another(m[1], m[2], m[3], m[4])),
+    (rf"\b(?:the|a) ({THINGS_WORD}) (?:(?:goes|moves|passes|comes|wanders|is passed|is given)(?: on| over| back)? to|(?:stays|remains"
+     rf"|is|ends up)(?: still| now)? with)"
+     rf" ({FOLK})\b", lambda m: [("goes", (m[1], m[2]))]),
+    (rf"\banswer for ({FOLK}) is (?:the )?({THINGS_WORD})\b", lambda m: [("holds", (m[1], m[2]))]),
     (rf"\b({FOLK}) had the ({THINGS_WORD})\b(?: (?:at first|at the start|first))?", lambda m: [("had", (m[1], m[2]))]),
     (rf"\b({FOLK})(?: now| then| still| ends up| is left)?(?::| =| ->| has| holds| gets| with| receives)(?: now)?(?: the"
      rf"| a)? ({THINGS_WORD})\b"
@@ -451,7 +521,8 @@ def settle_held(instance: Instance, group: dict[str, str], first: bool, said: di
     new = held | group
     pair = frozenset(group) if len(group) == 2 else frozenset(p for p in new if held.get(p) != new[p])
     said["held"], said["n"] = new, said.get("n", 0) + 1
-    return [("held", (pair, frozenset(new.items())))]
+    ends = who in group and said["n"] == len(rest)  # the last state says it
+    return [("held", (pair, frozenset(new.items())))] + [("end", (who, group.get(who)))] * ends
 
 # %% ../nbs/05_procedural.ipynb #00dd3505
 def settle_back(instance: Instance, start: dict[str, str], claim: Claim, said: dict) -> list[Claim]:
@@ -459,17 +530,53 @@ def settle_back(instance: Instance, start: dict[str, str], claim: Claim, said: d
     (kind, value), who = claim, instance.trace[0][1].lower()
     if kind == "got": said["began"] = True
     if kind == "holds" and value[0] == who and said.get("began"): return [("end", value)]
+    if kind == "had" and value[1] is None: return [PREMISE[start.get(value[0]) == end_of(instance)]]
+    if kind == "got": return [("got", value[:2])] + [PREMISE[value[2] == end_of(instance)]] * bool(value[2])
     if kind in ("holds", "had"): return [PREMISE[start.get(value[0]) == value[1]]]
     return [claim] * (kind != "then")
 
+# %% ../nbs/05_procedural.ipynb #b18c89db
+TURN_OF = r"\b(?:after |in )?(?:the )?(?:(?:swap|trade|turn) \d|(?:first|second|third|fourth|fifth|next|last) (?:swap|trade))(?:,|:| |$)"
+
+def follows(instance: Instance) -> bool: return len(instance.trace) > 1 and instance.trace[1][0] == "goes"
+
+def settle_followed(instance: Instance, start: dict[str, str], claim: Claim, said: dict) -> list[Claim]:
+    "One thing followed from hand to hand: where it is after each swap."
+    (kind, value), (thing, _), ((_, who), *_) = claim, instance.trace[1][1], low(instance.trace)
+    if kind == "swap": said["swapped"] = True
+    if kind == "goes" and value == (thing, start_of(start, thing)) and not said.get("swapped"): return [PREMISE[True]]
+    if kind == "holds" and value[1] == thing and said.get("swapped"): kind, value = "goes", (thing, value[0])
+    if kind == "goes":
+        said["swapped"], said["n"] = False, said.get("n", 0) + 1
+        return [(kind, value)] + [("end", (who, thing))] * (value == (thing, who) and said["n"] == len(instance.trace) - 1)
+    if kind == "holds" and value == (who, thing) and said.get("n"): return [("end", value)]
+    if kind in ("holds", "had"): return [PREMISE[start.get(value[0]) == value[1]]]
+    return [claim] * (kind != "then")
+
+def start_of(start: dict[str, str], thing: str) -> str: return next((p for p, t in start.items() if t == thing), "")
+
+def own_way_shuffle(instance: Instance, claims: list[Claim]) -> Instance:
+    "The thing that is asked for followed from its first hand."
+    thing, out = instance.answer.lower(), []
+    at = start_of(held_at_start(instance), thing)
+    for a, b in pairs_of(instance):
+        at = b if at == a else a if at == b else at
+        out.append(("goes", (thing, at.lower())))
+    return replace(instance, trace=(instance.trace[0], *out))
+
+# %% ../nbs/05_procedural.ipynb #fe7e895f
 def read_shuffle(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Swaps, and who holds what before and after them."
     start = {p.lower(): t.lower() for p, t in held_at_start(instance).items()}
-    claims, left = take(sentence, SHUFFLE_FORMS)
+    claims, left = take(re.sub(TURN_OF, "", sentence), SHUFFLE_FORMS)
+    if follows(instance): return [c for claim in claims for c in settle_followed(instance, start, claim, said)], left
     if goes_back(instance): return [c for claim in claims for c in settle_back(instance, start, claim, said)], left
     said.setdefault("held", start)
+    taken = [value for kind, value in claims if kind == "got" and value[2]]
+    claims = [("holds", (c[1][0], c[1][2])) if c[0] == "got" and c[1][2] else c for c in claims]
     groups, out = grouped(claims), [c for c in claims if c[0] not in ("holds", "then", "had")]
     out += [PREMISE[start.get(p) == t] for kind, (p, t) in (c for c in claims if c[0] == "had")]
+    out += [PREMISE[said["held"].get(giver) == thing] for _, giver, thing in taken]
     for k, group in enumerate(groups): out += settle_held(instance, group, k == 0 and len(groups) > 1, said)
     return out, left
 
@@ -607,7 +714,33 @@ def order_dates(instance: Instance) -> list[set[int]]:
 MONTH = either(MONTH_NAMES)
 DAY = rf"(\d{{1,2}} (?:{MONTH}))\b"
 DATES_WORDS = re.compile(rf"\d|\b(?:{MONTH.replace('may|', '').replace('|may', '')}|today|yesterday|tomorrow|weeks?)\b")
+REACH = (rf",? (?:(?:it|this|that|we|which) )?(?:is|was|gives|reach|reaches|are at|brings us to|leads to|lands on|=|->)"
+         rf"(?: the (?:last|first) day of (?:{MONTH}),?)?(?: on)?(?: the)? ")
+
+def days_of(n: str, unit: str) -> int: return (int(n) if n.isdigit() else 1) * (7 if unit == "week" else 1)
+
+def side_of(word: str | None) -> int: return 0 if not word else -1 if word in ("ago", "before", "earlier", "back", "minus", "-") else 1
+
+# %% ../nbs/05_procedural.ipynb #47ead2a2
 DATES_FORMS = tuple((re.compile(p), make) for p, make in (
+    (rf"(?:\b(?:after|another|and) )?\b(\d{{1,2}}|a|another) (?:more |further )?(day|week)s?(?: more)?(?: (later|ago|before|after"
+     rf"|earlier|back))?(?: (?:from )?{DAY})?{REACH}{DAY}",
+     lambda m: [("hop", (days_of(m[1], m[2]), side_of(m[3]), m[4], m[5]))]),
+    (rf"{DAY} (plus|minus|-|\+) (\d{{1,2}}|a) (day"
+     rf"|week)s?{REACH}{DAY}", lambda m: [("hop", (days_of(m[3], m[4]), side_of(m[2]) or 1, m[1], m[5]))]),
+    (rf"\b(?:go|going|count|counting|move|moving) (back|forward|ahead|on) (\d{{1,2}}|a) (day|week)s?(?: from {DAY})?{REACH}{DAY}",
+     lambda m: [("hop", (days_of(m[2], m[3]), -1 if m[1] == "back" else 1, m[4], m[5]))]),
+    (rf"\b(?:go|going|count|counting|move|moving) (?:back|forward|ahead|on) (\d{{1,2}}|a) (day|week)s?(?: from (?:today|{DAY}))?",
+     lambda m: [("from", (days_of(m[1], m[2]), m[3]))]),
+    (rf"\b(\d{{1,2}}|a) (day|week)s? (?:after|before) (?:today|{DAY})(?= (?:is|=))", lambda m: [("from", (days_of(m[1], m[2]), m[3]))]),
+    (rf"\bfrom {DAY},? (?:it is|it takes|there are) (\d{{1,2}}|a) (day|week)s? (?:to|until|till) {DAY}",
+     lambda m: [("hop", (days_of(m[2], m[3]), 0, m[1], m[4]))]),
+    (rf"\b(?:still|stays?|remains?) in ({MONTH})\b", lambda m: [("stays", m[1])]),
+    (rf"{DAY} is (?:like|the same as|as good as) (?:the )?(\d{{1,2}}) (?:of )?({MONTH})\b",
+     lambda m: [(("+", int(m[2]) - int(m[1].split()[0])), (int(m[1].split()[0]), int(m[2])))]),
+    (r"\b(\d{1,2}) days (?:from|after|before) today (?:is|are|=) (\d{1,2}) days (?:from|after|before) (yesterday|tomorrow)\b",
+     lambda m: [("counted", (int(m[1]), int(m[2]), m[3]))]),
+    (r"\btoday (?:is|=) the (\d{1,2})(?:st|nd|rd|th)?\b", lambda m: [("today", m[1])]),
     (rf"\b({MONTH}) (?:has|had|is|=)(?: only)? (\d{{1,4}}) days(?: long)?\b", lambda m: [("month", (m[1], int(m[2])))]),
     (rf"(?:\bthere are )?\b(\d{{1,4}}) days in ({MONTH})\b", lambda m: [("month", (m[2], int(m[1])))]),
     (r"\b(a|\d{1,3}) weeks? (?:is|are|=|means?|has|have) (\d{1,4}) days\b",
@@ -626,9 +759,27 @@ def one_date(sentence: str) -> str:
     out = re.sub(rf"\b(?:the )?(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({MONTH})\b", r"\1 \2", sentence)
     return re.sub(rf"\b({MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?\b(?! days| [-+=])", r"\2 \1", out)
 
+# %% ../nbs/05_procedural.ipynb #4d1ce0a6
+def settle_date(instance: Instance, claim: Claim) -> list[Claim]:
+    "A move by some days: the whole one that is asked for, or a part of it."
+    (kind, value), (today, days) = claim, asked_date(instance)
+    if kind == "today" and value.isdigit(): return [(kind, f"{value} {say_date(today).split()[1]}".lower())]
+    way = -1 if days < 0 else 1
+    if kind == "from": return [PREMISE[value[1] in (None, say_date(today).lower())], ("shift", value[0] * way)]
+    if kind == "stays": return [PREMISE[value == MONTH_NAMES[today[1]].lower() == MONTH_NAMES[move(today, days)[1]].lower()]]
+    if kind == "counted": return [PREMISE[value[1] - value[0] == (way if value[2] == "yesterday" else -way)]]
+    if kind != "hop": return [claim]
+    n, sign, start, end = value
+    n *= sign or way
+    if n == days and start in (None, say_date(today).lower()): return [("shift", n), ("date", end)]
+    return [("hop", (n, start, end))]
+
 def read_dates(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Days, lengths of months, sums and dates of one sentence."
-    claims, rest = take(one_date(split_chains(sentence)), DATES_FORMS)
+    plain = re.sub(rf"= (\d{{1,2}}) ({MONTH})\b", r"= \1, so \1 \2", one_date(split_chains(re.sub(r"\b(?:if|since|as) (?=yesterday"
+     r"|tomorrow)", "", sentence))))
+    claims, rest = take(plain, DATES_FORMS)
+    claims = [c for claim in claims for c in settle_date(instance, claim)]
     true = low(list(instance.trace))
     sums = [c for c in true if isinstance(c[0], tuple)]
     return [turned(c, sums) if isinstance(c[0], tuple) else c for c in claims], rest
@@ -646,6 +797,62 @@ def fact_dates(rng: Random) -> str:
         return f"{anchor} {say_date(given)}. {say_dates(rng.randrange(3), 'today', say_date(move(given, off)))}"
     i = rng.choice(FAMILIES["dates"].derivations(draw_dates(rng)))
     return say_dates(rng.randrange(3), *rng.choice([s for s in i.trace if isinstance(s[0], tuple)]))
+
+# %% ../nbs/05_procedural.ipynb #1188843f
+def start_dates(instance: Instance) -> set[tuple[int, int]]:
+    "The day that the question names, as (day of the month, days after today); today itself has to be found where it is another one."
+    day, word = int(re.search(r"\d+", instance.question)[0]), instance.question.split()[0]
+    return {(day, dict(Yesterday=-1, Tomorrow=1).get(word, 0))}
+
+def moved(instance: Instance, points: set, spans: set, claim: Claim) -> tuple[set, set]:
+    "Where a step leads: days reached, as (number, days after today), and lengths of time; both empty where it does not follow."
+    today, days = asked_date(instance)
+    (op, b), (a, c) = claim
+    back, length = days < 0, MONTHS[MONTH_NAMES[(today[1] - (days < 0)) % 12]]
+    if OPS[op](a, b) != c or op == "*": return set(), set()
+    reached, left = set(), set()
+    for v, o in points:
+        if v == a and b == length and (op == "+") == back: reached.add((c, o))
+        elif v == a and b <= abs(days) + 1: reached.add((c, o + b if op == "+" else o - b))
+        if back and op == "-" and a == length and v == -b: reached.add((c, o))
+        if op == "-" and a == abs(days) and b == abs(o) and (v, o) not in start_dates(instance): left.add(c)
+    if back and op == "-" and (a, b) == (-days, today[0]) and (b, 0) in points: return reached | {(length, -today[0])}, {c}
+    if not back and op == "-" and a == days and (length, b) in points: reached.add((c, days))  # what is left, in the next month
+    way = 1 - 2 * back
+    return {(v, o) for v, o in reached if -1 <= way * o <= abs(days) + 3}, left
+
+def hopped(instance: Instance, points: set, hop: tuple) -> set:
+    "The day reached by some days from one that is known, where it has the date that is said."
+    (n, start, end), (today, _) = hop, asked_date(instance)
+    def named(o): return say_date(move(today, o)).lower()
+    return {(int(end.split()[0]), o + n) for _, o in points if start in (None, named(o)) and named(o + n) == end and abs(o + n) < 28}
+
+def uses(length: int, claim: Claim, points: set) -> bool:
+    "Whether a sum takes up the length of a month that is not the number of a day reached."
+    (_, b), (a, _) = claim
+    return b == length or a == length and all(v != length for v, _ in points)
+
+# %% ../nbs/05_procedural.ipynb #f9e38fc9
+def own_way_dates(instance: Instance, claims: list[Claim]) -> Instance | None:
+    "The same question solved by moves from day to day that are all told, and together are the days asked for."
+    (today, days), last, spans = asked_date(instance), start_dates(instance), set()
+    points = set(last)
+    told = [c for c in claims if isinstance(c[0], tuple) or c[0] in ("today", "hop", "month", "date")]
+    length = ("month", (name := MONTH_NAMES[(today[1] - (days < 0)) % 12].lower(), MONTHS[name.capitalize()]))
+    for key, value in told:
+        if key == "month" and MONTHS[value[0].capitalize()] != value[1] or key == "today" and value != say_date(today).lower(): return None
+        if key == "today": last = {(today[0], 0)}
+        if key == "today": points |= last
+        if key == "date" and value not in {say_date(move(today, o)).lower() for _, o in points if abs(o) < 28}: return None
+        if key == "hop": last, left = hopped(instance, points if value[1] else last, value), set()
+        elif isinstance(key, tuple): last, left = moved(instance, points, spans, (key, value))
+        else: continue
+        if not last | left: return None
+        if isinstance(key, tuple) and length not in told and uses(length[1][1], (key, value), points): return None
+        points, spans = points | last, spans | left
+    gold = instance.answer.lower()
+    if (int(gold.split()[0]), days) not in last or told[-1] not in {("date", gold), ("hop", (*told[-1][1][:2], gold))}: return None
+    return replace(instance, trace=tuple(dict.fromkeys(told)))
 
 # %% ../nbs/05_procedural.ipynb #a3b3b75d
 def draw_letters(rng: Random, words: tuple[int, int] = (4, 7)) -> Instance:
@@ -675,6 +882,17 @@ def write_letters(instance: Instance, rng: Random) -> str:
 def steps_letters(instance: Instance) -> tuple[list[Claim], set]:
     return low([*instance.trace, ("join", instance.answer)]), set()
 
+# %% ../nbs/05_procedural.ipynb #cf972f22
+def own_way_letters(instance: Instance, claims: list[Claim]) -> Instance:
+    "Each letter alone or with those before it, as it is told."
+    (rows,), said = ways_letters(instance), set(claims)
+    return replace(instance, trace=tuple(b if b in said and a not in said else a for a, b in zip(instance.trace, rows.trace)))
+
+def order_letters(instance: Instance) -> list[set[int]]:
+    "Letters alone in any order, a row after the one that it makes longer; joined at last."
+    k = len(instance.trace)
+    return [*(set(range(i)) if len(row) > 1 else set() for i, (_, row) in enumerate(instance.trace)), set(range(k))]
+
 def slip_letters(instance: Instance, rng: Random) -> Instance:
     "One wrong letter: another one of its word."
     k, words = rng.randrange(len(instance.trace)), [w for w, _ in instance.trace]
@@ -684,22 +902,46 @@ def slip_letters(instance: Instance, rng: Random) -> Instance:
 
 # %% ../nbs/05_procedural.ipynb #b91917d9
 WORD = either(WORDS)
+ROWS = r"((?:[a-z]\b(?:,? and |, | )?)+)(?![a-z])"
 ROW = r"((?:[a-z]\b(?:,? and |, | - |-| )?){2,}(?![a-z])|[a-z]$)"
 LETTERS_WORDS = re.compile(rf"\d|\b(?:(?:{WORD})s?|letters? of)\b")
+
+# %% ../nbs/05_procedural.ipynb #03c98400
+def side_by_side(words: list[str], letters: str) -> list[Claim]:
+    "Several words and their letters in the same order, or one letter for all; a premise that is wrong where they do not pair."
+    said = re.findall(r"\b[a-z]\b", re.sub(r"\band\b", " ", letters))
+    if len(said) not in (1, len(words)): return [PREMISE[False]]
+    return list(zip(words, said * len(words) if len(said) == 1 else said))
+
 LETTERS_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b(?:with )?({WORD}) ?(?:gives|makes|->|=|:) ((?:[a-z]\b ?){{2,}})(?![a-z])", lambda m: [(m[1], " ".join(m[2].split()))]),
     (rf"(?:\bthe )?\b(?:last|final) letter (?:of|in) (?:the word )?({WORD}) ?(?:is|=|->|:) (?:the letter |an? )?([a-z])\b",
      lambda m: [(m[1], m[2])]),
+    (rf"\badding (?:the letter )?([a-z]) (?:from|of|for) ({WORD}) (?:gives|makes) ((?:[a-z]\b ?){{2,}})(?![a-z])",
+     lambda m: [PREMISE[m[2][-1] == m[1]], (m[2], " ".join(m[3].split()))]),
+    (rf"\bfor ({WORD}),? (?:(?:it is|this is|that is|we (?:get|have)|the last letter is) (?:the letter )?)?([a-z])\b",
+     lambda m: [(m[1], m[2])]),
+    (rf"(?:(?:the )?(?:last|final) letters? (?:of|in) )?(?:both )?\b((?:(?:{WORD})(?:,? and |, | )){{1,}}(?:{WORD})),?(?:"
+     rf" respectively)?(?: all| both)? (?:end|finish|are|is|=)(?: in| with)?"
+     rf" (?:the letters? )?{ROWS}", lambda m: side_by_side(re.findall(WORD, m[1]), m[2])),
     (rf"\b({WORD})(?:'s last letter)?(?: ends| finishes)?(?: in| with| is| =| gives| ->|:) (?:the letter |an? )?([a-z])\b",
      lambda m: [(m[1], m[2])]),
-    (rf"\b(?:joined|together|gives?|get|makes?|result)(?: (?:them|it|the letters|is|gives|makes|we get|together|=))*:? {ROW}",
+    (rf"\b(?:joined|together|gives?|get|makes?|result)(?: (?:them|it|the letters|that|this|is|gives|makes|we get|together|=))*:? {ROW}",
      lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))]),
     (r"\b(?:joined|together|gives|get|makes)(?: them)?(?: gives| makes)?:? ([a-z]{2,12})$", lambda m: [("join", " ".join(m[1]))]),
+    (rf"\b(?:order|row|word|string|sequence)\b[a-z ]*(?:,|:| is| gives|"
+     rf" =) ?{ROW}$", lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))]),
     (rf"^(?:so|then|now|,| )*{ROW}$", lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))])))
 
 def read_letters(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Last letters and their row."
-    return take(sentence, LETTERS_FORMS)
+    words, spelled = [w for w, _ in instance.trace], re.sub(r"\b(?:[a-z]-)+[a-z]\b", lambda m: m[0].replace("-", ""), sentence)
+    if m := re.fullmatch(rf".*\b(?:last|final) letters (?:in order |in this order )?(?:are|="
+     rf"|:),? ?{ROWS}", spelled): return side_by_side(words, m[1]), ""
+    if re.search(r"\bletters (?:are|=|:)", spelled): spelled = re.sub(rf"\b([a-z]) +(?:from |of |for |in"
+     rf" )?({WORD})\b", r"\2: \1", spelled)
+    claims, rest = take(spelled, LETTERS_FORMS)
+    return claims + [("join", row) for word, row in claims if word == words[-1] and len(row) > 1], rest  # the row of the last word is whole
 
 def fact_letters(rng: Random) -> str: return say_letters(rng.randrange(3), w := rng.choice(WORDS), w[-1])
 
@@ -730,6 +972,14 @@ def ways_coin(instance: Instance) -> list[Instance]:
     who = tuple(p for p, does, _ in instance.trace if does)
     side = "tails" if len(who) % 2 else "heads"
     return [replace(instance, trace=(("flippers", who, side), ("parity", len(who), side)))] * (len(who) > 1)
+
+def own_way_coin(instance: Instance, claims: list[Claim]) -> Instance | None:
+    "Only those who flip are followed, where of each other one it is told that they do not."
+    others = {p.lower() for p, does, _ in instance.trace if not does}
+    idle = {value[0] for kind, value in claims if kind == "does" and not value[1]}
+    flips = tuple(t for t in instance.trace if t[1])
+    followed = {key for key, _ in claims}
+    return replace(instance, trace=flips) if flips and others <= idle and not others & followed else None
 
 def slip_coin(instance: Instance, rng: Random) -> Instance:
     "One flip overlooked or made up."
@@ -769,13 +1019,38 @@ def steps_coin(instance: Instance) -> tuple[list[Claim], set]:
 
 # %% ../nbs/05_procedural.ipynb #e4f7e201
 SIDE, IT = r"(heads|tails)", r"(?:it|the coin|that|this|which|the side)"
-GLUE = (r"(?:[,:;=]|->|\b(?:so|and|then|now|it|the|coin|is|was|becomes|turns|lands|shows|which|makes|means|that|to|on|stays|remains|still"
+GLUE = (r"(?:[,:;=]|->|\b(?:so|and|then|now|it|the|coin|is|was|becomes|turns|lands|shows|which|makes|means|that|to|on|stays|remains"
+ r"|still|back|over|again|into|comes|goes|either|too"
         r"|up)\b| )*")
 FLIP = (rf"\b({FOLK}) (does not (?:flip|turn)|flips|flipped|turns|turned|leaves|keeps)(?: (?:it|the coin|over|alone"
         rf"|as it is))*(?: from {SIDE})?")
 COIN_WORDS = re.compile(rf"\d|\b(?:{FOLK}|heads|tails|coin|flip(?:s|ped)?)\b")
+
+# %% ../nbs/05_procedural.ipynb #d41ebfbf
+FOLKS = rf"((?:(?:{FOLK})(?:,? and |, )?){{2,}})"
+
+def all_leave(m: re.Match) -> list[Claim]:
+    "Several who do not flip, and the side that stays."
+    return [("flip", (p, False, None, m[2])) for p in re.findall(FOLK, m[1])]
+
+OTHER_COINS = (
+    (rf"\b{FOLKS} ?(?:all |both )?(?:does not|leave|keep)(?: flip| turn)?(?: (?:it|the coin|alone|either|as it"
+     rf" is))*(?:{GLUE}{SIDE}\b(?: up)?)?", all_leave),
+    (rf"(?:\b(\d{{1,2}}) (?:people|persons|of them) )?\b(?:flips?|flippers)(?: (?:it|the coin))?(?: are|:) {FOLKS}",
+     lambda m: [("flippers", frozenset(re.findall(FOLK, m[2])))] + ([("number", int(m[1]))] if m[1] else [])),
+    (r"\b(\d{1,2}) (?:people|persons|of them)(?: who)? flip(?:ped)?\b", lambda m: [("number", int(m[1]))]),
+    (r"\b(\d{1,2}) flips?,? (?:which is |that is )?an? (odd|even)"
+     r" number\b", lambda m: [("number", int(m[1])), ("parity", (int(m[1]), m[2]))]),
+    (rf"\ban? (odd|even) number of flips\b(?: (?:turns|flips) {IT} (over)| (?:leaves|keeps) {IT} (as it was)|{GLUE}{SIDE}(?: up)?)?",
+     lambda m: [("odd", m[1])] + [("end", m[4])] * bool(m[4]) + [PREMISE[m[1] == ("odd" if m[2] else "even")]] * bool(m[2] or m[3])),
+    (rf"^(?:after )?({FOLK}) ?(?::|->|,|=) ?(?:{IT} (?:is|shows) )?{SIDE}(?: up)?$|\bafter ({FOLK})(?:'s turn)?,? {IT} (?:is"
+     rf"|shows)(?: still| now)? {SIDE}(?: up)?",
+     lambda m: [("after", tuple(filter(None, m.groups())))]))
+
+# %% ../nbs/05_procedural.ipynb #d004ec2e
 COIN_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"\b((?:(?:{FOLK})(?:,? and |, )?){{2,}}) (?:all |both )?flip\b(?: (?:it|the coin))?",
+    *OTHER_COINS,
+    (rf"\b{FOLKS} ?(?:all |both )?flip\b(?: (?:it|the coin))?",
      lambda m: [("flippers", frozenset(re.findall(FOLK, m[1])))]),
     (r"\b(\d{1,2}) flips\b", lambda m: [("number", int(m[1]))]),
     (rf"\b(\d{{1,2}}) is (?:an )?(odd|even)(?: number)?\b(?:,? (?:so|and)(?: it is)? {SIDE}(?: up)?)?",
@@ -799,31 +1074,57 @@ COIN_FORMS = tuple((re.compile(p), make) for p, make in (
     (r"(?:^|\bso |, |: )(yes|no)(?=$|,)", lambda m: [("verdict", m[1])])))
 
 # %% ../nbs/05_procedural.ipynb #522a069f
+def seen_after(instance: Instance, person: str, side: str, said: dict) -> list[Claim]:
+    "The side after somebody's turn; after the last one's it is the end."
+    done = said.setdefault("people", set())
+    said["side"] = side
+    done.add(person)
+    last = not counts(instance) and len(done) == len(instance.trace) and person == instance.trace[-1][0].lower()
+    return [(person, side)] + [("end", side)] * last
+
+# %% ../nbs/05_procedural.ipynb #c83b86b7
+def counted(kind: str, value, said: dict) -> list[Claim]:
+    "The number of flips, said alone or as odd or even; who was named one by one before it is who flips."
+    listed = said.pop("listed", None)
+    n = said["number"] = value if kind == "number" else value[0]
+    said["counted"] = said.get("counted", False) or kind == "parity"
+    return [("flippers", frozenset(listed or ()))] * bool(listed) + [("number", n)] + [(kind, value)] * (kind == "parity")
+
 def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     "One thing read in a coin chain, compared with the side that was up before."
     (kind, value), start, open_ = claim, re.search("heads|tails", instance.question)[0], said.get("open")
     now, done = said.get("side", start), said.setdefault("people", set())
     if kind == "flip":
         person, does, before, after = value
+        left_out = not counts(instance) and person not in {p.lower() for p, *_ in instance.trace}  # only those who flip are followed
+        if left_out: return [("does", (person, does))] + [PREMISE[after == now]] * bool(after)
+        idle = said.setdefault("idle", [])
         said["open"] = None if after or open_ else person
-        if after:
-            said["side"] = after
-            done.add(person)
-        return [("does", (person, does))] + [PREMISE[before == now]] * bool(before) + [(person, after)] * bool(after)
-    if kind == "parity": said["counted"] = True
+        if not does and not after: idle.append(person)
+        if does and not after: said.setdefault("listed", set()).add(person)
+        out = [("does", (person, does))] + [PREMISE[before == now]] * bool(before)
+        if not after: return out
+        waited = [c for p in idle if not does for c in seen_after(instance, p, after, said)]  # one side told for all
+        idle.clear()
+        return out + waited + seen_after(instance, person, after, said)
+    if kind == "after": return seen_after(instance, *value, said)
+    if kind == "odd": kind, value = "parity", (said.get("number", len(instance.trace[0][1])) if counts(instance) else 0, value)
+    if kind == "flippers": said["listed"] = set()
+    if kind in ("number", "parity") and counts(instance): return counted(kind, value, said)
     if kind == "side" and counts(instance): return [("end", value)] if said.get("counted") else [PREMISE[value == start]]
     if kind == "start": return [PREMISE[value == start]]
     if kind == "finish": return [("end", value)]
     if kind != "side": return [claim]
     if open_:
-        said["side"], said["open"] = value, None
-        done.add(open_)
-        return [(open_, value)]
+        said["open"] = None
+        return seen_after(instance, open_, value, said)
     return [("end", value)] if len(done) >= len(instance.trace) else [PREMISE[value == now]]
 
+# %% ../nbs/05_procedural.ipynb #e1b43431
 def read_coin(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Flips, sides and what was asked, of one sentence."
-    claims, rest = take(sentence, COIN_FORMS)
+    numbered = re.sub(rf"\b({FOLK}) flips +\d\b", r"\1 flips", re.sub(r"^(heads|tails)(?: up)? ->", r"it starts \1,", sentence))
+    claims, rest = take(numbered, COIN_FORMS)
     return [c for claim in claims for c in settle_coin(instance, claim, said)], rest
 
 def fact_coin(rng: Random) -> str:
@@ -893,6 +1194,11 @@ def write_relations(instance: Instance, rng: Random) -> str:
 # %% ../nbs/05_procedural.ipynb #40861e59
 def opposite(quantity: str) -> str: return quantity.replace("more", "-").replace("less", "more").replace("-", "less")
 
+def own_way_relations(instance: Instance, claims: list[Claim]) -> Instance:
+    "Each step from the one thing or from the other, as it is told: that A is rougher than B says that B is smoother than A."
+    (back,), said = ways_relations(instance), set(claims)
+    return replace(instance, trace=tuple(b if b in said and a not in said else a for a, b in zip(instance.trace, back.trace)))
+
 def all_relations() -> set[Claim]:
     "Every comparison of two things and every link between quantities that is true in this world."
     out = set()
@@ -901,6 +1207,11 @@ def all_relations() -> set[Claim]:
         out |= {("compare", (a, word, b)) for a, b in pairs} | {("compare", (b, other, a)) for a, b in pairs}
         out |= set(zip((word, *chain), chain)) | set(zip((other, *back), back))
     return out
+
+def order_relations(instance: Instance) -> list[set[int]]:
+    "What is compared and what follows from what are known beforehand, in any order; the end comes after all of them."
+    k = len(instance.trace) - 1
+    return [*(set() for _ in range(k)), set(range(k))]
 
 def steps_relations(instance: Instance) -> tuple[list[Claim], set]:
     (_, (a, word, b)), *_, (_, (_, asked)) = instance.trace
@@ -917,18 +1228,46 @@ AMOUNT = rf"((?:more|less) (?:{AMOUNTS}))"
 MORE = either(w for pair in SCALES for w in pair[:2])
 CAUSES = rf"{AMOUNT[1:-1]}|{MORE}"
 RELATIONS_WORDS = re.compile(rf"\b(?:{FOLK}|{KIND}|{MORE}|(?:more|less) (?:{AMOUNTS})|{AMOUNTS.replace('work|', '')})\b|\d")
+
+# %% ../nbs/05_procedural.ipynb #5b2283d5
+LEADS = (r"(?:means?|gives?|leads? to|brings?|makes?|needs?|takes?|causes?|requires?|produces?|creates?|has|have|results? in|comes?"
+ r" with)")
+ROOT = dict(smooth="smoother", rough="rougher", heavy="heavier", light="lighter", hot="hotter", cold="colder", bright="brighter",
+            dark="darker", fast="faster", slow="slower", high="higher", low="lower")
+CONTRARY = {a: b for word, other, *_ in SCALES for a, b in ((word, other), (other, word))}
+OTHER_WORDS = tuple((re.compile(a), b) for a, b in (
+    (rf"\b(?:an?|the) (?=(?:{KIND})\b)", ""), (rf"\b(?:something|things that are|anything|being) (?=(?:{MORE})\b)", ""),
+    (rf"\b({MORE}) (?:surfaces?|things?|objects?|places?|ones?)\b", r"\1"),
+    (rf"\b(?:less|not (?:as|so)) ({either(ROOT)}) (?:than|as)\b", lambda m: f"{CONTRARY[ROOT[m[1]]]} than"),
+    (rf"\bthe ({MORE}|{AMOUNT[1:-1]})(?: it is| something is| there is)?,? the ({AMOUNT[1:-1]})(?: there is| it has)?", r"\1 means \2"),
+    (rf"({AMOUNT[1:-1]}) (?:comes from|follows from|is caused by|is due to) ({AMOUNT[1:-1]}|{MORE})\b", r"\2 means \1")))
+
+def links_told_in_a_row(sentence: str) -> str:
+    "Links that take up the one before, told apart: heavier -> more force -> more work."
+    def again(m): return f"{m[1]}{m[2] or ''}, {m[1]} means "
+    for _ in range(4):
+        sentence = re.sub(rf"\b({CAUSES})( than (?:{KIND}))?,? (?:and )?(?:which|this|that) {LEADS}"
+         rf" (?={AMOUNT})", again, sentence, count=1)
+    return re.sub(rf"-> ({AMOUNT[1:-1]})(?= ->)", r"-> \1, \1", sentence)
+
+# %% ../nbs/05_procedural.ipynb #56dbe2a5
 RELATIONS_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b({FOLK}) (?:sees|compares) ({KIND}) (?:and|with) ({KIND})\b", lambda m: [("met", (m[1], frozenset((m[2], m[3]))))]),
     (rf"(?:\bthe )?\b({KIND}) (?:is|=) ({MORE}) than (?:the )?({KIND})\b", lambda m: [("compare", (m[1], m[2], m[3]))]),
-    (rf"\b(?:asked|question)(?: for| is| was| asks| about)* {AMOUNT}", lambda m: [("asked", m[1])]),
-    (rf"(?:\bwhen it is |\bwith |\bif it is )?\b({CAUSES}),? ?(?:means|gives|leads to|brings|makes|=|->|so there is|there is) {AMOUNT}",
+    (rf"\b(?:asked|question)(?: for| is| was| asks| about| where| which| there is| has)* {AMOUNT}", lambda m: [("asked", m[1])]),
+    (rf"(?:\bwhen it is |\bwith |\bif it is )?\b({CAUSES}),? ?(?:{LEADS}|=|->|so there is|there is) {AMOUNT}",
      lambda m: [(m[1], m[2])]),
     (rf"\b({KIND}) (?:has|gets|gives|is where there is) {AMOUNT}", lambda m: [("end", (m[1], m[2]))]),
     (rf"\bthere is {AMOUNT} (?:in|at|on|for|with) (?:the )?({KIND})\b", lambda m: [("end", (m[2], m[1]))])))
 
 def read_relations(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Comparisons, what they mean, and which thing has more."
-    return take(sentence, RELATIONS_FORMS)
+    for pattern, plain in OTHER_WORDS: sentence = pattern.sub(plain, sentence)
+    if said.get("cause"): sentence = re.sub(rf"^((?:so|and|then|,| )*)(?:this|that|it)"
+     rf" (?={LEADS} {AMOUNT})", rf"\1{said['cause']} ", sentence)
+    claims, rest = take(links_told_in_a_row(sentence), RELATIONS_FORMS)
+    for kind, value in claims: said["cause"] = value[1] if kind == "compare" else value if " " in str(value) else None
+    return claims, rest
 
 def fact_relations(rng: Random) -> str:
     word, other, things, chain = rng.choice(SCALES)
@@ -999,12 +1338,17 @@ def slip_facts(instance: Instance, rng: Random) -> Instance:
     trace = misled(list(instance.trace), rng)
     return replace(instance, trace=tuple(trace), answer=trace[-1][1])
 
+def own_way_facts(instance: Instance, claims: list[Claim]) -> Instance | None:
+    "The facts told from the last back to the first."
+    true = low(list(instance.trace))
+    return replace(instance, trace=instance.trace[::-1]) if [c for c in claims if c in true] == true[::-1] else None
+
 def known_facts() -> set[Claim]:
     "Every true statement about the invented world; it may be added freely."
     return low(set(WORLD.items()))
 
 def steps_facts(instance: Instance) -> tuple[list[Claim], set]:
-    return low(list(instance.trace)), known_facts() | low({("end", instance.trace[-1][1])})
+    return low(list(instance.trace)), known_facts() | low({("end", instance.answer)})
 
 # %% ../nbs/05_procedural.ipynb #a9ec768b
 CREATURE, LINK = either(CREATURES), either(LINKS)
@@ -1023,16 +1367,50 @@ def told(relations: list[str], who: str, value: str) -> list[Claim]:  # relation
     return [PREMISE[at is not None and at.lower() == value]]
 
 WORLD_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"\b{PATH} (?:is|=)(?: the)? {TOLD}\b", lambda m: told(re.findall(rf"({LINK}|{TRAIT}) of", m[1]), m[2], m[3])),
+    (rf"\b{PATH}(?: is| =|:| ->)(?: called| named)?(?: the| an?)? {TOLD}\b", lambda m: told(re.findall(rf"({LINK}|{TRAIT})"
+     rf" of", m[1]), m[2], m[3])),
     (rf"\b({CREATURE}) is the ({LINK}) of ({CREATURE})\b", lambda m: [((m[2], m[3]), m[1])]),
     (rf"\b({CREATURE}) is ({CREATURE})'s ({LINK})\b", lambda m: [((m[3], m[2]), m[1])]),
-    (rf"\b({CREATURE})'s ({LINK}|{TRAIT}) (?:is|=)(?: the)? {TOLD}\b", lambda m: [((m[2], m[1]), m[3])]),
+    (rf"\b({CREATURE})'s ({LINK}|{TRAIT})(?: is| =|:| ->)(?: the| an?)? {TOLD}\b", lambda m: [((m[2], m[1]), m[3])]),
+    (rf"\b({CREATURE}) has an? ({LINK}) (?:called|named|,) ({CREATURE})\b", lambda m: [((m[2], m[1]), m[3])]),
     (rf"\b({CREATURE}|[a-z]+) has ({CREATURE}) as (?:its |a |the )?({LINK})\b", lambda m: [((m[3], m[1]), m[2])]),
-    (rf"\b({CREATURE}) (lives in|eats|has the colour|is coloured)(?: the)? {TOLD}\b",
+    (rf"\b({CREATURE}) (lives in|eats|has the colour|is coloured)(?: the| an?)? {TOLD}\b",
      lambda m: [((dict(zip(("lives in", "eats"), ("home", "food"))).get(m[2], "colour"), m[1]), m[3])]),
-    (rf"\b({CREATURE}) (?:is|=) ({COLOURS})\b", lambda m: [(("colour", m[1]), m[2])])))
+    (rf"\b({CREATURE}) (?:is|=) ({COLOURS})\b", lambda m: [(("colour", m[1]), m[2])]),
+    (rf"\b({CREATURE}) ?(?::|=|->) (?:the )?({VALUES})\b", lambda m: [((KIND_OF[m[2]], m[1]), m[2])])))
 
-FACTS_FORMS = (*WORLD_FORMS, (re.compile(rf"\b(?:so|thus|hence|then|therefore)? ?,?(?:it (?:is|eats|lives in)|this is"
+# %% ../nbs/05_procedural.ipynb #2da1dca6
+RELATIVE = tuple((re.compile(a), b) for a, b in (
+    (rf"\b({CREATURE}),? (?:and )?whose ", r"\1, \1's "),
+    (rf"\b({CREATURE})'s ({LINK}) ({CREATURE}),? (?=lives\b|eats\b|is\b|has\b)", r"\1's \2 is \3, \3 "),
+    (rf"\b({CREATURE}),? (?:and )?who (?=is\b|lives\b|eats\b|has\b)", r"\1, \1 "),
+    (rf"\b((?:(?:the )?(?:{LINK}) of )+(?:{CREATURE}))(?:,? (?:which|that|who))? is ", r"\1 is "),
+    (rf"\b({CREATURE}) -> ({LINK}|{TRAIT}) -> (?=([a-z]+) ->)", r"\1's \2 is \3, "), (rf"\b({CREATURE}) -> ({LINK}|{TRAIT})"
+     rf" -> ", r"\1's \2 is "),
+    (rf"\b({CREATURE})( is [^,.|]{{1,40}}?),? and (?=(?:lives|eats) )", r"\1\2, \1 "),
+    (rf"\bboth ({CREATURE}) and ({CREATURE}) (live in|eat|are) (?:the |an? )?({VALUES})\b", lambda m: two_alike(m)),
+    (rf"\b({CREATURE}) and ({CREATURE})(?: both)? (live in|eat|are)(?: both)? (?:the |an? )?({VALUES})\b", lambda m: two_alike(m))))
+KIND_OF = {v: t for t, vs in TRAITS.items() for v in vs}
+ASKED_WHO = tuple((re.compile(a), b) for a, b in (
+    (rf"\b(?:who|what|which) is ({PATH}|(?:{CREATURE})'s (?:{LINK}|{TRAIT}))\?", r"\1 is "), (rf"\bwhere does ({CREATURE})"
+     rf" live\?", r"\1 lives in "),
+    (rf"\bwhat does ({CREATURE}) eat\?", r"\1 eats "), (rf"\b(?:which|what) colour (?:is|has|does) ({CREATURE})(?: have)?\?", r"\1 is ")))
+
+def two_alike(m: re.Match) -> str:
+    "What two are said to have in common, said of each."
+    verb = {"live in": "lives in the", "eat": "eats", "are": "is"}[m[3]]
+    return f"{m[1]} {verb} {m[4]}, {m[2]} {verb} {m[4]}"
+
+def told_apart(sentence: str, said: dict) -> str:
+    "Clauses with a subject of their own, and an answer together with the question that the text asked itself before it."
+    asked, short = said.pop("asked", ""), re.fullmatch(r"(?:it is |that is |this is |it has )?(?:in )?(?:the |an? )?([a-z]+)", sentence)
+    for pattern, begun in ASKED_WHO:
+        if short and (m := pattern.search(asked)): sentence = m.expand(begun) + short[1]
+    for pattern, plain in RELATIVE: sentence = pattern.sub(plain, sentence)
+    return sentence
+
+# %% ../nbs/05_procedural.ipynb #0f7be7f8
+FACTS_FORMS = (*WORLD_FORMS, (re.compile(rf"\b(?:so|thus|hence|then|therefore)? ?,?(?:(?:it|the (?:{TRAIT})) (?:is|eats|lives in)|this is"
                                          rf"|that is)(?: the)? ({VALUES})\b"
                                           rf"|^(?:so|thus|then|therefore|,| )*(?:it (?:is|eats|lives in) )?(?:the )?({VALUES})$|^(?:so"
                                           rf"|thus|then|therefore|,| )+it (?:is|eats|lives in) (?:the )?{TOLD}$"),
@@ -1040,7 +1418,7 @@ FACTS_FORMS = (*WORLD_FORMS, (re.compile(rf"\b(?:so|thus|hence|then|therefore)? 
 
 def read_facts(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Facts of the invented world and a closing value."
-    return take(sentence, FACTS_FORMS)
+    return take(told_apart(sentence, said), FACTS_FORMS)
 
 def fact_facts(rng: Random) -> str:
     (r, w), v = rng.choice(list(WORLD.items()))
@@ -1099,8 +1477,20 @@ def order_strategy(instance: Instance) -> list[set[int]]:
     return [*out.values(), set(range(len(out)))]
 
 # %% ../nbs/05_procedural.ipynb #ca3e3488
+def alike(negated: str | None, word: str | None) -> Claim:  # word: None for differ
+    "The verdict that two values are, or are not, the same."
+    return ("verdict", "same" if (word == "same") != bool(negated) else "different")
+
 SAME = rf"(?:live in the same place|eat the same food|have the same colour|share a (?:{TRAIT}))"
 STRATEGY_FORMS = (*WORLD_FORMS, *((re.compile(p), make) for p, make in (
+    (rf"\b(?:the )?({VALUES}) = (?:the )?({VALUES})\b", lambda m: [("pair", (m[1], m[2]))]),
+    (rf"\b(?:the )?({VALUES}) and (?:the )?({VALUES})\b(?: (?:are|is)( not)?(?: the)? (same|different)|( does not)? (differ)s?)(?:"
+     rf" places?| (?:{TRAIT})s?)?",
+     lambda m: [("pair", (m[1], m[2])), alike(m[3] or m[5], m[4])]),
+    (rf"\b(?:the|their) (?:{TRAIT}|place)s?(?: (?:are|is)( not)?(?: the)? (same|different)|( does not)? (differ)s?)(?: places?)?\b",
+     lambda m: [alike(m[1] or m[3], m[2])]),
+    (r"\b(?:so|thus|hence|therefore),? (?:the )?(same|different)$", lambda m: [("verdict", m[1])]),
+    (rf"\bboth (?:{TRAIT})s? are (?:the )?({VALUES})\b", lambda m: [("both", m[1])]),
     (r"\b(?:that|this|these|those|they|both|which|it) (?:is|are)( not)?(?: both)?(?: the)? (same|different)\b",
      lambda m: [("verdict", m[2] if not m[1] else {"same": "different", "different": "same"}[m[2]])]),
     (rf"\b(?:they|both|these)(?: both)?( does not| do)? {SAME}", lambda m: [("verdict", "different" if m[1] == " does not" else "same")]),
@@ -1110,7 +1500,10 @@ STRATEGY_WORDS = re.compile(WORLD_WORDS.pattern + r"|\b(?:same|different)\b")
 
 def read_strategy(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Facts of the invented world and whether two of them agree."
-    return take(sentence, STRATEGY_FORMS)
+    claims, rest = take(told_apart(sentence, said), STRATEGY_FORMS)
+    values = sorted(v for (r, _), v in instance.trace[:-1] if r in TRAITS)
+    named = {"both": lambda v: values == [v, v], "pair": lambda v: values == sorted(v)}
+    return [PREMISE[named[c[0]](c[1])] if c[0] in named else c for c in claims], rest
 
 def fact_strategy(rng: Random) -> str:
     "One comparison of two known values."
@@ -1194,29 +1587,80 @@ def order_sentiment(instance: Instance) -> list[set[int]]:
 PART, ADJECTIVE, TONE = either(PARTS), either(GOOD + BAD), r"(positive|negative)"
 JOIN = r"(?:[,:;=]|->|\b(?:so|and|that|which|this|it|is|means|sounds|counts|as|makes|are|a|point)\b| )*"
 SENTIMENT_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|plot|cast|song|pace|joke|the (?:end|start|look) (?:is|was|has))\b")
+LIST = rf"((?:(?:the )?(?:{PART})(?:,? and |, )?)+)"
+
+# %% ../nbs/05_procedural.ipynb #6461d081
+OTHER_REVIEWS = tuple((re.compile(a), b) for a, b in (
+    (rf"\ban? ({ADJECTIVE}) ({PART}) (?=is|means|sounds|counts)", r"the \2 is \1 and that "),
+    (rf"\ban? ({PART}) that is ((?:not )?(?:{ADJECTIVE})) (?=is|means|sounds|counts)", r"the \1 is \2 and that "),
+    (r"(?<!is)(?:: ?| )\+ ?1(?=,|$)", ": positive"), (r"(?<!is)(?:: ?| )- ?1(?=,|$)", ": negative"),
+    (rf"\bmore {TONE} than (?:positive|negative)(?: parts?| points?| ones?)?[,:] (\d) (?:to|against|vs) (\d)", r"\2 \1 and \3 others"),
+    (rf"\b(\d) (?:to|against|vs) (\d),? (?:and )?so (?:mostly |it is )?{TONE}", r"\1 \3 and \2 others"),
+    (r"\b(\d) positive and (\d) others", r"\1 positive and \2 negative"), (r"\b(\d) negative and (\d) others", r"\1 negative and \2"
+     r" positive")))
+
+def judged_part(m: re.Match) -> list[Claim]:
+    "A part and how it is judged; 'are' judges those before it, too."
+    together = " are " in m[0] and m[4]
+    return [("part", (m[1], m[3], bool(m[2]), None if together else m[4]))] + [("group", m[4])] * bool(together)
+
+def all_of(listed: str, tone_: str) -> list[Claim]: return [(p, tone_) for p in re.findall(rf"\b(?:{PART})\b", listed)]
+
+# %% ../nbs/05_procedural.ipynb #c69030ec
 SENTIMENT_FORMS = tuple((re.compile(p), make) for p, make in (
-    (r"\b(\d{1,2}) positive(?: parts?| points?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) negative(?: parts?| points?)?",
+    (rf"(?<! is )\b((?:(?:not )?(?:{ADJECTIVE})(?:,? and |, ))+(?:not )?(?:{ADJECTIVE})) are (?:all |both )?{TONE}\b",
+     lambda m: [("word", (a, bool(turned_), m[2])) for turned_, a in re.findall(rf"(not )?({ADJECTIVE})", m[1])]),
+    (rf"\b(?:likes|praises|loves|enjoys) {LIST}", lambda m: all_of(m[1], "positive")),
+    (rf"\b(?:dislikes|does not like|blames|criticises|criticizes|hates) {LIST}", lambda m: all_of(m[1], "negative")),
+    (rf"^{TONE}(?: parts?| points?| are| is)*: ", lambda m: [("lead", m[1])]),
+    (rf"\b(?:these|those|they|all|both|which)(?: \d)?(?: all| both)? are (?:all |both )?(?:rated |judged )?{TONE}\b|(?<=\|) are"
+     rf" (?:all |both )?{TONE}\b",
+     lambda m: [("group", m[1] or m[2])]),
+    (r"\b(?:sum|total|score|balance) is (-?) ?(\d)\b", lambda m: [("sum", int(m[1] + m[2]))]),
+    (r"\b(\d{1,2}) positive(?: parts?| points?| ones?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) negative(?: parts?| points?| ones?)?",
      lambda m: [("count", (int(m[1]), int(m[2])))]),
-    (r"\b(\d{1,2}) negative(?: parts?| points?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) positive(?: parts?| points?)?",
+    (r"\b(\d{1,2}) negative(?: parts?| points?| ones?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) positive(?: parts?| points?| ones?)?",
      lambda m: [("count", (int(m[2]), int(m[1])))]),
+    (rf"(?<!\d )\b(\d{{1,2}}) {TONE}\b(?: (?:parts?|points?|ones?))?", lambda m: [("half", (int(m[1]), m[2]))]),
     (r"\bpositive: (\d{1,2}),? (?:and )?negative: (\d{1,2})", lambda m: [("count", (int(m[1]), int(m[2])))]),
     (r"\bmore (positive|negative) than (?:positive|negative)", lambda m: [("verdict", m[1])]),
-    (rf"\b(?:the )?({PART})(?: is| was|:| =)? (not )?({ADJECTIVE})\b(?:{JOIN}{TONE}\b)?",
-     lambda m: [("part", (m[1], m[3], bool(m[2]), m[4]))]),
+    (rf"\b(?:the )?({PART})(?: is| was|:| =)? (not )?({ADJECTIVE})\b(?:{JOIN}{TONE}\b)?(?! parts| ones)",
+     judged_part),
     (rf"(?:\bthe )?\b({PART})(?: is| was|:| =| ->) {TONE}\b", lambda m: [(m[1], m[2])]),
-    (rf"\b(not )?({ADJECTIVE})(?: is| means|:| =| ->| counts as) {TONE}\b", lambda m: [PREMISE[tone(m[2], bool(m[1])) == m[3]]]),
+    (rf"\b(not )?({ADJECTIVE})(?: is| means|:| =| ->| counts as) {TONE}\b", lambda m: [("word", (m[2], bool(m[1]), m[3]))]),
     (rf"\b(?:the )?(?:review|majority|whole|rest|overall|more|most)(?: of them| parts)?,?(?: it)?(?: is| are| sounds)? {TONE}",
      lambda m: [("verdict", m[1])]),
-    (rf"\b(?:that|this|it)(?: is| means| makes| sounds| counts as) {TONE}\b|^(?:so|then|,| )*{TONE}$", lambda m: [("bare", m[1] or m[2])])))
+    (rf"\b(?:that|this|it)(?: is| means| makes| sounds| counts as) {TONE}\b|^(?:so|then|,| )*{TONE}$|(?<=\|),? (?:and )?so (?:it is "
+     rf"|mostly )*{TONE}$",
+     lambda m: [("bare", m[1] or m[2] or m[3])])))
+
+# %% ../nbs/05_procedural.ipynb #67195cec
+def settle_review(instance: Instance, kind: str, value) -> list[Claim]:
+    "A word judged for all parts of which it is said; one of the two numbers; the sum of points."
+    tones = [t for _, t in instance.trace]
+    if kind == "half": return [PREMISE[tones.count(value[1]) == value[0]]]
+    good, bad = tones.count("positive"), tones.count("negative")
+    if kind == "sum": return [("count", (good, bad))] if value == good - bad else [PREMISE[False]]
+    adjective, negated, said = value
+    parts = [p for (p, a, n), _ in instance.trace if (a, n) == (adjective, negated)]
+    return [(p, said) for p in parts] or [PREMISE[tone(adjective, negated) == said]]
 
 def read_sentiment(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Parts, how they are judged, and the count; 'that is positive' is about the part named before."
-    claims, rest, out = *take(sentence, SENTIMENT_FORMS), []
+    for pattern, plain in OTHER_REVIEWS: sentence = pattern.sub(plain, sentence)
+    claims, rest, out, lead, waiting = *take(sentence, SENTIMENT_FORMS), [], None, []
     for kind, value in claims:
         if kind == "part":
             part, adjective, negated, t = value
+            t = t or lead
             out += [("said", (part, adjective, negated))] + [(part, t)] * bool(t)
             said["open"] = None if t or said.get("open") else part
+            waiting = waiting + [part] if not t else []
+        elif kind == "lead": lead = value
+        elif kind == "group":
+            out += [(part, value) for part in waiting] or [PREMISE[False]]
+            said["open"], waiting = None, []
+        elif kind in ("word", "half", "sum"): out += settle_review(instance, kind, value)
         elif kind == "bare":
             out.append((said.get("open") or "verdict", value))
             said["open"] = None
@@ -1298,24 +1742,74 @@ def rules_of(question: str) -> set[Claim]:
     body = tidy(question.split(" Claim:")[0])
     return {c for s in sentences(body) for c in take(s, RULES)[0]}
 
+def told_own(instance: Instance) -> bool: return instance.trace[1] == ("by", "claims")
+
+# %% ../nbs/05_procedural.ipynb #fb9aea15
+def own_way_entail(instance: Instance, claims: list[Claim]) -> Instance | None:
+    "The same claim settled by joining rules, or applying them, in an order of one's own: each statement is given or follows from two."
+    name, chain, _, end = low(instance.trace[0])
+    known, said = rules_of(instance.question) | {("is", (name, chain[0]))}, set()
+    told = [c for c in claims if c[0] in ("rule", "is", "end")]
+    if end == "unknown" or not told or told[-1] != ("end", end): return None
+    for c in told:
+        follows_ = {x for a in known for b in known for x in _joined(a, b) if c[0] != "rule"}  # rules that are joined have to be told
+        if c not in known | follows_ | closure(said): return None
+        known.add(c)
+        said.add(c)
+    new = [c for c in dict.fromkeys(told) if c not in rules_of(instance.question) | {("is", (name, chain[0]))}]
+    return replace(instance, trace=(instance.trace[0], ("by", "claims"), *new))
+
+def closure(said: set[Claim]) -> set[Claim]:
+    "All that follows from some statements, in any number of steps."
+    while new := {x for a in said for b in said for x in _joined(a, b)} - said: said = said | new
+    return said
+
+def _joined(a: Claim, b: Claim) -> list[Claim]:
+    "What follows from two statements: from every x is y and every y is z, that every x is z; or of somebody who is an x."
+    if a[0] == "end" or b[0] != "rule" or a[0] == "rule" and not a[1][2] or a[1][1] != b[1][0]: return []
+    (_, what, holds), about = b[1], a[1][0]
+    if a[0] == "rule": return [("rule", (about, what, holds))]
+    return [("is", (about, what))] if what in KINDS_OF_THING else [("end", what if holds else f"not {what}")]
+
+# %% ../nbs/05_procedural.ipynb #f8f38b78
 def steps_entail(instance: Instance) -> tuple[list[Claim], set]:
     (name, chain, quality, end), *_ = instance.trace
     asked = re.search(r"Claim: \w+ is ((?:not )?\w+)", instance.question)
     free = {("is", (name, chain[0])), ("claim", asked[1] if asked else ""), ("verdict", instance.answer)}
     about = {("about", (k, quality)) for k in (*chain, name)} if end == "unknown" else set()
     known = low(free | about) | rules_of(instance.question)
+    if told_own(instance): return list(instance.trace[2:]), known
     if not by_rules(instance): return low([("is", (name, k)) for k in chain[1:]] + [("end", end)]), known
-    return low([("rule", (k, quality, not end.startswith("not"))) for k in chain[-2::-1]] + [("end", end)]), known
+    holds, links = not end.startswith("not"), list(zip(chain, chain[1:]))[::-1]
+    joined = [("rule", (a, what, yes)) for a, b in links for what, yes in ((b, True), (quality, holds))]
+    return low([("rule", (chain[-1], quality, holds)), *joined, ("end", end)]), known
 
 # %% ../nbs/05_procedural.ipynb #680bffdf
 SORT, QUALITY = either(KINDS_OF_THING), either(QUALITIES)
 ENTAIL_WORDS = re.compile(rf"\d|\b(?:{FOLK}|(?:{SORT})s?|{QUALITY.replace('|kind', '').replace('kind|', '')}|nothing says|kind(?! of)"
                           r"|true|false|unknown)\b")
 RULES = tuple((re.compile(p), make) for p, make in (
+    (rf"(?:^|\b(?:and|since|because|as|but|so|then)|,) ?({SORT})s are (always |never |not )?({QUALITY})\b",
+     lambda m: [("rule", (m[1], m[3], m[2] not in ("never ", "not ")))]),
+    (rf"(?:^|\b(?:and|since|because|as|but|so|then)|,) ?({SORT})s are (?:all )?({SORT})s\b", lambda m: [("rule", (m[1], m[2], True))]),
     (rf"\b(?:every|each|all|any) ({SORT})s? (?:is|are) (?:an? )?({SORT})s?\b", lambda m: [("rule", (m[1], m[2], True))]),
     (rf"\b(every|each|all|any|no) ({SORT})s? (?:is|are) ({QUALITY})\b", lambda m: [("rule", (m[2], m[3], m[1] != "no"))])))
+
+# %% ../nbs/05_procedural.ipynb #3516d69c
 ENTAIL_FORMS = (*RULES, *((re.compile(p), make) for p, make in (
-    (rf"\bclaim(?: is)?:? (?:that )?(?:{FOLK}) is ((?:not )?(?:{QUALITY}))\b", lambda m: [("claim", m[1])]),
+    (rf"\b(?:no rule|nothing|none of the rules)(?: that)? (?:says|tells|states)(?: us)? (?:if|whether|that) (?:an?"
+     rf" )?({SORT}|{FOLK})s? (?:is|are) (?:not )?({QUALITY})(?: or not)?",
+     lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
+    (rf"\b(?:we|it|this|that|i)?,? ?(?:cannot (?:be known|be told|tell|know|say|be said|be decided)|can not (?:be known|tell|know"
+     rf"|say)|does not know)"
+     rf"(?: (?:if|whether|that) (?:an? )?({SORT}|{FOLK})s? (?:is|are) (?:an? )?(?:not )?({QUALITY})(?: or not)?)?(?=$|[,;|]| so)",
+     lambda m: [("about", (m[1], m[2]))] * bool(m[1]) + [("end", "unknown")]),
+    (rf"\b(?:it|this|that) is (?:unknown|not known|open|unclear) (?:if|whether) (?:an? )?({SORT}|{FOLK})s? (?:is|are) (?:not"
+     rf" )?({QUALITY})\b",
+     lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
+    (r"\b(?:that |this |which |it )?contradicts the claim\b", lambda m: [("against", True)]),
+    (r"\b(?:that |this |which |it )?(?:agrees with|confirms|is) the claim\b", lambda m: [("against", False)]),
+    (rf"\bclaim(?: is| says)?:? (?:that )?(?:{FOLK}) is ((?:not )?(?:{QUALITY}))\b", lambda m: [("claim", m[1])]),
     (rf"\bnothing says (?:if|whether|that) (?:an? )?({SORT}|{FOLK}) is (?:not )?({QUALITY})(?: or not)?",
      lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
     (r"\bnothing says(?: so)?$", lambda m: [("end", "unknown")]),
@@ -1327,9 +1821,11 @@ ENTAIL_FORMS = (*RULES, *((re.compile(p), make) for p, make in (
 def read_entail(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "What somebody is, by which rule, and what follows."
     name = instance.trace[0][0].lower()
-    claims, rest = take(sentence, ENTAIL_FORMS)
+    claims, rest = take(re.sub(r"\b(?:he|she|they) (?:is|are)\b", f"{name} is", sentence), ENTAIL_FORMS)
+    claims = [PREMISE[(instance.answer == "false") == c[1]] if c[0] == "against" else c for c in claims]
     return [c if c[0] != "quality" else ("end", c[1][1]) if c[1][0] == name else PREMISE[False] for c in claims], rest
 
+# %% ../nbs/05_procedural.ipynb #91f332c6
 def fact_entail(rng: Random) -> str:
     "One application of one rule."
     name, (a, b) = rng.choice(NAMES), rng.sample(KINDS_OF_THING, 2)
@@ -1382,8 +1878,12 @@ def order_sst(instance: Instance) -> list[set[int]]:
 # %% ../nbs/05_procedural.ipynb #c192bce3
 SST_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|movie|drama|tale|story|plot|cast|song|pace|joke|letters?|"
                        r"the (?:end|start|look) (?:is|was|has)|(?:end|start|look)(?= \|))\b")
+SPOKEN = rf"(?:(?:hardly|never|not) )?(?:{ADJECTIVE})"
 SST_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"\b((?:hardly|never|not) )?({ADJECTIVE})(?: is| means| sounds|:| =| ->|, so|, which is)(?: also)? {TONE}\b",
+    (rf"\b(?:both )?({SPOKEN}) and ({SPOKEN}) (?:are|sound)(?: both)? {TONE}\b", lambda m: [(m[1], m[3]), (m[2], m[3])]),
+    (rf"\b2 {TONE}(?: words| judgements| parts)?", lambda m: [("end", m[1])]),
+    (rf"(?:\b(?:the |it |this )?(?:movie|drama|show|tale|story|phrase|it)(?: is| sounds| is called) (?:also )?)?\b((?:hardly|never"
+     rf"|not) )?({ADJECTIVE})(?:| is| means| sounds|:| =| ->|, so|, which is)(?: also)?(?: an?)? {TONE}\b(?: (?:word|judgement|sign))?",
      lambda m: [((m[1] or "") + m[2], m[3])]),
     (rf"\b(?:both|all)(?: of them)?(?: are| is)? {TONE}|\b(?:the )?(?:whole|phrase|movie|drama|show|review|tale|story|it|overall)(?: is"
      rf"| sounds|:|,)+ ?{TONE}"
@@ -1392,7 +1892,9 @@ SST_FORMS = tuple((re.compile(p), make) for p, make in (
 
 def read_sst(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Judged words and their tone."
-    return take(sentence, SST_FORMS)
+    claims, rest = take(sentence, SST_FORMS)
+    words = {w.split()[-1] for w, _ in instance.trace} - {w for w, _ in instance.trace}  # said here with a word that turns them round
+    return [PREMISE[tone(c[0], False) == c[1]] if c[0] in words else c for c in claims], rest
 
 def fact_sst(rng: Random) -> str:
     adjective, turned = rng.choice(GOOD + BAD), rng.choice(("", "", "hardly ", "never "))
@@ -1405,21 +1907,21 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (
            builds_on=order_arith, ways=ways_arith, own_way=own_way_arith, slip=slip_arith),
     Family("shuffle", "text", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle,
            dict(swaps=(2, 5)), words=SHUFFLE_WORDS,
-           ways=ways_shuffle, slip=slip_shuffle),
+           ways=ways_shuffle, own_way=own_way_shuffle, slip=slip_shuffle),
     Family("dates", "text", "Date Understanding", 1 / 4, draw_dates, write_dates, steps_dates, read_dates, fact_dates,
            dict(shifts=SHIFTS), words=DATES_WORDS, builds_on=order_dates,
-           ways=ways_dates, slip=slip_dates),
+           ways=ways_dates, own_way=own_way_dates, slip=slip_dates),
     Family("letters", "letters", "Last Letter Concatenation", 0.0, draw_letters, write_letters, steps_letters, read_letters, fact_letters,
-           dict(words=(4, 7)), words=LETTERS_WORDS,
+           dict(words=(4, 7)), words=LETTERS_WORDS, builds_on=order_letters, own_way=own_way_letters,
            ways=ways_letters, slip=slip_letters),
     Family("coin", "yesno", "Coin Flip", 1 / 2, draw_coin, write_coin, steps_coin, read_coin, fact_coin, dict(flips=(5, 9)), ("yes", "no"),
            words=COIN_WORDS,
-           ways=ways_coin, slip=slip_coin),
+           ways=ways_coin, own_way=own_way_coin, slip=slip_coin),
     Family("relations", "text", "QuaRel", 1 / 2, draw_relations, write_relations, steps_relations, read_relations, fact_relations,
-           dict(hops=(1, 3)), words=RELATIONS_WORDS,
+           dict(hops=(1, 3)), words=RELATIONS_WORDS, builds_on=order_relations, own_way=own_way_relations,
            ways=ways_relations, slip=slip_relations),
     Family("facts", "text", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts,
-           dict(hops=(3, 5)), words=WORLD_WORDS,
+           dict(hops=(3, 5)), words=WORLD_WORDS, own_way=own_way_facts,
            slip=slip_facts),
     Family("strategy", "yesno", "StrategyQA", 1 / 2, draw_strategy, write_strategy, steps_strategy, read_strategy, fact_strategy,
            dict(hops=(1, 2)), ("yes", "no"), calibrated=False, words=STRATEGY_WORDS, builds_on=order_strategy,
@@ -1428,7 +1930,7 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (
            dict(parts=(5, 7)), ("positive", "negative"), contrast=contrast_sentiment, words=SENTIMENT_WORDS, builds_on=order_sentiment,
            ways=ways_sentiment, slip=slip_sentiment),
     Family("entail", "label", "ANLI", 1 / 3, draw_entail, write_entail, steps_entail, read_entail, fact_entail, dict(depth=(1, 3)),
-           ("true", "false", "unknown"), calibrated=False, words=ENTAIL_WORDS,
+           ("true", "false", "unknown"), calibrated=False, words=ENTAIL_WORDS, own_way=own_way_entail,
            ways=ways_entail, slip=slip_entail),
     Family("sst", "label", "SST-2", 1 / 2, draw_sst, write_sst, steps_sst, read_sst, fact_sst, dict(negated=0.4), ("positive", "negative"),
            calibrated=False, words=SST_WORDS, builds_on=order_sst,
