@@ -451,7 +451,7 @@ def runs_of_words(text: str, n: int = 4) -> set[tuple[str, ...]]:
     words = ["#" if w.strip(".,").isdigit() else w.lower() for w in text.split()]
     return {tuple(words[i: i + n]) for i in range(len(words) - n + 1)}
 
-TEXT_SHARE = 0.05  # of a student's pre-training text that is looked through: all its batches would take a minute or two
+TEXT_SHARE = 0.03  # of a student's pre-training text that is looked through: all its batches would take a minute or two
 
 @cache
 def read_before(student: str, share: float = TEXT_SHARE) -> tuple[Instance, ...] | None:  # None: nobody knows what it read
