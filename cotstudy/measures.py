@@ -53,12 +53,12 @@ def measure(name: str, words: str, source: str = "", share: bool = True, version
     return keep
 
 # %% ../nbs/47_measures.ipynb #981a29c1
-@measure("sound", "sound chains", "Li et al. 2023, sec. 3.1.1: a step checker stands for people")
+@measure("sound", "sound chains", "Li et al. 2023, sec. 3.1.1: a step checker stands for people", version=2)
 def sound(instance: Instance, said: Said, task: Task) -> float | None:
     "1 if every step of the chain is true and none is missing."
     return None if task.check is None else float(task.check(instance, said.rationale).sound)
 
-@measure("lucky", "right over wrong steps", "Ho et al. 2023, sec. 4.4: right answers over wrong reasoning")
+@measure("lucky", "right over wrong steps", "Ho et al. 2023, sec. 4.4: right answers over wrong reasoning", version=2)
 def lucky(instance: Instance, said: Said, task: Task) -> float | None:
     "1 if the answer is right and the chain is not sound."
     if said.correct is None or task.check is None: return None
@@ -98,7 +98,8 @@ def _share(kind: str) -> Callable:
     return score
 
 _KINDS = dict(format="no answer", calculation="a step carried out wrongly", reasoning="a wrong or missing step")
-for _kind, _called in _KINDS.items(): measure(f"error_{_kind}", _called, "Ho et al. 2023, app.: sample study")(_share(_kind))
+for _kind, _called in _KINDS.items():
+    measure(f"error_{_kind}", _called, "Ho et al. 2023, app.: sample study", version=2)(_share(_kind))
 
 # %% ../nbs/47_measures.ipynb #0b6146c4
 def outcome(claim: tuple) -> list[str]:

@@ -14,26 +14,27 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'OPS', 'GAIN', 'LOSS',
            'SENTIMENT_WORDS', 'SENTIMENT_FORMS', 'KINDS_OF_THING', 'QUALITIES', 'SORT', 'QUALITY', 'ENTAIL_WORDS',
            'RULES', 'ENTAIL_FORMS', 'FRAMES', 'SST_WORDS', 'SST_FORMS', 'FAMILIES', 'PLACES', 'VARIANTS', 'offered',
            'phrasings', 'draw_arith', 'who_what', 'had_first', 'one_after_another', 'ways_arith', 'step_arith',
-           'write_arith', 'steps_arith', 'order_arith', 'slip_arith', 'as_steps', 'turned', 'split_chains', 'owner',
-           'reached', 'settle_arith', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held', 'held_at_start',
-           'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of', 'told_back', 'write_shuffle',
-           'steps_shuffle', 'slip_shuffle', 'by_person', 'grouped', 'settle_held', 'settle_back', 'read_shuffle',
-           'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'other_date_steps', 'asked_date',
-           'ways_dates', 'slip_dates', 'say_dates', 'write_dates', 'shift_of', 'steps_dates', 'order_dates', 'one_date',
-           'read_dates', 'fact_dates', 'draw_letters', 'ways_letters', 'say_letters', 'write_letters', 'steps_letters',
-           'slip_letters', 'read_letters', 'fact_letters', 'flipped', 'turns_of', 'draw_coin', 'counts', 'ways_coin',
-           'slip_coin', 'say_coin', 'asked_side', 'say_count', 'write_coin', 'steps_coin', 'settle_coin', 'read_coin',
-           'fact_coin', 'draw_relations', 'ways_relations', 'slip_relations', 'say_relation', 'write_relations',
-           'opposite', 'all_relations', 'steps_relations', 'read_relations', 'fact_relations', 'make_world', 'say_fact',
-           'follow', 'draw_facts', 'write_facts', 'misled', 'slip_facts', 'known_facts', 'steps_facts', 'told',
-           'read_facts', 'fact_facts', 'draw_strategy', 'branches', 'ways_strategy', 'slip_strategy', 'write_strategy',
-           'steps_strategy', 'order_strategy', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review',
-           'draw_sentiment', 'ways_sentiment', 'slip_sentiment', 'contrast_sentiment', 'write_sentiment',
-           'steps_sentiment', 'order_sentiment', 'read_sentiment', 'fact_sentiment', 'rule', 'draw_entail', 'by_rules',
-           'ways_entail', 'say_claim', 'asked_claim', 'joined_rules', 'write_entail', 'slip_entail', 'rules_of',
-           'steps_entail', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'ways_sst', 'slip_sst', 'steps_sst',
-           'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances', 'renamed', 'family_named',
-           'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
+           'own_way_arith', 'write_arith', 'steps_arith', 'order_arith', 'slip_arith', 'as_steps', 'turned',
+           'split_chains', 'owner', 'reached', 'settle_arith', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held',
+           'held_at_start', 'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of', 'told_back',
+           'write_shuffle', 'steps_shuffle', 'slip_shuffle', 'by_person', 'grouped', 'settle_held', 'settle_back',
+           'read_shuffle', 'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'other_date_steps',
+           'asked_date', 'ways_dates', 'slip_dates', 'say_dates', 'write_dates', 'shift_of', 'steps_dates',
+           'order_dates', 'one_date', 'read_dates', 'fact_dates', 'draw_letters', 'ways_letters', 'say_letters',
+           'write_letters', 'steps_letters', 'slip_letters', 'read_letters', 'fact_letters', 'flipped', 'turns_of',
+           'draw_coin', 'counts', 'ways_coin', 'slip_coin', 'say_coin', 'asked_side', 'say_count', 'write_coin',
+           'steps_coin', 'settle_coin', 'read_coin', 'fact_coin', 'draw_relations', 'ways_relations', 'slip_relations',
+           'say_relation', 'write_relations', 'opposite', 'all_relations', 'steps_relations', 'read_relations',
+           'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts', 'misled', 'slip_facts',
+           'known_facts', 'steps_facts', 'told', 'read_facts', 'fact_facts', 'draw_strategy', 'branches',
+           'ways_strategy', 'slip_strategy', 'write_strategy', 'steps_strategy', 'order_strategy', 'read_strategy',
+           'fact_strategy', 'say_part', 'tone', 'review', 'draw_sentiment', 'ways_sentiment', 'slip_sentiment',
+           'contrast_sentiment', 'write_sentiment', 'steps_sentiment', 'order_sentiment', 'read_sentiment',
+           'fact_sentiment', 'rule', 'draw_entail', 'by_rules', 'ways_entail', 'say_claim', 'asked_claim',
+           'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'steps_entail', 'read_entail', 'fact_entail',
+           'draw_sst', 'write_sst', 'ways_sst', 'slip_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled',
+           'bucket', 'instances', 'renamed', 'family_named', 'of_templates', 'edited', 'exemplar_instances',
+           'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -42,7 +43,7 @@ and what it takes to read them back. Not the papers' data: a little world in whi
 from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
-from itertools import combinations
+from itertools import combinations, permutations
 from random import Random
 from typing import Iterator
 import re
@@ -143,6 +144,27 @@ def step_arith(style: int, n: str, i: str, a: int, op: str, b: int, c: int) -> s
     if style == 1: return f"{a} {op} {b} = {c}."
     if style == 2: return f"{a} {dict(zip('+-*', ('plus', 'minus', 'times')))[op]} {b} is {c}."
     return dict(zip("+-*", (f"{a} and {b} more makes {c}.", f"{a} less {b} leaves {c}.", f"{a} times {b} makes {c}.")))[op]
+
+# %% ../nbs/05_procedural.ipynb #b4b1cf8f
+def own_way_arith(instance: Instance, claims: list[Claim]) -> Instance | None:
+    "The same question solved in the order of some claims: each number is used once, and what counts against the total is taken from it."
+    steps = [(a, op, b, c) for (op, b), (a, c) in (x for x in claims if isinstance(x[0], tuple) and x[0][0] in OPS)]
+    bags = [t for t in instance.trace if t[1] == "*"]
+    if bags and (not steps or steps.pop(0)[1:] not in {bags[0][1:], ("*", bags[0][0], bags[0][3])}): return None
+    events = [t[1:3] for t in instance.trace if t[1] != "*"]
+    parts = [(bags[0][3] if bags else instance.trace[0][0], 1), *((b, 1 if op == "+" else -1) for op, b in events)]  # value, side
+    return replace(instance, trace=(*bags, *steps)) if len(steps) == len(events) and _joins(parts, steps) else None
+
+def _joins(parts: list[tuple[int, int]], steps: list[tuple]) -> bool:
+    "Do steps join all parts into one that counts for the total?"
+    if not steps: return len(parts) == 1 and parts[0][1] == 1
+    (a, op, b, c), *rest = steps
+    if op == "*" or c != OPS[op](a, b): return False
+    for i, j in permutations(range(len(parts)), 2):
+        (x, side), (y, other) = parts[i], parts[j]
+        if (x, y) != (a, b) or (side == other) != (op == "+"): continue
+        if _joins([p for k, p in enumerate(parts) if k not in (i, j)] + [(c, side)], rest): return True
+    return False
 
 # %% ../nbs/05_procedural.ipynb #5e1f0a77
 def write_arith(instance: Instance, rng: Random) -> str:
@@ -1380,7 +1402,7 @@ def fact_sst(rng: Random) -> str:
 FAMILIES: dict[str, Family] = {f.name: f for f in (
     Family("arith", "number", "SingleEq AddSub MultiArith SVAMP GSM8K", 0.0, draw_arith, write_arith, steps_arith, read_arith, fact_arith,
            dict(steps=(2, 4), large=0.15), words=ARITH_WORDS,
-           builds_on=order_arith, ways=ways_arith, slip=slip_arith),
+           builds_on=order_arith, ways=ways_arith, own_way=own_way_arith, slip=slip_arith),
     Family("shuffle", "text", "Tracking Shuffled Objects", 1 / 3, draw_shuffle, write_shuffle, steps_shuffle, read_shuffle, fact_shuffle,
            dict(swaps=(2, 5)), words=SHUFFLE_WORDS,
            ways=ways_shuffle, slip=slip_shuffle),

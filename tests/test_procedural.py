@@ -479,3 +479,48 @@ def test_checker_is_quick_on_any_text(name):
         start = perf_counter()
         assert not FAMILIES[name].check(i, text).sound
         assert perf_counter() - start < 5
+
+
+# --- every order of gains and losses
+
+ARITH = list(procedural_task("arith", n_train=120, n_selection=0, n_test=1, seed=31).split("train"))
+
+
+def joined(instance, rng):
+    "Steps that join all numbers of a question in an order of their own."
+    bags, events = [t for t in instance.trace if t[1] == "*"], [t[1:3] for t in instance.trace if t[1] != "*"]
+    parts = [(bags[0][3] if bags else instance.trace[0][0], 1), *((b, 1 if o == "+" else -1) for o, b in events)]
+    steps = list(bags)
+    while len(parts) > 1:
+        (x, s), (y, t) = a, b = rng.sample(parts, 2)
+        if s != t and (x < y or x == y and s < t): (x, s), (y, t) = (y, t), (x, s)
+        value = x + y if s == t else x - y
+        if s != t and value == 0 and len(parts) > 2: continue
+        parts = [p for p in parts if p is not a and p is not b] + [(value, s)]
+        steps.append((x, "+" if s == t else "-", y, value))
+    return steps if parts[0][1] == 1 else None
+
+
+@given(st.integers(0, len(ARITH) - 1), st.randoms(use_true_random=False))
+def test_every_order_of_gains_and_losses_is_right(k, rng):
+    instance, family = ARITH[k], FAMILIES["arith"]
+    steps = joined(instance, rng)
+    assume(steps is not None)
+    told = [f"{a} {o} {b} = {c}." for a, o, b, c in steps]
+    answer = f" So the answer is: {instance.answer}"
+    assert family.check(instance, " ".join(told) + answer).sound, told
+    j = rng.randrange(len(told))
+    a, o, b, c = steps[j]
+    wrong = [*told[:j], f"{a} {o} {b} = {c + 1}.", *told[j + 1:]]
+    assert not family.check(instance, " ".join(wrong) + answer).sound, "one value is off"
+    if len(told) > 2: assert not family.check(instance, " ".join(told[:-1]) + answer).sound, "a step is missing"
+
+
+def test_the_orders_that_were_taken_for_luck():
+    asked = "Ned has 8 books. Ned sells 5 books. Ned buys 14 more. Ned finds 19 books. How many books does Ned have now?"
+    ned = Instance("", asked, "36", (), "arith:x", "arith:y", ((8, "-", 5, 3), (3, "+", 14, 17), (17, "+", 19, 36)))
+    check = lambda said: FAMILIES["arith"].check(ned, said + " So the answer is: 36").sound
+    for said in ("8 + 14 = 22. 22 + 19 = 41. 41 - 5 = 36.", "8 - 5 = 3. 3 + 19 = 22. 22 + 14 = 36.",
+                 "14 - 5 = 9. 8 + 9 = 17. 17 + 19 = 36.", "14 + 19 = 33. 33 - 5 = 28. 8 + 28 = 36."): assert check(said), said
+    for said in ("8 + 14 = 22. 22 + 19 = 41. 41 - 4 = 36.", "8 + 5 = 13. 13 + 14 = 27. 27 + 9 = 36.",
+                 "5 + 14 = 19. 19 + 19 = 38. 38 - 2 = 36.", "8 + 14 = 22. 22 + 14 = 36."): assert not check(said), said
