@@ -229,10 +229,19 @@ def _checked_call(function: Callable) -> Callable:
 # %% ../nbs/77_analyses.ipynb #36977d26
 TOK_PER_ROW = 100  # a guess for prompt and completion together, for prices only
 
+def _asked(c: Condition) -> tuple[str, ...]:
+    "Fields that decide what is asked, and not what is taught."
+    return ("task",) if c.sources else ()
+
+def _student_key(c: Condition) -> tuple:
+    "What decides a student: methods that only ask it otherwise share it."
+    m = method_named(c.method)
+    return *stage_key(c, "student", ("method", *_asked(c))), m.mode, m.teach, m.render, m.retell, m.objective, m.shown, m.towards, m.itself
+
 def _draws(c: Condition, size_of: Callable) -> list[tuple]:  # (key, draws, tokens each, model)
     "What a condition asks of its teacher."
     if c.teaching in ("", "gold", "own"): return []
-    greedy, limits, t = c.teaching == "greedy", ("teacher.pool", "teacher.max_tok"), c.teacher
+    greedy, limits, t = c.teaching == "greedy", ("teacher.pool", "teacher.max_tok", "n_questions", *_asked(c)), c.teacher
     asked = sum(min(c.n_questions or n, n) for n in (size_of(c, task, "train") for task in c.sources or (c.task,)))
     n = 1 if greedy else t.pool
     out = [((stage_key(c, "draws", limits), greedy), asked * n, t.max_tok, t.model)]
@@ -265,7 +274,7 @@ def pieces(conditions: Sequence[Condition], size_of: Callable, known: Mapping[tu
         for key, n, tok, model in _draws(c, size_of): add("draws", key, n, tok, 1, model)  # completions end at about half their limit
         who, method = c.student, method_named(c.method)
         if method.trained:
-            who, steps, row = stage_key(c, "student"), _steps(c, size_of), c.recipe.batch * TOK_PER_ROW
+            who, steps, row = _student_key(c), _steps(c, size_of), c.recipe.batch * TOK_PER_ROW
             add("students", who, steps, row, 6, c.student)
             if method.towards: add("beside", (who, "teacher"), steps, row, 2, c.teacher.model)
             if method.towards and method.writes: add("beside", (who, "student"), steps, row, 1, c.student)

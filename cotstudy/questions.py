@@ -197,7 +197,7 @@ def data_fraction(
 ) -> list[Condition]:
     "Labels and rationales for a part of the training questions."
     if wrong := [f for f in fractions if not 0 < f <= 1]: raise ValueError(f"fractions are {wrong}; expected shares above 0 and up to 1")
-    parts = [max(1, round(f * size_of(base))) for f in fractions]
+    parts = [None if f == 1 else max(1, round(f * size_of(base))) for f in fractions]  # all of them are what other analyses teach as well
     return vary(base, method=["label_only"], n_questions=parts, seed=seeds) + vary(base, method=["cot"], n_questions=parts,
                                                                                    n_rationales=n_rationales, seed=seeds)
 

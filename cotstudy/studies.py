@@ -342,7 +342,8 @@ def by_cell(cells: Sequence[tuple[str, Sequence[Condition]]], rates: Rates, know
         before, known = totals(known, size), pieces(conditions, _split_size, known)
         new = {k: None if None in (v, before[k]) else v - before[k] for k, v in totals(known, size).items()}
         seconds, own = rates.seconds(new), {k: new[k] for k in ("students", "teacher_draws", "student_draws")}
-        out.append(dict(cell=name, conditions=len(conditions), minutes=None if seconds is None else round((seconds + KERNEL_S) / 60, 1)) | own)
+        minutes = None if seconds is None else round((seconds + KERNEL_S) / 60, 1)
+        out.append(dict(cell=name, conditions=len(conditions), minutes=minutes) | own)
     return out
 
 def beside(study: Study, folder: Path) -> dict[tuple, Piece]:
