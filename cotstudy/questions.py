@@ -322,10 +322,17 @@ def self_consistency(
     return taught + vary_each(taught, decoding=["vote"], n_paths=n_paths)
 
 # %% ../nbs/76_questions.ipynb #475043a2
+_EDIT = "[:_]contrast$|_original$"
+
 def _asked(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows of a task and its edit, as one task."
     edited = rows.task.str.contains("contrast")
-    return rows.assign(asked=np.where(edited, "edited", "original"), task=rows.task.str.replace(r"[:_]contrast$", "", regex=True))
+    return rows.assign(asked=np.where(edited, "edited", "original"), task=rows.task.str.replace(_EDIT, "", regex=True))
+
+def _edits(df: pd.DataFrame, ax=None, published: pd.DataFrame | None = None, labels: bool = True):
+    "Accuracy on questions and on their edits, beside the published ones of both."
+    theirs = None if published is None else _asked(published[published.task.str.contains(_EDIT)])
+    return fig_against(df, "asked", ax, published=theirs, labels=labels)
 
 def _consistent(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     "Original, edited, and both of a pair right, by method (Gardner et al. 2020)."
@@ -343,7 +350,7 @@ def _consistent(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     shown = pd.concat(parts).drop(columns=["student_id", "chance", "sum", "size"])
     return {f"{t}-{s}": fig_against(g, "asked").figure for (t, s), g in shown.groupby(["task", "student"], sort=False)}
 
-@analysis("Contrast sets", "Li et al. 2023, Fig. 5", "asked", view=_asked, of_items=_consistent, claims=("scotd-H8",),
+@analysis("Contrast sets", "Li et al. 2023, Fig. 5", "asked", _edits, view=_asked, of_items=_consistent, claims=("scotd-H8",),
           columns=("method", "asked", "n_rationales", "seed"))
 def contrast_sets(
     base: Condition,
