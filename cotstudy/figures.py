@@ -434,7 +434,7 @@ def fig_errors(df: pd.DataFrame, ax: "Axes | None" = None, labels: bool = True) 
         ax = _canvas(ax, (max(6.0, 1.5 * len(points) + 2), 5))
         base = points.accuracy.to_numpy(float)
         ax.bar(range(len(points)), base, color=[look_of(m).colour for m in points.method], lw=0, label="right")
-        ends = np.clip([base - points.lo, points.hi - base], 0, 1)
+        ends = np.maximum([base - points.lo, points.hi - base], 0)
         ax.errorbar(range(len(points)), base, yerr=ends, ls="none", color="#333333", elinewidth=1.6, capsize=0, zorder=4)
         for error, colour in ERRORS.items():
             height = shares.loc[points.arm, f"mean_{error}"].to_numpy(float)

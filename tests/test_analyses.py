@@ -157,6 +157,10 @@ def test_shared_work_is_priced_once():
     vote = vary(BASE, decoding=["vote"], n_paths=[5])
     assert priced(one + vote)["students"] == 1 and priced(one + vote)["student_draws"] == 40 * 6
     assert priced(vary(BASE, max_student_tok=[16, 96]))["student_draws"] == 40
+    assert priced(vary(BASE, decoding=["vote"], n_paths=[5, 30]))["student_draws"] == 40 * 30  # the five are among the thirty
+    assert priced(vary(BASE, method=["cot", "cot_falsified"]))["students"] == 1  # the same student, asked otherwise
+    asked = vary(BASE.with_(task="sentiment", sources=["sentiment"]), task=["sentiment", "sentiment:contrast"])
+    assert priced(asked)["students"] == 1 and priced(asked)["teacher_draws"] == 400 * 30
 
 
 @pytest.mark.parametrize("changes, draws", [
@@ -230,7 +234,8 @@ WITH_PUBLISHED = {"sample_count", "student_size", "main_table", "samples", "free
 
 def marks_of(ax):
     "Ends of intervals, heights of hollow marks, heights of dotted lines."
-    bars = [s for c in ax.collections if hasattr(c, "get_segments") for s in c.get_segments() if len(s)]
+    bars = [(s[0][1], s[-1][1]) for c in ax.collections if hasattr(c, "get_segments") for s in c.get_segments() if len(s)]
+    bars += [tuple(line.get_ydata()) for line in ax.lines if len(line.get_xdata()) == 2 and len(set(line.get_xdata())) == 1]  # of levels
     hollow = [y for line in ax.lines if line.get_markerfacecolor() == "none" and line.get_linestyle() == "None" for y in line.get_ydata()]
     return bars, hollow, [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == ":"]
 
@@ -244,14 +249,14 @@ def test_every_figure_says_what_it_rests_on(name):
     rows, items = results_of(conditions, name)
     rows, known = by_measure(good_rows(rows.assign(error=None)), items, a.measure), published(task=PAPERS_NAME[task])
     n_hollow = 0
-    for figure in figures_of(a, rows, known).values():
+    for figure_name, figure in figures_of(a, rows, known).items():
         for ax in (ax for ax in figure.axes if hasattr(ax, "points")):
             p, told, (bars, hollow, dotted) = ax.points, " ".join(t.get_text() for t in ax.texts), marks_of(ax)
             n_hollow += len(hollow)
             assert "n = 40 items" in told and "95 % intervals" in told and ("2 seeds" in told or "1 seed" in told)
-            if "mean_error_format" in p or "error" in p: continue  # shares of all answers, stacked
+            if figure_name.startswith("error_types-arith"): continue  # shares of all answers, stacked
             assert (p.lo <= p.accuracy + 1e-9).all() and (p.accuracy <= p.hi + 1e-9).all() and (p.hi > p.lo).all() and p.n_seeds.min() >= 1
-            ends = {(round(s[0][1], 6), round(s[-1][1], 6)) for s in bars}
+            ends = {(round(float(lo), 6), round(float(hi), 6)) for lo, hi in bars}
             shown = p[(p.decoding != "vote") | p.method.duplicated(keep=False)] if "decoding" in p else p
             assert {(round(lo, 6), round(hi, 6)) for lo, hi in zip(shown.lo, shown.hi)} <= ends
             assert dotted == ([0.25] if a.measure == "accuracy" else [])
