@@ -31,6 +31,7 @@ import pandas as pd
 from .analyses import ANALYSES
 from .conditions import PROTOCOL, Condition, row_id
 from .files import lease, runs_here, write_json, write_parquet, write_text
+from .folders import folder_id, pocket_models
 from .later import later
 from .openers import scheme_of
 from .pages import to_pages
@@ -165,8 +166,8 @@ def is_done(record: dict, study: str, cell: Cell, folder: Path, summary: bool = 
 # %% ../nbs/82_batch.ipynb #1c0de002
 def _same_models(cond: Condition, row: pd.Series) -> bool:
     "Whether the shipped models that a condition names are those of its row, by their files."
-    named, shipped = ((cond.student, row.get("start_id")), (cond.teacher.model, row.get("teacher_id"))), models.pocket_models()
-    return all(name in shipped and models.folder_id(shipped[name]) == known
+    named, shipped = ((cond.student, row.get("start_id")), (cond.teacher.model, row.get("teacher_id"))), pocket_models()
+    return all(name in shipped and folder_id(shipped[name]) == known
                for name, known in named if scheme_of(name) == "pocket/" and pd.notna(known))
 
 def committed(study: str, cells: Sequence[Cell], folder: Path) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:

@@ -17,6 +17,7 @@ import os
 import re
 
 from .decoding import Model, digest
+from .folders import pocket_models
 from .later import later
 from .packaged import packaged_named, packaged_place
 from .recorded import Recorded, recorded, saw_gold, with_gold
@@ -27,7 +28,7 @@ models, safetensors, transformers = later("cotstudy.models"), later("safetensors
 # %% ../nbs/29_openers.ipynb #9eec237e
 def _scratch(name: str, revision: str | None, seed: int):
     "Random weights, with the tokenizer of the pocket teacher."
-    tokenizer = transformers.AutoTokenizer.from_pretrained(models.pocket_models()["pocket/teacher"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(pocket_models()["pocket/teacher"])
     return models.scratch(name.removeprefix("scratch/"), tokenizer, seed)
 
 def _recorded(name: str, revision: str | None, seed: int):
@@ -86,7 +87,7 @@ def open_weights(name: str | Path, revision: str | None = None, seed: int = 0, *
 # %% ../nbs/29_openers.ipynb #4f8513eb
 def _folder_of(name: str | Path) -> Path | None:
     "The folder that a name stands for, there or not; None where it stands for none."
-    if (scheme := scheme_of(name)) == "pocket/": return models.pocket_models().get(str(name))
+    if (scheme := scheme_of(name)) == "pocket/": return pocket_models().get(str(name))
     if scheme == "pypi/": return packaged_place(str(name))
     return None if scheme else Path(name).expanduser()
 
@@ -99,7 +100,7 @@ def n_params_of(name: str | Path) -> int | None:
         if size not in sizes: raise KeyError(f"no size {size!r}; there are: {', '.join(sizes)}")
         width, layers, _ = sizes[size]
         return 16 * layers * width**2
-    if scheme == "pocket/" and str(name) not in (shipped := models.pocket_models()):
+    if scheme == "pocket/" and str(name) not in (shipped := pocket_models()):
         raise KeyError(f"no pocket model {str(name)!r}; there are: {', '.join(shipped)}")
     if scheme in ("pypi/", "hub/"): return (packaged_named if scheme == "pypi/" else models.hub_named)(str(name)).n_params
     folder = _folder_of(name)

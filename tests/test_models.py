@@ -16,7 +16,7 @@ from transformers import (Gemma3Config, Gemma3ForConditionalGeneration, Generati
                           T5ForConditionalGeneration,
                           BloomConfig, BloomForCausalLM)
 
-from cotstudy import sampling
+from cotstudy import folders, sampling
 from cotstudy.decoding import Decoding, Request, choose, distribution, draw_key, invert, prompt_id, uniforms
 from cotstudy.models import folder_id, folder_stamp, load, scratch, threads
 from cotstudy.recorded import Recorded
@@ -444,8 +444,8 @@ def test_an_id_follows_the_files_and_is_not_computed_twice(tmp_path, monkeypatch
     lm, a = make_lm("llama"), tmp_path / "a"
     lm.net.get_output_embeddings().bias = None
     lm.save(a)
-    hashed, real = [], models._hash
-    monkeypatch.setattr(models, "_hash", lambda folder: hashed.append(folder) or real(folder))
+    hashed, real = [], folders._hash
+    monkeypatch.setattr(folders, "_hash", lambda folder: hashed.append(folder) or real(folder))
     first = folder_id(a)
     for p in a.iterdir(): os.utime(p, (1e9, 1e9))
     monkeypatch.setattr(models.time, "time_ns", lambda: int(4e18))  # long after
