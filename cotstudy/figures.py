@@ -263,6 +263,7 @@ def _nearest(theirs: pd.DataFrame, df: pd.DataFrame, x: str) -> pd.DataFrame:
     seen = [c for c in ("model", "method", "supervision", "decoding", "n_rationales", "n_questions", "accuracy") if c in theirs]
     return theirs.drop_duplicates(seen)
 
+# %% ../nbs/70_figures.ipynb #9fcc039c
 def _hollow(ax: "Axes", theirs: pd.DataFrame | None, x: str, levels: Sequence[str] = ()) -> None:
     "Published values as hollow marks in the colour of their method: at their x, or, for levels, at the right edge."
     if theirs is None: return

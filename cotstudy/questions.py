@@ -350,6 +350,7 @@ def _consistent(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     shown = pd.concat(parts).drop(columns=["student_id", "chance", "sum", "size"])
     return {f"{t}-{s}": fig_against(g, "asked").figure for (t, s), g in shown.groupby(["task", "student"], sort=False)}
 
+# %% ../nbs/76_questions.ipynb #6d1a7c80
 @analysis("Contrast sets", "Li et al. 2023, Fig. 5", "asked", _edits, view=_asked, of_items=_consistent, claims=("scotd-H8",),
           columns=("method", "asked", "n_rationales", "seed"))
 def contrast_sets(

@@ -695,6 +695,7 @@ def read_shown_scotd(text: str, name: str) -> tuple[Solved, ...]:
     lead, said = cfg.get("INPUT_PREFIX", "").removeprefix("Q: "), cfg["FEW_SHOT_COT_PROMPT"]
     return tuple(Solved(lead + q.strip(), r.strip(), _answer(a)) for q, r, a in zip(said[::3], said[1::3], said[2::3]))
 
+# %% ../nbs/10_sources.ipynb #3fd143ce
 def published_exemplars(
     name: str,  # of a source, variants may follow
     whose: str,  # a key of EXEMPLARS

@@ -257,6 +257,7 @@ def _known(name: str, loads: Callable, kw: dict) -> dict:
     if strange := sorted(set(kw) - set(has)): raise ValueError(f"task {name!r} has no argument {strange[0]!r}; it has {', '.join(has)}")
     return kw
 
+# %% ../nbs/12_tasks.ipynb #83f98b4c
 _BEFORE_OPTIONS = re.compile(r"\s*(?:which choice is true\s*\?|answer choices:|options:|\(a\))", re.I)
 
 def stem_key(question: str) -> str:
@@ -276,6 +277,7 @@ def with_exemplars(
     said = hashlib.sha256(json.dumps(solved).encode()).hexdigest()
     return replace(task, splits=splits, solved=solved, revision=f"{task.revision} exemplars sha256 {said}".strip())
 
+# %% ../nbs/12_tasks.ipynb #1227dd9e
 def load(
     name: str | Path,  # a key of TASKS, variants after colons, or the path of a JSON-lines file
     exemplars: str | Path = "",  # solved questions for prompts: ho, scotd, or the path of a .jsonl file; "": the task's own
