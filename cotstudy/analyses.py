@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['plt', 'HEADLINE_CLAIMS', 'FILTER_SETS', 'TOK_PER_ROW', 'NUMBERS', 'CORPUS', 'pair_figures', 'sample_count',
            'student_size', 'sequence_length', 'chains_per_visit', 'question_count', 'teacher_quality',
-           'rationale_quality', 'rationale_filters', 'transfer', 'conditions_of', 'cost', 'api_cost', 'panels',
-           'figures_of', 'further', 'side_by_side', 'difference', 'says', 'arms_compared', 'Numbers', 'Found',
-           'study_cell', 'ANALYSES', 'REFERENCES', 'Analysis', 'analysis', 'analysis_named', 'feeds', 'references',
-           'teacher_row', 'vary_each', 'voted']
+           'rationale_quality', 'rationale_filters', 'transfer', 'conditions_of', 'Piece', 'pieces', 'cost', 'totals',
+           'api_cost', 'panels', 'figures_of', 'further', 'side_by_side', 'difference', 'says', 'arms_compared',
+           'Numbers', 'Found', 'study_cell', 'ANALYSES', 'REFERENCES', 'Analysis', 'analysis', 'analysis_named',
+           'feeds', 'references', 'teacher_row', 'vary_each', 'voted']
 
 # %% ../nbs/77_analyses.ipynb #e35cbbb5
 """The central analyses of both papers, each a function from a base condition to a list of conditions, and a record (Ho et al. 2023:
@@ -16,7 +16,7 @@ diverse reasoning, student scale, data, teacher, sequence length; Li et al. 2023
 record: a list can be run, counted or priced. A notebook, the report and the command line all read the records."""
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -229,10 +229,19 @@ def _checked_call(function: Callable) -> Callable:
 # %% ../nbs/77_analyses.ipynb #36977d26
 TOK_PER_ROW = 100  # a guess for prompt and completion together, for prices only
 
+def _asked(c: Condition) -> tuple[str, ...]:
+    "Fields that decide what is asked, and not what is taught."
+    return ("task",) if c.sources else ()
+
+def _student_key(c: Condition) -> tuple:
+    "What decides a student: methods that only ask it otherwise share it."
+    m = method_named(c.method)
+    return *stage_key(c, "student", ("method", *_asked(c))), m.mode, m.teach, m.render, m.retell, m.objective, m.shown, m.towards, m.itself
+
 def _draws(c: Condition, size_of: Callable) -> list[tuple]:  # (key, draws, tokens each, model)
     "What a condition asks of its teacher."
     if c.teaching in ("", "gold", "own"): return []
-    greedy, limits, t = c.teaching == "greedy", ("teacher.pool", "teacher.max_tok"), c.teacher
+    greedy, limits, t = c.teaching == "greedy", ("teacher.pool", "teacher.max_tok", "n_questions", *_asked(c)), c.teacher
     asked = sum(min(c.n_questions or n, n) for n in (size_of(c, task, "train") for task in c.sources or (c.task,)))
     n = 1 if greedy else t.pool
     out = [((stage_key(c, "draws", limits), greedy), asked * n, t.max_tok, t.model)]
@@ -241,33 +250,60 @@ def _draws(c: Condition, size_of: Callable) -> list[tuple]:  # (key, draws, toke
     return out
 
 # %% ../nbs/77_analyses.ipynb #c891f4b1
+class Piece(NamedTuple):
+    "One thing to be done: draws of a teacher, the training of a student, answers of a model, or a teacher that reads along."
+    n: int  # draws, steps, answers
+    tok: int  # each, at most
+    factor: int  # operations per parameter and token
+    model: str
+
+    @property
+    def n_tok(self) -> int: return self.n * self.tok
+
+    def flop(self, n_params_of: Callable) -> float | None:
+        size = n_params_of(self.model)
+        return None if size is None else self.factor * self.n_tok * size
+
+def pieces(conditions: Sequence[Condition], size_of: Callable, known: Mapping[tuple, Piece] = {}) -> dict[tuple, Piece]:
+    "The work in a list of conditions, by what decides it, beside work that is known: what is shared stands there once, at its largest."
+    out = dict(known)
+    def add(kind: str, key: object, n: int, tok: int, factor: int, model: str):
+        old = out.get((kind, key), (0, 0))
+        out[kind, key] = Piece(max(n, old[0]), max(tok, old[1]), factor, model)
+    for c in conditions:
+        for key, n, tok, model in _draws(c, size_of): add("draws", key, n, tok, 1, model)  # completions end at about half their limit
+        who, method = c.student, method_named(c.method)
+        if method.trained:
+            who, steps, row = _student_key(c), _steps(c, size_of), c.recipe.batch * TOK_PER_ROW
+            add("students", who, steps, row, 6, c.student)
+            if method.towards: add("beside", (who, "teacher"), steps, row, 2, c.teacher.model)
+            if method.towards and method.writes: add("beside", (who, "student"), steps, row, 1, c.student)
+        asked = min(c.n_items or 10**12, size_of(c, c.task, c.split)) * c.n_paths
+        add("answers", (who, stage_key(c, "eval", ("max_student_tok", "n_paths", "n_items"))), asked, c.max_student_tok, 1, c.student)
+    return out
+
+# %% ../nbs/77_analyses.ipynb #4144530a
 def cost(
     conditions: Sequence[Condition],
     size_of: Callable,  # size_of(condition, task name, split) -> instances
     n_params_of: Callable,  # n_params_of(model name) -> parameters, or None where that is not known offline
 ) -> dict:
     "Work in a list of conditions, shared parts once; *_tok at most, *_flop about (2 per parameter and token read, 6 when trained)."
-    draws, students, answers = {}, {}, {}
-    for c in conditions:
-        for key, n, tok, model in _draws(c, size_of): draws[key] = (*np.maximum(draws.get(key, (0, 0))[:2], (n, tok)).tolist(), model)
-        who = c.student
-        if method_named(c.method).trained:
-            who = stage_key(c, "student")
-            steps = _steps(c, size_of)
-            students[who] = (steps, steps * c.recipe.batch * TOK_PER_ROW, c.student)
-        key = (who, stage_key(c, "eval", ("max_student_tok",)))
-        asked = min(c.n_items or 10**12, size_of(c, c.task, c.split)) * c.n_paths
-        answers[key] = (*np.maximum(answers.get(key, (0, 0))[:2], (asked, c.max_student_tok)).tolist(), c.student)
-    sampled = [(1, n * tok, m) for n, tok, m in (*draws.values(), *answers.values())]  # completions end at about half their limit
-    trained = [(6, tok, m) for _, tok, m in students.values()]
-    beside = {stage_key(c, "student"): c for c in conditions if method_named(c.method).towards}  # who reads along
-    read = [(c, students[who][1]) for who, c in beside.items()]
-    sampled += [(2, tok, c.teacher.model) for c, tok in read] + [(1, tok, c.student) for c, tok in read if method_named(c.method).writes]
+    return totals(pieces(conditions, size_of), n_params_of)
+
+def totals(work: Mapping[tuple, Piece], n_params_of: Callable) -> dict:
+    "Sums over pieces of work."
+    kinds = ("draws", "students", "answers", "beside")
+    draws, students, answers, beside = ([p for (kind, _), p in work.items() if kind == k] for k in kinds)
     return dict(
-        teacher_draws=sum(n for n, *_ in draws.values()), teacher_tok=sum(n * tok for n, tok, _ in draws.values()), students=len(students),
-        student_steps=sum(steps for steps, *_ in students.values()), student_draws=sum(n for n, *_ in answers.values()),
-        student_tok=sum(n * tok for n, tok, _ in answers.values()), train_flop=_flop(trained, n_params_of),
-        sample_flop=_flop(sampled, n_params_of))
+        teacher_draws=sum(p.n for p in draws), teacher_tok=sum(p.n_tok for p in draws), students=len(students),
+        student_steps=sum(p.n for p in students), student_draws=sum(p.n for p in answers), student_tok=sum(p.n_tok for p in answers),
+        train_flop=_flop(students, n_params_of), sample_flop=_flop([*draws, *answers, *beside], n_params_of))
+
+def _flop(work: Sequence[Piece], n_params_of: Callable) -> int | None:
+    "Operations of some work; None where the size of a model is not known."
+    found = [p.flop(n_params_of) for p in work]
+    return None if None in found else sum(found)
 
 # %% ../nbs/77_analyses.ipynb #5d6b3881
 def api_cost(
@@ -290,11 +326,6 @@ def _steps(c: Condition, size_of: Callable) -> int:
     "Training steps of a condition; where passes are counted, at most: as if no chain were filtered out."
     asked = sum(min(c.n_questions or n, n) for n in (size_of(c, task, "train") for task in c.sources or (c.task,)))
     return c.recipe.settled(asked * (c.n_rationales if c.teaching == "sampled" else 1)).steps
-
-def _flop(work: Sequence[tuple], n_params_of: Callable) -> int | None:  # (factor, tokens, model)
-    "Operations of some work; None where the size of a model is not known."
-    if any(n_params_of(m) is None for *_, m in work): return None
-    return sum(k * n * n_params_of(m) for k, n, m in work)
 
 # %% ../nbs/77_analyses.ipynb #5031502e
 def panels(a: Analysis, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

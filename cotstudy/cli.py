@@ -109,7 +109,7 @@ def patience(study: Any, say: Callable[[str], None]) -> Iterator[None]:
 @app.command()
 def run(
     study: Annotated[str, typer.Argument(help="a study's name or the path of a study file")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="count cells, tokens and steps; run nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="count tokens and steps, and minutes for each cell; run nothing")] = False,
     workers: Annotated[int, typer.Option(min=0, max=1024, help="kernels at once; 0: one per core")] = 0,
     force: Annotated[bool, typer.Option(help="execute again what is done")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="walk every cell in small: random students, few questions; keeps nothing")] = False,
@@ -123,7 +123,7 @@ def run(
         s = studies.load_study(study)
         if dry_run:
             plan = studies.dry_run(s, workers, past=batch.times(s))
-            print(json.dumps(plan, indent=1) if as_json else "\n".join(f"{k:22} {v if v is not None else '-'}" for k, v in plan.items()))
+            print(json.dumps(plan, indent=1) if as_json else studies.priced(plan))
             return
         if smoke:
             from cotstudy.smoke import smoke as walk

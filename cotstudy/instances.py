@@ -44,6 +44,7 @@ class Task:
     revision: str = ""  # pinned commit of the source
     licence: str = ""
     check: Callable | None = None  # (instance, rationale) -> StepCheck, where steps can be checked; see `procedural`
+    solved: tuple = ()  # (question, rationale, answer) of those that were given to be shown in prompts; see `tasks.exemplars_for`
 
     def __post_init__(self):
         if self.kind not in KINDS: raise ValueError(f"task {self.name!r}: kind is {self.kind!r}, expected one of {KINDS}")

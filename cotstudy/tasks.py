@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'TASKS', 'LARGEST_SPLIT', 'question_key', 'kind_and_why', 'kind_of', 'why_kind', 'read_own', 'load_own',
-           'load', 'outline', 'Solved', 'exemplars_for', 'task_table']
+           'stem_key', 'with_exemplars', 'load', 'outline', 'exemplars_for', 'task_table']
 
 # %% ../nbs/12_tasks.ipynb #b4d8b095
 """One door to every task: procedural families, the papers' datasets and a user's own JSON-lines file, all as a `Task` with the
@@ -17,7 +17,7 @@ from functools import partial
 from inspect import signature
 from pathlib import Path
 from random import Random
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Sequence
 import hashlib, json, math, re, unicodedata
 
 import pandas as pd
@@ -26,8 +26,8 @@ from .instances import Instance, Task, carve_selection, few_samples
 from .procedural import FAMILIES, VARIANTS, exemplar_instances, family_named, procedural_task
 from .quantities import number_of, written
 from .files import write_json
-from .sources import (LETTERS, PINS, SOURCES, YESNO, at_hand, cache_dir, chance_of, checksums, here, load_source, origin_of,
-                              read_text, source_named, split_rule)
+from .sources import (EXEMPLARS, LETTERS, PINS, RAW, SOURCES, YESNO, Solved, at_hand, cache_dir, chance_of, checksums, here, load_source,
+                              origin_of, own_exemplars, published_exemplars, read_text, source_named, split_rule)
 
 # %% ../nbs/12_tasks.ipynb #93df3e38
 FIELDS: dict[str, Any] = {"question": str, "answer": (str, int, float), "options": list, "id": (str, int), "template": str,
@@ -257,12 +257,35 @@ def _known(name: str, loads: Callable, kw: dict) -> dict:
     if strange := sorted(set(kw) - set(has)): raise ValueError(f"task {name!r} has no argument {strange[0]!r}; it has {', '.join(has)}")
     return kw
 
+# %% ../nbs/12_tasks.ipynb #83f98b4c
+_BEFORE_OPTIONS = re.compile(r"\s*(?:which choice is true\s*\?|answer choices:|options:|\(a\))", re.I)
+
+def stem_key(question: str) -> str:
+    "A short name for a question's text without its options and without `Yes or no:`."
+    return question_key(_BEFORE_OPTIONS.split(re.sub(r"^yes or no:\s*", "", question.strip(), flags=re.I))[0])
+
+def with_exemplars(
+    task: Task,
+    exemplars: str | Path,  # ho, scotd (see `sources.EXEMPLARS`), or the path of a .jsonl file with question, rationale, answer
+    base_url: str = RAW,
+) -> Task:
+    "A task with given solved questions to be shown in prompts; those of its own questions that are among them are left out of its splits."
+    own = Path(exemplars).suffix in (".jsonl", ".gz")
+    solved = own_exemplars(exemplars) if own else published_exemplars(task.name, str(exemplars), base_url)
+    shown = {stem_key(s.question) for s in solved}
+    splits = {k: [i for i in items if stem_key(i.question) not in shown] for k, items in task.splits.items()}
+    said = hashlib.sha256(json.dumps(solved).encode()).hexdigest()
+    return replace(task, splits=splits, solved=solved, revision=f"{task.revision} exemplars sha256 {said}".strip())
+
+# %% ../nbs/12_tasks.ipynb #1227dd9e
 def load(
     name: str | Path,  # a key of TASKS, variants after colons, or the path of a JSON-lines file
+    exemplars: str | Path = "",  # solved questions for prompts: ho, scotd, or the path of a .jsonl file; "": the task's own
     **kw,  # n_train, n_selection, n_test, seed; difficulty (a dict) for invented tasks; base_url for upstream ones
 ) -> Task:
     "A task by its name."
     name = str(name)
+    if exemplars: return with_exemplars(load(name, **kw), exemplars, kw.get("base_url", RAW))
     _check_sizes(name, kw)
     if name.split(":")[0] in FAMILIES: return procedural_task(name, **kw | dict(kw.pop("difficulty", None) or {}))
     if name.split(":")[0] in SOURCES: return load_source(name, **_known(name, load_source, kw))
@@ -283,12 +306,6 @@ def outline(name: str) -> Task:
     return Task(name, source.kind, empty, source.labels, chance_of(source, ()), source.rule_key or base, **origin_of(name))
 
 # %% ../nbs/12_tasks.ipynb #43b0c0b4
-class Solved(NamedTuple):
-    "A question with a worked rationale, to be shown in a prompt."
-    question: str
-    rationale: str
-    answer: str
-
 def exemplars_for(
     task: Task,
     n: int,
@@ -296,6 +313,10 @@ def exemplars_for(
 ) -> tuple[Solved, ...]:
     "n solved questions of a task that it neither teaches nor asks (Li et al. 2023, sec. 2, take them from train)."
     if n <= 0: return ()
+    if task.solved:
+        if len(task.solved) < n:
+            raise ValueError(f"task {task.name!r} was given {len(task.solved)} exemplars, asked for {n}; ask for fewer")
+        return task.solved[:n]
     if task.name.split(":")[0] in FAMILIES:
         family, _ = family_named(task.name)
         shown = exemplar_instances(task.name, n, seed)
@@ -303,7 +324,8 @@ def exemplars_for(
     have = list(task.splits.get("exemplars", ()))
     if len(have) < n:
         raise ValueError(f"task {task.name!r} keeps {len(have)} solved questions for prompts, asked for {n}; "
-                         f"use an invented task, or a JSON-lines file in which {4 * n} training questions have a `rationale`")
+                         f"give `exemplars` ({', '.join(EXEMPLARS)} or a .jsonl file), use an invented task, "
+                         f"or a JSON-lines file in which {4 * n} training questions have a `rationale`")
     _, items, rationales = read_own(task.name)
     written = {i.id: r for i, r in zip(items, rationales)}
     return tuple(Solved(i.question, written[i.id], i.answer) for i in (have[k] for k in few_samples(range(len(have)), n, seed)))

@@ -11,9 +11,10 @@ from cotstudy.analyses import (ANALYSES, Analysis, analysis, analysis_named, con
                                sample_count, says, study_cell, teacher_row)
 from cotstudy.claims import CLAIMS, cells_of, join_items, measure, read_solutions, verdict_table
 from cotstudy.conditions import Condition, base_of, describe, vary
+from cotstudy.figures import published
 from cotstudy.measures import MEASURES
 from cotstudy.methods import method_named
-from cotstudy.results import good_rows
+from cotstudy.results import by_measure, good_rows
 
 ROOT = Path(__file__).parent.parent
 BASE = base_of("arith", "pocket/s", {"task_args.n_train": 400, "task_args.n_test": 40, "teacher.pool": 30})
@@ -156,6 +157,10 @@ def test_shared_work_is_priced_once():
     vote = vary(BASE, decoding=["vote"], n_paths=[5])
     assert priced(one + vote)["students"] == 1 and priced(one + vote)["student_draws"] == 40 * 6
     assert priced(vary(BASE, max_student_tok=[16, 96]))["student_draws"] == 40
+    assert priced(vary(BASE, decoding=["vote"], n_paths=[5, 30]))["student_draws"] == 40 * 30  # the five are among the thirty
+    assert priced(vary(BASE, method=["cot", "cot_falsified"]))["students"] == 1  # the same student, asked otherwise
+    asked = vary(BASE.with_(task="sentiment", sources=["sentiment"]), task=["sentiment", "sentiment:contrast"])
+    assert priced(asked)["students"] == 1 and priced(asked)["teacher_draws"] == 400 * 30
 
 
 @pytest.mark.parametrize("changes, draws", [
@@ -220,3 +225,42 @@ def test_a_difference_is_paired():
 
 def test_measures_of_analyses_exist():
     assert all(a.measure == "accuracy" or a.measure in MEASURES for a in ANALYSES.values())
+
+
+PAPERS_NAME = dict(arith="multiarith", sst="sst2", sentiment="imdb_contrast", letters="last_letter_concatenation")
+WITH_PUBLISHED = {"sample_count", "student_size", "main_table", "samples", "free_form", "questions_by_rationales", "data_fraction",
+                  "question_count", "contrast_sets", "transfer"}  # what the papers' own tables hold values of
+
+
+def marks_of(ax):
+    "Ends of intervals, heights of hollow marks, heights of dotted lines."
+    bars = [(s[0][1], s[-1][1]) for c in ax.collections if hasattr(c, "get_segments") for s in c.get_segments() if len(s)]
+    bars += [tuple(line.get_ydata()) for line in ax.lines if len(line.get_xdata()) == 2 and len(set(line.get_xdata())) == 1]  # of levels
+    hollow = [y for line in ax.lines if line.get_markerfacecolor() == "none" and line.get_linestyle() == "None" for y in line.get_ydata()]
+    return bars, hollow, [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == ":"]
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_every_figure_says_what_it_rests_on(name):
+    "Intervals, items, seeds, chance, and published values, hollow, where there are any and only where they belong."
+    a, task = analysis_named(name), "letters" if name == "free_form" else ASKED_OF.get(name, "arith")
+    conditions = conditions_of(name, BASE.with_(task=task), KNOBS.get(name, {}))
+    if name == "student_size": conditions += conditions_of(name, BASE.with_(task=task, student="pocket/m"), KNOBS[name])
+    rows, items = results_of(conditions, name)
+    rows, known = by_measure(good_rows(rows.assign(error=None)), items, a.measure), published(task=PAPERS_NAME[task])
+    n_hollow = 0
+    for figure_name, figure in figures_of(a, rows, known).items():
+        for ax in (ax for ax in figure.axes if hasattr(ax, "points")):
+            p, told, (bars, hollow, dotted) = ax.points, " ".join(t.get_text() for t in ax.texts), marks_of(ax)
+            n_hollow += len(hollow)
+            assert "n = 40 items" in told and "95 % intervals" in told and ("2 seeds" in told or "1 seed" in told)
+            if figure_name.startswith("error_types-arith"): continue  # shares of all answers, stacked
+            assert (p.lo <= p.accuracy + 1e-9).all() and (p.accuracy <= p.hi + 1e-9).all() and (p.hi > p.lo).all() and p.n_seeds.min() >= 1
+            ends = {(round(float(lo), 6), round(float(hi), 6)) for lo, hi in bars}
+            shown = p[(p.decoding != "vote") | p.method.duplicated(keep=False)] if "decoding" in p else p
+            assert {(round(lo, 6), round(hi, 6)) for lo, hi in zip(shown.lo, shown.hi)} <= ends
+            assert dotted == ([0.25] if a.measure == "accuracy" else [])
+            assert ("hollow" in told) == bool(hollow) and {round(y, 6) for y in hollow} <= set(known.accuracy.round(6))
+    assert bool(n_hollow) or name not in WITH_PUBLISHED
+    assert not n_hollow or a.measure == "accuracy"
+    plt.close("all")

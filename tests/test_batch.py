@@ -248,6 +248,17 @@ def test_absurd_sizes_are_refused_before_anything_is_made():
     with pytest.raises(ValueError, match="n_train is 1000000000000"): dry_run(huge)
 
 
+def test_a_plan_has_a_line_and_minutes_for_each_cell():
+    from cotstudy.studies import dry_run, load_study, priced
+    plan = dry_run(load_study("pocket-full"))
+    assert [c["cell"] for c in plan["each"]] == [c.name for c in expand(load_study("pocket-full"))]
+    assert plan["core_hours"] == pytest.approx(sum(c["minutes"] for c in plan["each"]) / 60, abs=0.06)
+    assert sum(c["students"] for c in plan["each"]) < plan["students"]  # those of the study beside it are not made again
+    lines = priced(plan).split("\n")
+    assert len(lines) == len(plan) - 1 + 2 + plan["cells"] and lines[-1].split()[0] == plan["each"][-1]["cell"]
+    assert float(lines[-1].split()[1]) == plan["each"][-1]["minutes"] > 0
+
+
 def test_unknown_study(house):
     with pytest.raises(FileNotFoundError, match="there are"): load_study("nope")
 

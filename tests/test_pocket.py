@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import cotstudy
 from cotstudy import pocket
 from cotstudy.models import load, threads
-from cotstudy.pocket import (FORMAT, SIZES, Reading, batch, build, document, exercise, network, overlap, pocket_tokenizer,
-                             rate, solved, stem, surprise, told, weighed)
+from cotstudy.pocket import (FORMAT, SIZES, Reading, batch, build, document, exercise, met, network, overlap, pocket_tokenizer,
+                             questions_read, rate, solved, stem, surprise, told, weighed)
 from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.prompts import render_completion, render_prompt
 
@@ -72,6 +72,25 @@ def test_nothing_asked_was_told(name):
     planted = task.split("test")[0].question
     assert overlap([task], [f"Q: {planted}\nA: x"])[name]["question"] == 1
     if not FAMILIES[name].pretrained: assert not any(stem(i.question) in t for t in texts for i in task.split("test")[:50])
+
+def test_what_a_shipped_model_read_is_made_anew():
+    read = questions_read("pocket/xs", 0.01)
+    assert len(read) > 200 and read == questions_read("pocket/xs", 0.01) != questions_read("pocket/xs", 0.01, seed=1)
+    tok, heard = AutoTokenizer.from_pretrained(SHIPPED / "xs"), []
+    ids, _ = batch(tok, Reading(worked=False), 0, 700, heard.append)
+    text = tok.decode(ids.flatten())
+    assert torch.equal(ids, batch(tok, Reading(worked=False), 0, 700)[0])  # listening changes nothing
+    assert sum(i.question in text for i in heard) > 0.8 * len(heard) > 4  # a row's last question may be cut
+    with pytest.raises(FileNotFoundError, match="train.json"): questions_read("facebook/opt-125m")
+    with pytest.raises(ValueError, match="share is 0"): questions_read("pocket/xs", 0)
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_no_test_question_is_in_the_real_text(name):
+    read = questions_read("pocket/s", 0.01)
+    asked = procedural_task(name, 0, 0, 100, seed=7).split("test")
+    assert not any(any(v) for v in met(asked, read).values())
+    told_ = met(asked, [*read, asked[3]])
+    assert told_["question"][3] and told_["twin"][3] and told_["scenario"][3]
 
 def test_students_read_no_worked_solution_and_teachers_some_with_slips():
     rng = Random(2)

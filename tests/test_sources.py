@@ -7,7 +7,8 @@ import pytest
 from cotstudy import sources
 from cotstudy.instances import few_samples, ho_split, leakage
 from cotstudy.recorded import recorded
-from cotstudy.sources import PINS, SOURCES, Pinned, fetch, load_source, read_rows
+from cotstudy.sources import EXEMPLARS, PINS, SOURCES, Pinned, at_hand, fetch, load_source, published_exemplars, read_rows
+from cotstudy.tasks import load
 
 SHIPPED = {name: name for name in SOURCES if name not in ("aqua", "anli", "sst2", "imdb", "aqua_heldout")} | dict(
     aqua_flan="aqua", anli_heldout="anli", sst2_sentences="sst2", imdb_sample="imdb")  # source -> file in tasks/
@@ -346,3 +347,57 @@ def test_the_split_rule_does_not_depend_on_the_seed(data_dir):
     assert tests[0] == tests[1] == ho_split(600)[1]
     first, second = (load_source("multiarith", n_train=8, seed=seed).split("train") for seed in (0, 1))
     assert numbers(first) != numbers(second)
+
+
+DATES = ("Q: Today is 1/2/2001. Which choice is true? Answer choices: (A) 1/2, (B) 3/4.\nA: It is 01/02.2001. The answer is A.\n"
+         "Q: Is it \"late\"? Answer choices: (A) a, (B) b.\nA: It is. The answer is here. The answer is B.")
+MOODS = """cfg = {
+  'INPUT_PREFIX': 'Q: What is it?\\n',
+  'FEW_SHOT_COT_PROMPT': ('"good"', '"good" is good.', 'positive',
+                          '"bad"', 'Bad.', 'negative'),
+}
+import nowhere
+nowhere.run()
+"""
+INVENTED = {
+    "reasoning-teacher/data/few_shot_cot_prompts.json": json.dumps(dict(date_understanding=dict(prompt=DATES, sample_indices=[1, 2]))),
+    "scotd/configs_data/complete/sst2.py": MOODS,
+    "scotd/configs_data/complete/quarel.py": "cfg = {'INPUT_PREFIX': 'Q: ', 'FEW_SHOT_COT_PROMPT': ('Who? (A) x (B) y', 'Y is.', '(B)')}",
+}
+
+
+def test_published_exemplars_are_read_and_nothing_is_executed(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_DATA", str(tmp_path))
+    for name, text in INVENTED.items():
+        (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "raw" / name).write_text(text)
+    dates = published_exemplars("date_understanding:ho", "ho")
+    assert [(s.rationale, s.answer) for s in dates] == [("It is 01/02.2001.", "A"), ("It is. The answer is here.", "B")]
+    assert published_exemplars("sst2_sentences", "scotd") == (("What is it?\n\"good\"", "\"good\" is good.", "positive"),
+                                                              ("What is it?\n\"bad\"", "Bad.", "negative"))
+    assert published_exemplars("quarel", "scotd")[0].answer == "B"
+    for name, whose, says in (("coin_flip", "ho", "no entry 'coin_flip'"), ("tracking_shuffled_objects", "ho", "has no exemplars for"),
+                              ("quarel", "wei", "no published exemplars of 'wei'")):
+        with pytest.raises(KeyError, match=says): published_exemplars(name, whose)
+
+
+def test_exemplars_have_pinned_commits_and_sources():
+    pins = {p for files in EXEMPLARS.values() for p in files.values()}
+    assert len(pins) == 7 and all(len(p.commit) == 40 and int(p.commit, 16) and p.sha256 == "" for p in pins)
+    assert {name for files in EXEMPLARS.values() for name in files} <= {s.rule_key or n for n, s in SOURCES.items()}
+
+
+SHOTS = [(whose, name) for whose, files in EXEMPLARS.items() for name in files]
+
+
+@pytest.mark.parametrize("whose, name", SHOTS)
+def test_exemplars_of_the_papers(whose, name, data_dir):
+    if not at_hand(EXEMPLARS[whose][name]): pytest.skip(f"no raw/{EXEMPLARS[whose][name].local} in COTSTUDY_DATA or the cache")
+    known = dict(ho=dict(aqua=4, date_understanding=6, commonsense_qa=7, strategy_qa=6),
+                 scotd=dict(commonsense_qa=7, openbookqa=4, quarel=5, anli=6, sst2=6, imdb=3))  # the papers' own counts
+    shown = published_exemplars(name, whose)
+    assert len(shown) == known[whose].get(name, 8) and all(all(s) for s in shown) and not any("The answer is" in s.rationale for s in shown)
+    task = load(name if name != "sst2" else "sst2_sentences", exemplars=whose) if name not in ("aqua", "anli", "imdb") else None
+    if task and task.labels: assert {s.answer for s in shown} <= set(task.labels)
+    gone = dict(strategy_qa=(0, 3, 7), date_understanding=(53, 143)).get(name, ()) if whose == "ho" else ()  # what Ho et al. left out
+    if gone: assert {i.id for i in load(name).split("test")} - {i.id for i in task.split("test")} == {f"{name}-{k}" for k in gone}

@@ -309,3 +309,44 @@ def test_ids_follow_the_text_but_not_its_case_spaces_or_marks(tmp_path):
     with pytest.raises(ValueError, match="line 2: question 'WHO is it' is also on line 1"):
         read_own(own(tmp_path, line(question="Who is it?") + "\n" + line(question="WHO is  it")))
     assert read_own(many(tmp_path, (1, 2), id=lambda k: f"q{k}"))[1][3].id == "q3"
+
+
+SHOWN = ('{"question": "Ann has 3 pens. How many?", "rationale": "She has 3.", "answer": 3}\n'
+         '{"question": "Bob has 4 pens. How many?", "rationale": "He has 4.", "answer": "4"}\n')
+
+
+def test_a_users_exemplars_are_shown_and_not_asked(tmp_path):
+    shown = own(tmp_path, SHOWN, "shown.jsonl")
+    mine = many(tmp_path, tuple(range(1, 61)), n=60, rationale=lambda k: f"because {k}")
+    plain = load(mine)
+    asked = next(i.question for i in plain.split("test"))
+    shown.write_text(SHOWN + json.dumps(dict(question=asked, rationale="It is so.", answer="1")) + "\n")
+    task = load(mine, exemplars=str(shown))
+    assert [s.answer for s in exemplars_for(task, 3)] == ["3", "4", "1"] and exemplars_for(task, 1) == exemplars_for(task, 3)[:1]
+    assert {i.question for i in plain.split("test")} - {i.question for i in task.split("test")} == {asked}
+    assert [i for i in plain.split("train") if i.question != asked] == list(task.split("train"))
+    with pytest.raises(ValueError, match="was given 3 exemplars, asked for 4"): exemplars_for(task, 4)
+
+
+@pytest.mark.parametrize("text, says", [
+    ("", "has no records"), ('{"question": "a", "answer": "b"}', "record 1: no `rationale`"), ("{", "line 1: not JSON"),
+    ('{"question": "a", "rationale": ["b"], "answer": "c"}', "`rationale` is a list"),
+    (SHOWN + '{"question": " ", "rationale": "b", "answer": "c"}', "record 3: no `question`")])
+def test_exemplars_that_are_none_are_one_line(tmp_path, text, says):
+    with pytest.raises(ValueError) as e: load("arith", exemplars=own(tmp_path, text, "shown.jsonl"), n_train=4)
+    assert says in str(e.value) and "\n" not in str(e.value)
+
+
+def test_given_exemplars_stand_in_the_prompts_of_teacher_and_student(tmp_path):
+    from cotstudy.conditions import Condition, Teacher, row_id
+    from cotstudy.prompts import Exemplar
+    from cotstudy.runs import exam_of, exemplars as shown_of
+    shown, small = own(tmp_path, SHOWN, "shown.jsonl"), dict(n_train=4, n_selection=1, n_test=2)
+    cond = Condition(task="arith", task_args=small | dict(exemplars=str(shown)), method="few_shot_cot", student="pocket/xs", n_exemplars=2,
+                     teacher=Teacher(n_exemplars=2))
+    exam = exam_of(cond, load("arith", **cond.task_args))
+    assert [e.answer for e in exam.voice.shown] == ["3", "4"] and isinstance(exam.voice.shown[0], Exemplar)
+    assert shown_of(exam.task, cond.teacher.n_exemplars) == exam.voice.shown
+    prompts = [prompt for _, prompt in exam.voice.prompts(exam.asked)]
+    assert len(prompts) == 2 and all(0 < p.index("She has 3.") < p.index("He has 4.") for p in prompts)
+    assert row_id(cond) != row_id(cond.with_(task_args=small))
