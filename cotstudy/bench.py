@@ -14,7 +14,7 @@ __all__ = ['SHAPES', 'WORKS', 'COMMANDS', 'GROUPS', 'TARGETS', 'ARMS', 'LEDGER_S
 """Speed, measured: training against `trl.SFTTrainer`, sampling against `transformers.generate` and `generate_batch`, a study against plain
 papermill, and training against the matrix products of the machine. Ours and the peer take turns on the same work in one run;
 medians count."""
-import json, os, platform, resource, shutil, subprocess, sys, tempfile, time, warnings
+import gc, json, os, platform, resource, shutil, subprocess, sys, tempfile, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout
 from copy import deepcopy
@@ -76,11 +76,11 @@ def _words(ids: Iterable[int]) -> str: return " ".join(f"w{i}" for i in ids)
 
 # %% ../nbs/90_bench.ipynb #28296bd0
 SHAPES = {  # configurations of published models; weights are random here
-    "gpt2": lambda **kw: GPT2Config(**kw),
+    "gpt2": lambda **kw: GPT2Config(attn_pdrop=0, embd_pdrop=0, resid_pdrop=0, **kw),  # no side drops out
     "smollm2_135m": lambda **kw: LlamaConfig(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
                                              num_key_value_heads=3, tie_word_embeddings=True, **kw),
     "opt_1.3b": lambda **kw: OPTConfig(hidden_size=2048, ffn_dim=8192, num_hidden_layers=24, num_attention_heads=32,
-                                       word_embed_proj_dim=2048, **kw)}
+                                       word_embed_proj_dim=2048, dropout=0, attention_dropout=0, **kw)}
 
 @lru_cache(maxsize=2)
 def model(work: Work) -> LM:
@@ -584,6 +584,8 @@ def _gpu_arms(work: Work, fast: bool) -> tuple[dict[str, Callable], dict[str, di
 def _fastest_of(arms: dict[str, Callable], reached: dict[str, float]) -> str:
     "The setting with the best of two turns; one that fails is said, and left out."
     for name, arm in arms.items():
+        gc.collect()  # trainers are held by cycles, and a card is not endless
+        if torch.cuda.is_available(): torch.cuda.empty_cache()
         try: reached[name] = round(max(take_turns({name: arm}, 2)[name].rates), 2)
         except Exception as e:  # an optional way of a library
             reached[name] = 0.0

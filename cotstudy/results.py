@@ -154,5 +154,5 @@ def texts_of(
     once = {at: text for at, (_, text) in texts.items() if not voice.asks_again(text)}
     cue, greedy = voice.fmt.sep.rstrip(), found[found.temperature == 0]
     second = dict(zip(greedy.prompt, greedy.text))
-    return once | {at: text + cue + second[p + text + cue] for at, (p, text) in texts.items()
-                   if at not in once and p + text + cue in second}
+    return once | {at: text + cue + second[p + text + cue] if p + text + cue in second else text
+                   for at, (p, text) in texts.items() if at not in once}  # a model that answers in one step was not asked again

@@ -81,7 +81,7 @@ class Voice:
 
     def asks_again(self, text: str) -> bool:
         "Is the answer asked for once more after this text?"
-        return self.twice is True or self.twice == "silent" and self.fmt.sep.strip() not in text
+        return self.twice is True or self.twice == "silent" and self.parse(self.fmt, text, self.mode).answer_text is None
 
     def of(self, model: Model) -> "Voice":
         "A model, asked in this way."

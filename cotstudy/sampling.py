@@ -623,14 +623,15 @@ class _Replayed(_Slots):
     def recorded(self, reach: int) -> Callable[[], torch.Tensor]:
         "The step as a graph of the GPU; elsewhere as it is."
         if self.device.type != "cuda": return lambda: self.compute(reach)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2): self.compute(reach)  # what is set up at a first call must not be part of the graph
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool): out = self.compute(reach)
-        self.pool = self.pool or graph.pool()
+        with torch.cuda.device(self.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(2): self.compute(reach)  # what is set up at a first call must not be part of the graph
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool): out = self.compute(reach)
+            self.pool = self.pool or graph.pool()
         return lambda: (graph.replay(), out)[1]
 
     def go(self, rows: np.ndarray, tokens: np.ndarray):
@@ -670,6 +671,7 @@ def _slotted(lm: LM, groups: list[tuple], decoding: Decoding, rows: int) -> Iter
         if done.any():
             yield places.close(at[done])
             live[at[done]] = False
+            slots.state[1:, at[done]] = 0  # a waiting row looks at its own column 0
             free += at[done].tolist()
         if live.any(): slots.go(at[~done], tokens[~done])
 

@@ -362,6 +362,8 @@ def test_one_who_was_never_taught_is_asked_for_the_answer_it_did_not_name(store,
     for method, more in (("few_shot_cot", {}), ("zero_shot_cot", dict(n_exemplars=2)), ("greedy_cot", {})):
         known = exam_of(Condition(task="arith", task_args=SIZES, method=method, student="pocket/s", format="ho", **more))
         assert known.voice.fmt.name == "ho" and not known.voice.twice, "who sees or was taught the format is asked in it"
+    own = exam_of(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="pocket/s")).voice
+    assert not own.asks_again(" 3 + 4 = 7. The answer is 7.") and own.asks_again(" Hm.") and own.asks_again(" 3 + 4 = 7. So the answer is:")
     teacher = exam_of(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="pocket/teacher", format="cotstudy"))
     assert teacher.voice.twice is False
 
