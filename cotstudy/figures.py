@@ -401,7 +401,7 @@ class _Scale:
         if self.log: return _log_ticks(ax, {*self.values, *more}, axis_words(x), self.text)
         at = sorted(self.values) if self.numbers else range(len(self.values))
         ax.set_xticks(list(at), [self.text(v) for v in (at if self.numbers else self.values)])
-        if not self.numbers: ax.set_xlim(-0.5, len(self.values) - 0.5)
+        if not self.numbers: ax.set_xlim(-0.5, max(1, len(self.values)) - 0.5)
         ax.set_xlabel(axis_words(x))
 
 # %% ../nbs/70_figures.ipynb #e57e8f03
