@@ -45,13 +45,13 @@ kernels, models, papermill = later("cotstudy.kernels"), later("cotstudy.models")
 def cell_key(cell: Cell, folder: Path) -> str:
     "Hash of what a cell runs: its template's code, its parameters, the conditions that follow, and the file of a user's own task."
     conditions = [row_id(c) for c in cell_conditions(cell, folder)]
-    return _hash(template_at(folder / f"{cell.template}.ipynb").code, cell.parameters, PROTOCOL, conditions, _own_task(cell))
+    return _hash(template_at(folder / f"{cell.template}.ipynb").code, cell.parameters, PROTOCOL, conditions, _own_files(cell))
 
 def cell_stamp(cell: Cell, folder: Path) -> str:
     "Hash of all that decides a cell's key, found without making a condition; empty for an analysis that is not in this package."
     a, package = ANALYSES.get(cell.template), Path(inspect.getfile(Cell)).parent
     if a and not Path(inspect.getfile(a.conditions)).is_relative_to(package): return ""
-    return _hash(template_at(folder / f"{cell.template}.ipynb").code, cell.parameters, text_of(package), _own_task(cell))
+    return _hash(template_at(folder / f"{cell.template}.ipynb").code, cell.parameters, text_of(package), _own_files(cell))
 
 def _hash(*parts: object) -> str:
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
@@ -61,10 +61,12 @@ def text_of(package: Path) -> str:
     "Hash of a package's modules."
     return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(package.glob("*.py")))).hexdigest()
 
-def _own_task(cell: Cell) -> str:
-    "Hash of the file of a user's own task."
-    own = Path(str(cell.parameters.get("task", "")))
-    return _file_hash(own.resolve(), file_stamp(own)) if own.is_file() else ""
+def _own_files(cell: Cell) -> str:
+    "Hash of the files of a user's own task and of the solved questions that are shown with it."
+    base = cell.parameters.get("base") or {}
+    shown = base.get("task_args.exemplars") or (base.get("task_args") or {}).get("exemplars", "")
+    own = [p for p in (Path(str(x)) for x in (cell.parameters.get("task", ""), shown) if x) if p.is_file()]
+    return "".join(_file_hash(p.resolve(), file_stamp(p)) for p in own)
 
 @lru_cache(256)
 def _file_hash(path: Path, stamp: tuple) -> str: return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -274,6 +274,9 @@ def with_exemplars(
     solved = own_exemplars(exemplars) if own else published_exemplars(task.name, str(exemplars), base_url)
     shown = {stem_key(s.question) for s in solved}
     splits = {k: [i for i in items if stem_key(i.question) not in shown] for k, items in task.splits.items()}
+    if gone := [k for k, items in task.splits.items() if items and not splits[k]]:
+        raise ValueError(f"all {gone[0]} questions of {task.name!r} begin like one that is shown solved in {exemplars}, so none is left; "
+                         "show others, or put what tells the questions apart before their options")
     said = hashlib.sha256(json.dumps(solved).encode()).hexdigest()
     return replace(task, splits=splits, solved=solved, revision=f"{task.revision} exemplars sha256 {said}".strip())
 

@@ -12,6 +12,7 @@ import nbformat
 import pandas as pd
 import pytest
 
+from cotstudy import batch
 from cotstudy.batch import adopt, execute, read_record, run_study, status
 from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, parameters_of, studies_folder
 
@@ -314,3 +315,13 @@ def test_a_clone_shows_a_finished_study_and_computes_nothing(tmp_path, monkeypat
                  (rows.drop(columns="start_id"), items), (rows.assign(accuracy=float("nan")), items)):
         begin(r, i)
         assert status(TINY)["counts"]["new"] == 1 and adopt("tiny", expand(TINY), studies_folder()) == 0
+
+
+def test_a_cell_is_another_one_when_the_questions_that_it_shows_have_changed(tmp_path):
+    shown = tmp_path / "shown.jsonl"
+    keys = []
+    for text in ("one", "two", "one"):
+        shown.write_text(json.dumps(dict(question=text, rationale="r", answer="a")) + "\n")
+        for base in ({"task_args.exemplars": str(shown)}, dict(task_args=dict(exemplars=str(shown)))):
+            keys.append(batch._own_files(Cell("c", "sample_count", dict(task="arith", base=base))))
+    assert keys[0] == keys[1] == keys[4] == keys[5] != keys[2] == keys[3] and all(keys)

@@ -328,6 +328,15 @@ def test_a_users_exemplars_are_shown_and_not_asked(tmp_path):
     with pytest.raises(ValueError, match="was given 3 exemplars, asked for 4"): exemplars_for(task, 4)
 
 
+def test_an_exemplar_that_begins_like_every_question_is_refused(tmp_path):
+    lines = [dict(question=f"Which of these is heavier? Options: stone {k}, feather {k}.", answer=f"stone {k}") for k in range(40)]
+    mine = tmp_path / "heavier.jsonl"
+    mine.write_text("".join(json.dumps(x) + "\n" for x in lines))
+    shown = tmp_path / "shown.jsonl"
+    shown.write_text(json.dumps(dict(question="Which of these is heavier? Options: iron, air.", rationale="Iron.", answer="iron")) + "\n")
+    with pytest.raises(ValueError, match="begin like one that is shown solved"): load(mine, exemplars=str(shown))
+
+
 @pytest.mark.parametrize("text, says", [
     ("", "has no records"), ('{"question": "a", "answer": "b"}', "record 1: no `rationale`"), ("{", "line 1: not JSON"),
     ('{"question": "a", "rationale": ["b"], "answer": "c"}', "`rationale` is a list"),
