@@ -151,8 +151,7 @@ ADDED = re.compile(r"\|,? (?:and|but|who|which|yet|while)\b(?! (?:we|i|that|so|t
 PLAN = re.compile(r"(?:so |first |now |then |,)*(?:let us|let's|let me|we (?:need|want|have) to|we (?:will|can|must)|i (?:will|need to"
                   r"|must)|(?=(?:follow|track|look at|consider|start|begin|count)\b)) ?(?:now |first )?"
                   r"(?:find|think|look|see|work|go|start|begin|count|follow|track|solve|check|take|join|do|compute|calculate|figure|write"
-                  r"|list|"
-                  r"track|consider|"
+                  r"|list|consider|"
                   r"answer|keep|move|read|judge|add|compare)\b(?:.*\b(?:how many|what|which|who|where|when|whether)\b(?!.*(?:\d|[=:]))"
                   r"|(?!.*(?:\d|[=:]| is | are | has | have )))")
 LEAD = re.compile(r"^(?:(?:so|then|first|next|now|and|but|we|know|that|given|the|question|says|it|is|since|because|as|here|also|again"

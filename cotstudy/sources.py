@@ -667,7 +667,7 @@ def _scotd(file: str) -> Pinned:
                   f"configs_data/complete/{file}.py", "")
 
 EXEMPLARS: dict[str, dict[str, Pinned]] = {  # whose -> dataset -> file
-    "ho": dict.fromkeys(_IN_HO, _PROMPTS),  # Wei et al. 2022's, as Ho et al. 2023 used them for few-shot-CoT
+    "ho": dict.fromkeys(_IN_HO, _PROMPTS),  # as Ho et al. 2023 used them: Wei et al. 2022's, eight training questions for letters and coin
     "scotd": {name: _scotd(file) for name, file in _IN_SCOTD.items()},  # the prompt set P of Li et al. 2023, sec. 2
 }
 
