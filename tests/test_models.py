@@ -440,7 +440,6 @@ def test_a_saved_model_stops_at_every_eos_that_is_known(tmp_path):
 # ---- identity
 
 def test_an_id_follows_the_files_and_is_not_computed_twice(tmp_path, monkeypatch):
-    from cotstudy import models
     lm, a = make_lm("llama"), tmp_path / "a"
     lm.net.get_output_embeddings().bias = None
     lm.save(a)
@@ -448,7 +447,7 @@ def test_an_id_follows_the_files_and_is_not_computed_twice(tmp_path, monkeypatch
     monkeypatch.setattr(folders, "_hash", lambda folder: hashed.append(folder) or real(folder))
     first = folder_id(a)
     for p in a.iterdir(): os.utime(p, (1e9, 1e9))
-    monkeypatch.setattr(models.time, "time_ns", lambda: int(4e18))  # long after
+    monkeypatch.setattr(folders.time, "time_ns", lambda: int(4e18))  # long after
     stamp = folder_stamp(a)
     assert folder_id(a) == folder_id(str(a)) == first and len(hashed) == 2
     data = (a / "model.safetensors").read_bytes()

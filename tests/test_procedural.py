@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings, strategies as st
 from cotstudy.checker import stated_answer
 from cotstudy.instances import KINDS, Instance
 from cotstudy.procedural import (BAD, CREATURES, FAMILIES, GOOD, KINDS_OF_THING, LINKS, PLACES, TRAITS, WORDS, WORLD, asked_date, bucket,
-                                 held_at_start, move, pairs_of, procedural_task, renamed, say_date, say_fact, tone, who_what)
+                                 held_at_start, move, own_way_arith, pairs_of, procedural_task, renamed, say_date, say_fact, tone, who_what)
 
 names = pytest.mark.parametrize("name", sorted(FAMILIES))
 seeds = st.integers(0, 10**9)
@@ -135,6 +135,7 @@ def test_wrong_order_is_found(name, seed):
     a, b = carry[0], carry[1]
     assume(f.claims(i, s[a]) != f.claims(i, s[b]))
     s[a], s[b] = s[b], s[a]
+    assume(name != "arith" or own_way_arith(i, f.claims(i, " ".join(s))) is None)  # by chance the numbers allow this order, too
     c = f.check(i, " ".join(s))
     assert not c.order_ok and not c.sound
 
@@ -602,7 +603,7 @@ def test_days_may_be_gone_in_any_parts(seed):
         hops.append(f"{n} days {'earlier' if days < 0 else 'later'} it is {say_date(to)}.")
     assert verdict("dates", i, hops) and not verdict("dates", i, hops[:1] + hops[2:]) and not verdict("dates", i, hops[:-1])
     end = [f"So the date is {i.answer}."]
-    if move(today, days)[1] == today[1]:
+    if move(today, days)[1] == today[1] and today[0] != abs(days):  # known: a day and a number of days that are one number
         assert verdict("dates", i, said + end) and not verdict("dates", i, said[:-1] + end) and not verdict("dates", i, [*said[::-1], *end])
         assert not verdict("dates", i, [*said[:2], said[2].replace(f"= {at}", f"= {at + 1}"), *end])
     assert not verdict("dates", i, [*hops[:-1], hops[-1].replace(say_date(to), say_date(move(to, 1)))])

@@ -65,7 +65,7 @@ def test_numbers_of_the_table_are_those_of_the_rows(committed):
     told = [float(x) for x in re.findall(r"\| ([\d.]+) \[[\d., -]+\] \| \d+ \| [\d,]+ \|", text)]
     rows = pd.read_parquet(ROOT / "outputs" / "pocket" / "rows.parquet")
     want = 100 * rows.drop_duplicates("row_id").groupby(["task", "student", "method", "n_rationales"]).accuracy.mean()
-    assert sorted(told) == pytest.approx(sorted(want.round(1)), abs=0.051)
+    assert sorted(told) == pytest.approx(sorted(want), abs=0.0501)  # told with one decimal
 
 
 def test_findings_say_every_verdict_and_what_is_open(committed):
