@@ -53,6 +53,7 @@ def cell_stamp(cell: Cell, folder: Path) -> str:
     if a and not Path(inspect.getfile(a.conditions)).is_relative_to(package): return ""
     return _hash(template_at(folder / f"{cell.template}.ipynb").code, cell.parameters, text_of(package), _own_files(cell))
 
+# %% ../nbs/82_batch.ipynb #d74dab2b
 def _hash(*parts: object) -> str:
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
