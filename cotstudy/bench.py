@@ -329,19 +329,27 @@ def where_time_goes(go: Callable) -> dict[str, float]:  # shares, the largest fi
     return {k: round(v / sum(spent.values()), 3) for k, v in sorted(spent.items(), key=lambda kv: -kv[1])}
 
 # %% ../nbs/90_bench.ipynb #a756a6c8
+def _finished():
+    "Wait until a GPU, if there is one, has done what it was told."
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+
 def matrix_peak(
     n_threads: int,
     shapes=((768, 768, 768), (1024, 1024, 1024), (2048, 2048, 2048), (1024, 384, 1536), (1024, 1536, 384)),
     seconds: float = 0.3,  # for each shape
+    device: str = "cpu", dtype: torch.dtype = torch.float32,
 ) -> float:
-    "Largest measured rate of float32 matrix products, operations per second (multiply and add counted as two)."
+    "Largest measured rate of matrix products, operations per second (multiply and add counted as two)."
     best = 0.0
     with threads(n_threads):
         for m, k, n in shapes:
-            a, b, began = torch.randn(m, k), torch.randn(k, n), time.perf_counter()
+            a, b = (torch.randn(size, device=device).to(dtype) for size in ((m, k), (k, n)))
+            _finished()
+            began = time.perf_counter()
             while time.perf_counter() - began < seconds:
                 t = time.perf_counter()
                 a @ b
+                _finished()
                 best = max(best, 2 * m * k * n / (time.perf_counter() - t))
     return best
 
@@ -536,23 +544,6 @@ def gpu_training(work: Work, batch: int = 60) -> Callable:
         return go
     return prepare
 
-def _finished():
-    "Wait until the GPU has done what it was told."
-    if torch.cuda.is_available(): torch.cuda.synchronize()
-
-def _card_peak(fast: bool) -> float:
-    "The largest measured rate of bfloat16 matrix products of the device at hand, operations per second."
-    n, device = (64, "cpu") if fast or not torch.cuda.is_available() else (8192, "cuda")
-    a, b = (torch.randn(n, n, device=device).bfloat16() for _ in range(2))
-    best = 0.0
-    for _ in range(12):
-        _finished()
-        began = time.perf_counter()
-        a @ b
-        _finished()
-        best = max(best, 2 * n**3 / (time.perf_counter() - began))
-    return best
-
 # %% ../nbs/90_bench.ipynb #6b1edc8e
 _VOCAB = {"gpt2": 50_257, "smollm2_135m": 49_152, "opt_1.3b": 50_272}
 
@@ -603,8 +594,9 @@ def gpu_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     turns = take_turns({"ours": ours[mine], "peer": peers[theirs]}, repeats)
     more: dict[str, Any] = {}
     if trains:
-        go, peak = ours[mine](), _card_peak(fast)
-        done = operations(go)
+        size, device = (64, "cpu") if fast or not torch.cuda.is_available() else (8192, "cuda")
+        peak = matrix_peak(1, ((size,) * 3,), 0.05 if fast else 0.3, device, torch.bfloat16)
+        done = operations(ours[mine]())
         more = dict(tflop_per_epoch=round(done / 1e12, 3), peak_tflops=round(peak / 1e12, 1),
                     share_of_peak=round(done / median(turns["ours"].wall) / peak, 3))
     else: more = dict(way=sorted({str(v) for k, v in model(work).tried.items() if isinstance(k, int)}))

@@ -498,14 +498,27 @@ def _prefill(lm, prompts: Sequence[Sequence[int]], at_most: int = 16_384) -> tup
     return layers, mask, torch.cat([p.logits for p in parts])
 
 # %% ../nbs/22_sampling.ipynb #80914334
-_NOW = threading.local()  # the cohorts of the step that is running
+_NOW = threading.local()  # at: what the attention of the step that is running works on, cohorts or slots
+
+def _scale_of(query: torch.Tensor, scaling: float | None, other: Mapping) -> float:
+    "By what queries are scaled; refuses what an attention function of ours does not know."
+    strange = [k for k in ("position_bias", "softcap", "s_aux", "sliding_window") if other.get(k) is not None]
+    if strange or query.shape[2] != 1: raise NotImplementedError(f"attention to kept tokens does not know {strange or 'several new ones'}")
+    return query.shape[-1] ** -0.5 if scaling is None else scaling
+
+def _one_token(net, attention: str, at, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:  # both [B, 1] -> logits [B, V]
+    "Feed each row a token under an attention function of ours."
+    usual, _NOW.at = net.config._attn_implementation, at
+    try:
+        net.config._attn_implementation = attention
+        kw = {"position_ids": positions} if _takes(net, "position_ids") else {}
+        return net(input_ids=ids, attention_mask=torch.zeros(1, 1, 1, 1, device=net.device), use_cache=False, **kw).logits[:, -1]
+    finally: net.config._attn_implementation, _NOW.at = usual, None
 
 def _shared_attention(module, query, key, value, attention_mask, scaling=None, **other):
     "Attention function of `transformers` for one step of all cohorts: query, key and value hold the current token."
-    strange = [k for k in ("position_bias", "softcap", "s_aux", "sliding_window") if other.get(k) is not None]
-    if strange or query.shape[2] != 1: raise NotImplementedError(f"shared prefixes do not know {strange or 'several tokens'}")
-    query, out, a = query * (query.shape[-1] ** -0.5 if scaling is None else scaling), [], 0
-    for c in _NOW.cohorts:
+    query, out, a = query * _scale_of(query, scaling, other), [], 0
+    for c in _NOW.at:
         b = a + len(c.rows)
         out.append(c.attend(module.layer_idx, query[a:b], key[a:b], value[a:b]))
         a = b
@@ -517,12 +530,7 @@ def _step(net, cohorts: list[_Cohort]) -> torch.Tensor:  # logits [B, V]
     "Feed each row its last token."
     rows = np.concatenate([c.rows for c in cohorts])
     ids, positions = (torch.from_numpy(np.ascontiguousarray(rows[k][:, None])).to(net.device) for k in ("token", "position"))
-    usual, _NOW.cohorts = net.config._attn_implementation, cohorts
-    try:
-        net.config._attn_implementation = "cotstudy_shared"
-        kw = {"position_ids": positions} if _takes(net, "position_ids") else {}
-        logits = net(input_ids=ids, attention_mask=torch.zeros(1, 1, 1, 1, device=net.device), use_cache=False, **kw).logits[:, -1]
-    finally: net.config._attn_implementation, _NOW.cohorts = usual, ()
+    logits = _one_token(net, "cotstudy_shared", cohorts, ids, positions)
     for c in cohorts:
         c.t += 1
         c.rows["position"] += 1
@@ -569,10 +577,8 @@ def _shared(lm: LM, groups: list[tuple], decoding: Decoding, rows: int) -> Itera
 # %% ../nbs/22_sampling.ipynb #5ab4c450
 class _Slots:
     "Keys and values of a fixed number of rows. Axes: B rows, K key heads, C columns, D width."
-    step = 64  # columns by which the reach grows
-
     def __init__(self, lm, rows: int, columns: int):
-        self.net, self.device, self.columns, self.graphs, self.pool = lm.net, lm.net.device, columns, {}, None
+        self.device, self.columns = lm.net.device, columns
         self.kept: list = []  # of each layer: keys and values [B, K, C, D]
         self.logits = None  # [B, V] after the last token of each row
         self.state = np.zeros((4, rows), np.int64)  # token, its position, its column, the first column of the prompt
@@ -607,18 +613,18 @@ class _Slots:
 # %% ../nbs/22_sampling.ipynb #e9f322db
 class _Replayed(_Slots):
     "Slots with their step, said once for each reach."
+    step = 64  # columns by which the reach grows
+
+    def __init__(self, lm, rows: int, columns: int):
+        super().__init__(lm, rows, columns)
+        self.net, self.graphs, self.pool = lm.net, {}, None
+
     def compute(self, reach: int) -> torch.Tensor:  # logits [B, V]
         "One step of all rows."
         token, position, column, first = (x[:, None] for x in self.there)
         near = torch.arange(reach, device=self.device)
         self.seen = ((near >= first) & (near <= column))[:, None, None]
-        usual, _NOW.slots = self.net.config._attn_implementation, self
-        try:
-            self.net.config._attn_implementation = "cotstudy_slots"
-            kw = {"position_ids": position} if _takes(self.net, "position_ids") else {}
-            mask = torch.zeros(1, 1, 1, 1, device=self.device)
-            return self.net(input_ids=token, attention_mask=mask, use_cache=False, **kw).logits[:, -1]
-        finally: self.net.config._attn_implementation, _NOW.slots = usual, None
+        return _one_token(self.net, "cotstudy_slots", self, token, position)
 
     def recorded(self, reach: int) -> Callable[[], torch.Tensor]:
         "The step as a graph of the GPU; elsewhere as it is."
@@ -647,10 +653,7 @@ class _Replayed(_Slots):
 # %% ../nbs/22_sampling.ipynb #32022d5b
 def _slot_attention(module, query, key, value, attention_mask, scaling=None, **other):
     "Attention function of `transformers` for one step of all slots."
-    strange = [k for k in ("position_bias", "softcap", "s_aux", "sliding_window") if other.get(k) is not None]
-    if strange or query.shape[2] != 1: raise NotImplementedError(f"slots do not know {strange or 'several tokens'}")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _NOW.slots.attend(module.layer_idx, query, key, value, scale).transpose(1, 2), None
+    return _NOW.at.attend(module.layer_idx, query, key, value, _scale_of(query, scaling, other)).transpose(1, 2), None
 
 AttentionInterface.register("cotstudy_slots", _slot_attention)
 
