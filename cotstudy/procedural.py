@@ -804,7 +804,7 @@ def start_dates(instance: Instance) -> set[tuple[int, int]]:
     day, word = int(re.search(r"\d+", instance.question)[0]), instance.question.split()[0]
     return {(day, dict(Yesterday=-1, Tomorrow=1).get(word, 0))}
 
-def moved(instance: Instance, points: set, spans: set, claim: Claim) -> tuple[set, set]:
+def moved(instance: Instance, points: set, claim: Claim) -> tuple[set, set]:
     "Where a step leads: days reached, as (number, days after today), and lengths of time; both empty where it does not follow."
     today, days = asked_date(instance)
     (op, b), (a, c) = claim
@@ -835,7 +835,7 @@ def uses(length: int, claim: Claim, points: set) -> bool:
 # %% ../nbs/05_procedural.ipynb #f9e38fc9
 def own_way_dates(instance: Instance, claims: list[Claim]) -> Instance | None:
     "The same question solved by moves from day to day that are all told, and together are the days asked for."
-    (today, days), last, spans = asked_date(instance), start_dates(instance), set()
+    (today, days), last = asked_date(instance), start_dates(instance)
     points = set(last)
     told = [c for c in claims if isinstance(c[0], tuple) or c[0] in ("today", "hop", "month", "date")]
     length = ("month", (name := MONTH_NAMES[(today[1] - (days < 0)) % 12].lower(), MONTHS[name.capitalize()]))
@@ -845,11 +845,11 @@ def own_way_dates(instance: Instance, claims: list[Claim]) -> Instance | None:
         if key == "today": points |= last
         if key == "date" and value not in {say_date(move(today, o)).lower() for _, o in points if abs(o) < 28}: return None
         if key == "hop": last, left = hopped(instance, points if value[1] else last, value), set()
-        elif isinstance(key, tuple): last, left = moved(instance, points, spans, (key, value))
+        elif isinstance(key, tuple): last, left = moved(instance, points, (key, value))
         else: continue
         if not last | left: return None
         if isinstance(key, tuple) and length not in told and uses(length[1][1], (key, value), points): return None
-        points, spans = points | last, spans | left
+        points |= last
     gold = instance.answer.lower()
     if (int(gold.split()[0]), days) not in last or told[-1] not in {("date", gold), ("hop", (*told[-1][1][:2], gold))}: return None
     return replace(instance, trace=tuple(dict.fromkeys(told)))
