@@ -453,11 +453,10 @@ def exam_of(
 ) -> Exam:
     "What a condition asks of its model, whoever that will be."
     task, method = task or load_task(cond.task, **cond.task_args), method_named(cond.method)
-    untaught = is_untaught(cond) and not to_the_letter
-    fmt = asked_format(cond) if untaught else format_named(cond.format)
+    fmt = format_named(cond.format) if to_the_letter else asked_format(cond)
     how = Decoding(cond.temperature if cond.decoding == "vote" else 0.0, max_tok=cond.max_student_tok, stop=fmt.stop)
     shown = exemplars(task, cond.n_exemplars or method.shots)
-    voice = replace(answer_voice(fmt, method, how, shown, untaught), labels=task.labels)
+    voice = replace(answer_voice(fmt, method, how, shown, is_untaught(cond) and not to_the_letter), labels=task.labels)
     return Exam(task, voice, method, cond.split, cond.n_items, cond.n_paths, cond.rule)
 
 # %% ../nbs/55_runs.ipynb #da44b0e4

@@ -323,11 +323,12 @@ def rates_of(study: Study) -> Rates:
     "What this study, or one beside it, has reached: seconds of its rows as a sum over what each trained and sampled anew (least squares)."
     for name in (study.study, *study.beside):
         with suppress(FileNotFoundError):
-            known, done = {}, []
+            known, done, before = {}, [], totals({}, n_params_here)
             for r in good_rows(results(name)[0]).itertuples():
-                before, known = totals(known, n_params_here), pieces([checked(json.loads(r.condition))], _split_size, known)
+                known = pieces([checked(json.loads(r.condition))], _split_size, known)
                 after = totals(known, n_params_here)
                 done.append([after[k] - before[k] for k in ("train_flop", "sample_flop")] + [r.wall_s])
+                before = after
             *flop, seconds = np.array(done, float).T
             each, _ = nnls(np.array(flop).T / 1e9, seconds)  # seconds for 1e9 operations
             if len(done) > 9 and all(each > 0): return Rates(*(1e9 / each), f"rows of {name}: {len(done)}")
@@ -338,9 +339,12 @@ def rates_of(study: Study) -> Rates:
 def by_cell(cells: Sequence[tuple[str, Sequence[Condition]]], rates: Rates, known: Mapping[tuple, Piece] = {}) -> list[dict]:
     "What each cell adds to those before it, and to what is known: students, teacher draws, answers, minutes."
     size, out = cache(n_params_of), []
+    before = totals(known, size)
     for name, conditions in cells:
-        before, known = totals(known, size), pieces(conditions, _split_size, known)
-        new = {k: None if None in (v, before[k]) else v - before[k] for k, v in totals(known, size).items()}
+        known = pieces(conditions, _split_size, known)
+        after = totals(known, size)
+        new = {k: None if None in (v, before[k]) else v - before[k] for k, v in after.items()}
+        before = after
         seconds, own = rates.seconds(new), {k: new[k] for k in ("students", "teacher_draws", "student_draws")}
         minutes = None if seconds is None else round((seconds + KERNEL_S) / 60, 1)
         out.append(dict(cell=name, conditions=len(conditions), minutes=minutes) | own)
