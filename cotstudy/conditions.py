@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'RECIPE', 'FIELDS', 'COLUMNS', 'LEAF_OF', 'HEADLINE', 'PROTOCOL', 'ALWAYS', 'Spec', 'Teacher',
            'known_format', 'Chosen', 'Condition', 'leaves', 'value', 'changed', 'checked', 'vary', 'F', 'content_id',
-           'row_id', 'words_of', 'is_teacher', 'is_untaught', 'describe', 'stage_key', 'base_of']
+           'row_id', 'contents', 'words_of', 'is_teacher', 'is_untaught', 'asked_format', 'describe', 'stage_key',
+           'base_of']
 
 # %% ../nbs/50_conditions.ipynb #0aa48fab
 """A *condition* says everything that decides a number: task, teacher, method, supervision, student, recipe, decoding, seed (Ho et al.
@@ -13,6 +14,7 @@ __all__ = ['STAGES', 'RECIPE', 'FIELDS', 'COLUMNS', 'LEAF_OF', 'HEADLINE', 'PROT
 decides, what its headline value is and what it is called; columns of results, identities, prices and points of figures follow from it."""
 import hashlib
 import json
+from dataclasses import asdict
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
@@ -24,9 +26,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .answers import RULES
 from .filters import parse_filter
 from .instances import Task
-from .methods import Method, method_named
-from .openers import check_name
-from .prompts import format_named
+from .folders import read_student
+from .methods import Method, method_named, method_of
+from .openers import check_name, content_of
+from .prompts import Format, format_named
 from .recipes import POCKET, Recipe
 from .recorded import saw_gold
 
@@ -258,9 +261,18 @@ def content_id(stage: str, *parts: object) -> str:  # 24 hex digits
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 def row_id(cond: Condition) -> str:
-    "The name of a condition's row: every field counts; one that came later only where it has another value than its default."
+    "The name of a row: every field, and what a field only points to; what came later counts only where it is not the usual."
     recipe = {"epochs": cond.recipe.epochs} | cond.recipe.named()  # passes stood in every name before later fields were left out
-    return content_id("eval", cond.model_dump(mode="json") | dict(recipe=recipe))
+    fmt, files = asked_format(cond), contents(cond)
+    more = [asdict(fmt)] * (fmt.name != cond.format) + [files] * bool(files)
+    return content_id("eval", cond.model_dump(mode="json") | dict(recipe=recipe), *more)
+
+def contents(cond: Condition) -> dict[str, str]:  # field -> hash
+    "The files and folders that a condition names by their place: others at the same place make another condition."
+    teacher = _cell(cond, method_named(cond.method), cond.teaching, "teacher.model")  # None where it plays no part
+    named = {"task": [cond.task], "task_args": [str(cond.task_args.get("exemplars", ""))], "sources": cond.sources,
+             "teacher.model": [teacher] if teacher else [], "student": [cond.student]}
+    return {leaf: found for leaf, names in named.items() if (found := " ".join(map(content_of, names)).strip())}
 
 def words_of(column: str) -> str:
     "A column as people call it."
@@ -272,9 +284,19 @@ def is_teacher(cond: Condition) -> bool:
     return cond.student == cond.teacher.model and cond.method == "zero_shot_cot"
 
 def is_untaught(cond: Condition) -> bool:
-    "Is a model asked that was neither taught how to answer nor sees an example? A teacher is asked as it speaks."
+    "Is a model asked that was neither taught to answer so nor sees an example? A teacher is asked as it speaks."
     method = method_named(cond.method)
-    return not (method.trained or method.shots or cond.n_exemplars or is_teacher(cond))
+    return not (method.trained or method.shots or cond.n_exemplars or is_teacher(cond) or _was_taught(cond, method))
+
+def _was_taught(cond: Condition, method: Method) -> bool:
+    "Is the student one of ours that was taught this format before, with rationales if it is to write them?"
+    told = read_student(cond.student)
+    return bool(told) and told["format"] == cond.format and method_of(told["method"], True).mode == method.mode
+
+def asked_format(cond: Condition) -> Format:
+    "The format in which a condition's model is asked: its own, or that of somebody who was never taught it."
+    fmt = format_named(cond.format)
+    return format_named(fmt.untaught) if fmt.untaught and is_untaught(cond) else fmt
 
 def describe(cond: Condition, task: Task | None = None) -> dict:
     "The condition as columns of a tidy frame."
@@ -312,7 +334,9 @@ def stage_key(
 ) -> tuple[str, ...]:
     "What decides a stage: the cells of its own fields and of those of the stages before it, empty where a field plays no part."
     upto = STAGES.index(stage)
-    return tuple(str(cell) for leaf, cell in _cells(cond).items() if STAGES.index(FIELDS[leaf].stage) <= upto and leaf not in without)
+    counts = lambda leaf: STAGES.index(FIELDS[leaf].stage) <= upto and leaf not in without
+    own = [str(cell) for leaf, cell in _cells(cond).items() if counts(leaf)]
+    return (*own, *(f"{leaf} {found}" for leaf, found in contents(cond).items() if counts(leaf)))
 
 # %% ../nbs/50_conditions.ipynb #cf117c05
 def base_of(

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['models', 'safetensors', 'transformers', 'OPENERS', 'WITHOUT_WEIGHTS', 'scheme_of', 'check_name', 'open_model',
-           'is_trainable', 'open_weights', 'n_params_of', 'config_of', 'Models']
+           'is_trainable', 'open_weights', 'content_of', 'n_params_of', 'config_of', 'Models']
 
 # %% ../nbs/29_openers.ipynb #026223bf
 """Every model by its name. A table says which opener a name's beginning calls; who asks for a model need not know whether its weights
 lie here, run behind an address, or are gone and only its words are left."""
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Callable
@@ -17,7 +18,8 @@ import os
 import re
 
 from .decoding import Model, digest
-from .folders import pocket_models
+from .files import file_hash
+from .folders import folder_id, pocket_models
 from .later import later
 from .packaged import packaged_named, packaged_place
 from .recorded import Recorded, recorded, saw_gold, with_gold
@@ -90,6 +92,15 @@ def _folder_of(name: str | Path) -> Path | None:
     if (scheme := scheme_of(name)) == "pocket/": return pocket_models().get(str(name))
     if scheme == "pypi/": return packaged_place(str(name))
     return None if scheme else Path(name).expanduser()
+
+def content_of(name: str | Path) -> str:
+    "What lies where a name points, by its contents: a file (also of recorded completions) or a model's folder; empty for any other name."
+    text = str(name)
+    place = Path(text.removeprefix("recorded:")).expanduser()
+    with suppress(OSError, ValueError, RuntimeError):  # no path at all
+        if place.is_file(): return file_hash(place)
+        if text and (place / "config.json").is_file(): return folder_id(place)
+    return ""
 
 def n_params_of(name: str | Path) -> int | None:
     "Parameters of a model that is at hand; recorded completions cost nothing; None: not known without fetching or asking."

@@ -6,8 +6,8 @@
 __all__ = ['students', 'CHAIN', 'home', 'Store', 'Voice', 'said', 'read_answer', 'read_chains', 'blind', 'choose', 'to_examples',
            'Corpus', 'corpus_id', 'Lesson', 'exemplars', 'questions', 'teacher_voice', 'lesson_of', 'taught',
            'make_corpus', 'Start', 'make_student', 'Exam', 'scorer', 'Judge', 'checkpoint_score', 'reading_of',
-           'make_items', 'known_measures', 'provenance', 'asked_format', 'answer_voice', 'exam_of', 'Plan', 'plan_of',
-           'start_of', 'judge_of', 'learning', 'carry_out', 'run', 'means']
+           'make_items', 'known_measures', 'provenance', 'answer_voice', 'exam_of', 'Plan', 'plan_of', 'start_of',
+           'judge_of', 'learning', 'carry_out', 'run', 'means']
 
 # %% ../nbs/55_runs.ipynb #21838228
 """What a condition sets in motion: draws, chains, a corpus, a student, its answers, each under an id chained from the contents of what
@@ -26,7 +26,7 @@ from typing import Callable, Iterable, Literal, Mapping, Sequence
 import pandas as pd
 
 from .answers import extract, is_correct
-from .conditions import Condition, Teacher, content_id, describe, is_untaught
+from .conditions import Condition, Teacher, asked_format, content_id, describe, is_untaught
 from .decoding import Decoding, Model, Request
 from .draws import Ledger
 from .evaluate import summarise
@@ -431,11 +431,6 @@ def provenance() -> dict:
                 versions=" ".join(f"{p}={version(p)}" for p in ("cotstudy", "torch", "transformers", "datasets")))
 
 # %% ../nbs/55_runs.ipynb #3f3e9dd1
-def asked_format(cond: Condition) -> Format:
-    "The format in which a condition's model is asked: its own, or that of somebody who was never taught it."
-    fmt = format_named(cond.format)
-    return format_named(fmt.untaught) if fmt.untaught and is_untaught(cond) else fmt
-
 def answer_voice(
     fmt: Format, method: Method, how: Decoding,
     shown: tuple[Exemplar, ...] = (),
