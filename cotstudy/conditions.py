@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'RECIPE', 'FIELDS', 'COLUMNS', 'LEAF_OF', 'HEADLINE', 'PROTOCOL', 'ALWAYS', 'Spec', 'Teacher',
            'known_format', 'Chosen', 'Condition', 'leaves', 'value', 'changed', 'checked', 'vary', 'F', 'content_id',
-           'row_id', 'contents', 'words_of', 'is_teacher', 'is_untaught', 'asked_format', 'describe', 'stage_key',
-           'base_of']
+           'row_id', 'contents', 'words_of', 'is_teacher', 'is_untaught', 'asked_format', 'describe', 'completed',
+           'stage_key', 'base_of']
 
 # %% ../nbs/50_conditions.ipynb #0aa48fab
 """A *condition* says everything that decides a number: task, teacher, method, supervision, student, recipe, decoding, seed (Ho et al.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Iterator, Literal, Mapping, NamedTuple, Sequence
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .answers import RULES
@@ -201,6 +202,7 @@ class F(NamedTuple):
     words: str  # on an axis, in a sentence
     headline: object = "same"  # a value, or max, min, best; same: never mixed
     column: str = ""  # of rows; "": the last part of its name
+    later: bool = False  # there are rows from before it: at its default it is no part of their names
 
 STAGES = ("draws", "corpus", "student", "eval")
 RECIPE = {f"recipe.{name}": F("student", words, column="recipe_seed" if name == "seed" else "") for name, words in dict(
@@ -263,9 +265,17 @@ def content_id(stage: str, *parts: object) -> str:  # 24 hex digits
 def row_id(cond: Condition) -> str:
     "The name of a row: every field, and what a field only points to; what came later counts only where it is not the usual."
     recipe = {"epochs": cond.recipe.epochs} | cond.recipe.named()  # passes stood in every name before later fields were left out
+    tree = cond.model_dump(mode="json") | dict(recipe=recipe)
+    for leaf in (leaf for leaf, f in FIELDS.items() if f.later): _drop_default(tree, leaf)
     fmt, files = asked_format(cond), contents(cond)
     more = [asdict(fmt)] * (fmt.name != cond.format) + [files] * bool(files)
-    return content_id("eval", cond.model_dump(mode="json") | dict(recipe=recipe), *more)
+    return content_id("eval", tree, *more)
+
+def _drop_default(tree: dict, leaf: str) -> None:
+    "Take a field that has its default out of a nested dict."
+    *above, last = leaf.split(".")
+    inside, model = (tree[above[0]], Teacher) if above else (tree, Condition)
+    if inside[last] == model.model_fields[last].default: del inside[last]
 
 def contents(cond: Condition) -> dict[str, str]:  # field -> hash
     "The files and folders that a condition names by their place: others at the same place make another condition."
@@ -303,6 +313,13 @@ def describe(cond: Condition, task: Task | None = None) -> dict:
     row = {COLUMNS[leaf]: cell for leaf, cell in _cells(cond).items()}
     names = dict(row_id=row_id(cond), condition=cond.model_dump_json())
     return names | row | dict(method="teacher" if is_teacher(cond) else cond.method, chance=None if task is None else task.chance)
+
+def completed(rows: pd.DataFrame) -> pd.DataFrame:
+    "Rows from before some fields were there, with the cells that follow from their conditions."
+    lacking = [c for c in COLUMNS.values() if c not in rows]
+    if not lacking or "condition" not in rows: return rows
+    known = [describe(checked(json.loads(c))) for c in rows.condition]
+    return rows.assign(**{c: [row[c] for row in known] for c in lacking})
 
 ALWAYS = {"task", "task_args", "sources", "method", "student", "revision", "format", "rule", "seed"}  # also of models that are not trained
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cotstudy.claims import cells_of
-from cotstudy.conditions import (COLUMNS, FIELDS, HEADLINE, STAGES, Condition, Teacher, base_of, changed, checked, content_id, describe,
+from cotstudy.conditions import (COLUMNS, FIELDS, HEADLINE, STAGES, Condition, Teacher, base_of, changed, checked, completed,
+                                 content_id, describe,
                                  is_untaught, leaves, row_id, stage_key, value, vary, words_of)
 from cotstudy.figures import fig_sample_count
 from cotstudy.folders import pocket_models
@@ -164,6 +165,22 @@ def test_a_student_that_was_taught_before_is_not_untaught(tmp_path):
     assert is_untaught(asked.with_(format="cotstudy")) and not is_untaught(asked.with_(n_exemplars=2, format="cotstudy"))
     (folder / "student.json").write_text(json.dumps(dict(format="ho", method="label")))
     assert is_untaught(asked) and not is_untaught(asked.with_(method="zero_shot"))
+
+
+@pytest.mark.parametrize("leaf", ["n_items", "teacher.top_k"])
+def test_a_field_that_came_later_changes_no_name_until_it_is_used(leaf, monkeypatch):
+    told, other = FULL.model_dump(mode="json"), changed(FULL, {leaf: 9})
+    names = row_id(FULL), row_id(other)
+    monkeypatch.setitem(FIELDS, leaf, FIELDS[leaf]._replace(later=True))
+    (told["teacher"] if "." in leaf else told).pop(leaf.split(".")[-1])
+    before = content_id("eval", told | dict(recipe=dict(epochs=0.0) | FULL.recipe.named()))
+    assert row_id(FULL) == before != names[0] and row_id(other) == names[1]
+
+
+def test_rows_from_before_a_field_was_there_have_its_cell():
+    rows = rows_of(FULL, FULL.with_(method="zero_shot_cot"))
+    assert completed(rows.drop(columns=["n_items", "lr"])).equals(rows[[c for c in rows if c not in ("n_items", "lr")] + ["lr", "n_items"]])
+    assert completed(rows) is rows
 
 
 def test_vary_makes_every_combination_once_and_changes_nothing_else():
