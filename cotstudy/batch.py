@@ -36,6 +36,7 @@ from .later import later
 from .openers import content_of, scheme_of
 from .pages import to_pages
 from .results import collect, good_rows, results, study_folder
+from .runs import environment
 from .studies import (Cell, Study, cell_conditions, check_parameters, expand, parameters_of, studies_folder,
                               template_at)
 
@@ -89,15 +90,11 @@ def surroundings() -> Iterator[None]:
     "While cells run: one thread a kernel, and papermill silent (what it would print stands in our record). All is put back afterwards."
     log, threads = logging.getLogger("papermill"), os.environ.get("COTSTUDY_THREADS", "1")
     ours = dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_PROGRESS_BARS="1")
-    before, level = {k: os.environ.get(k) for k in ours}, log.level
-    os.environ.update(ours)
+    level = log.level
     log.setLevel(logging.CRITICAL)
-    try: yield
-    finally:
-        log.setLevel(level)
-        for k, v in before.items():
-            if v is None: os.environ.pop(k, None)
-            else: os.environ[k] = v
+    try:
+        with environment(**ours): yield
+    finally: log.setLevel(level)
 
 def _without_paths(out: Path) -> None:
     "Files are named in an executed notebook as they are called, not by where this machine keeps them."
