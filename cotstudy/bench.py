@@ -159,6 +159,7 @@ def take_turns(arms: dict[str, Callable], repeats: int) -> dict[str, Turns]:
             turns[k].cpu.append(time.process_time() - cpu)
     return turns
 
+# %% ../nbs/90_bench.ipynb #4b26efe7
 def best_of(arms: dict[str, Callable], key: str = "rate") -> tuple[str, dict[str, float]]:
     "A turn of every setting and another of the best three: the fastest, and the best that each reached; 0 where one fails, which is said."
     reached = {k: _turn(k, arms[k], key) for k in arms}

@@ -199,6 +199,7 @@ def _usual(table: pd.DataFrame, where: Mapping[str, object]) -> list[tuple[str, 
     "The headline values of what a query does not mention, as far as they apply."
     return [(c, v) for c, v in HEADLINE.items() if c in table and c not in where and table[c].notna().any()]
 
+# %% ../nbs/75_claims.ipynb #14b46d12
 def _pick(weight: float, query: Query, table: pd.DataFrame, cells: Cells) -> Term:  # table: of one task
     "The cells that a query means: of the rows that it is about those that its words choose, size first, and then the headline's words."
     if dict(query)["method"] == "chance": return Term(weight, query, None)
@@ -237,6 +238,7 @@ def _comparable(claim: Claim, table: pd.DataFrame, cells: Cells) -> pd.DataFrame
     if not shared: raise LookupError("the methods share no student")
     return table[table.student.isin(shared) | (table.method == "teacher")]
 
+# %% ../nbs/75_claims.ipynb #d7cff1f1
 # columns task, seed, instance, a, b; whether any term was trained
 def paired(terms: Sequence[Term], task: str, cells: Cells) -> tuple[pd.DataFrame, bool]:
     "A claim's contrast on one task: a is the sum of the positive terms, b of the negative ones."

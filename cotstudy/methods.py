@@ -167,6 +167,7 @@ METHODS: dict[str, Method] = {m.name: m for m in (
 )}
 SHOWN = {m.name: m for m in (Method("teacher", "teacher", "#333333", "*", "cot"), Method("chance", "chance", "#808080", "_", "label"))}
 
+# %% ../nbs/48_methods.ipynb #72d08081
 def method_named(name: str) -> Method:
     "A method by its name."
     if name in METHODS: return METHODS[name]
