@@ -7,8 +7,9 @@ __all__ = ['Query', 'COMPARING', 'WORDS', 'KINDS', 'VERDICTS', 'CONDITION', 'MAT
            'HO_CURVES', 'POCKET_HO', 'POCKET_DIVERSE', 'FULL', 'ONE', 'MANY', 'LABELS', 'HO', 'SCOTD_ALL',
            'POCKET_SCOTD', 'FEW', 'TAUGHT', 'SUBSETS', 'SCOTD', 'BEYOND_TASKS', 'FEW_ONE', 'FEW_MANY', 'BEYOND',
            'CLAIMS', 'q', 'minus', 'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'only_one', 'Term',
-           'terms_of', 'paired', 'Measured', 'read_solutions', 'about', 'tasks_of', 'unread_at_chance', 'measure',
-           'sides_of', 'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict', 'verdict', 'verdict_table', 'at']
+           'terms_of', 'paired', 'Measured', 'read_solutions', 'about', 'tasks_of', 'alone', 'unread_at_chance',
+           'measure', 'sides_of', 'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict', 'verdict',
+           'verdict_table', 'at']
 
 # %% ../nbs/75_claims.ipynb #d38123be
 """Every claim of Ho et al. 2023 (here ho-H1 ... H12) and Li et al. 2023 (scotd-H1 ... H12) as a contrast over results, with its published
@@ -171,7 +172,7 @@ class Term(NamedTuple):
     weight: float
     query: Query
     rows: pd.DataFrame | None  # of the table of cells; None: chance, which is a number
-    alone: str = ""  # why one of its words has nothing to compare
+    alone: tuple[str, ...] = ()  # columns of which it asks for the largest, the smallest, ... and has one value
 
     @property
     def matched(self) -> bool:
@@ -203,12 +204,11 @@ def _usual(table: pd.DataFrame, where: Mapping[str, object]) -> list[tuple[str, 
 def _pick(weight: float, query: Query, table: pd.DataFrame, cells: Cells) -> Term:  # table: of one task
     "The cells that a query means: of the rows that it is about those that its words choose, size first, and then the headline's words."
     if dict(query)["method"] == "chance": return Term(weight, query, None)
-    everything, where, alone = table, dict(query), ""
+    everything, where, alone = table, dict(query), ()
     table = _matching(table, query)
     words = sorted(((c, v) for c, v in where.items() if v in WORDS and v != "*"), key=lambda cv: cv[0] != "n_params")
     for column, word in words + [(c, v) for c, v in _usual(table, where) if v in WORDS]:
-        if column in where and word in COMPARING and table[column].nunique() < 2:
-            alone = alone or f"{only_one(column)}, and the claim speaks of {COMPARING[word]}"
+        if column in where and word in COMPARING and table[column].nunique() < 2: alone += (column,)
         if word in ("best", "worst"): table = table[table[column] == _ranked_teacher(everything, cells, table[column], word)]
         else: table = _narrow(table, word, column)
         if table.empty: raise LookupError(f"no results with {column}={word}")
@@ -281,11 +281,12 @@ MATCH = [COLUMNS[leaf] for leaf, f in FIELDS.items() if f.stage == "student" and
     "n_questions", "teacher", "max_student_tok", "task_args", "format", "rule", "split", "n_items"]  # the same on both sides of a contrast
 
 def _refuse_unequal(terms: Sequence[Term]) -> None:
-    "Refuse a contrast whose sides differ in budget, data or reading without any of its queries asking for that."
-    named = {c for t in terms for c, _ in t.query}
-    sides = [t.rows for t in terms if not (t.rows.method == "teacher").any()]
-    for column in (c for c in MATCH if c not in named):
-        known = [p[["student", column]].dropna() for p in sides if column in p]
+    "Refuse a contrast whose sides differ in budget, data or reading, or in what one word stands for, without its queries asking for that."
+    asked = [(c, v) for t in terms for c, v in t.query]
+    words = {c for c, v in asked if v in (*COMPARING, "many") and all(w == v for k, w in asked if k == c)}
+    of = lambda c: [t.rows for t in terms if not (t.rows.method == "teacher").any() and (c in dict(t.query)) == (c in words)]
+    for column in (*(c for c in MATCH if c not in dict(asked)), *sorted(words)):
+        known = [p[["student", column]].dropna() for p in of(column) if column in p]
         seen = [{student: set(g[column]) for student, g in p.groupby("student")} for p in known]
         for a, b in combinations(seen, 2):
             if any(a[s].isdisjoint(b[s]) for s in a.keys() & b.keys()):
@@ -333,6 +334,13 @@ def tasks_of(claim: Claim, cells: Cells) -> list[str]:
     return [t for t in cells.table.task.unique() if any(task_is(t, n) for n in (*claim.tasks, *claim.stand_ins))]
 
 # %% ../nbs/75_claims.ipynb #e582d2e9
+def alone(terms: Sequence[Term]) -> str:
+    "The word of a claim that has nothing to compare in any of its terms, as a reason; empty if none is so."
+    for column, word in ((c, v) for t in terms for c, v in t.query if v in COMPARING):
+        if all(column in t.alone for t in terms if dict(t.query).get(column) in COMPARING):
+            return f"{only_one(column)}, and the claim speaks of {COMPARING[word]}"
+    return ""
+
 def unread_at_chance(terms: Sequence[Term], cells: Cells) -> float:  # 0..1; 0 where nothing is compared with chance
     "The share of answers that nobody could read on the side that a claim compares with chance."
     if all(t.rows is not None for t in terms): return 0.0
@@ -357,8 +365,8 @@ def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
             left_out[task] = str(why.args[0])
             continue
         seeds = "one seed cannot decide" * (trained and frames[task].seed.nunique() < 2)
-        unread[task], alone = unread_at_chance(terms, cells), next((t.alone for t in terms if t.alone), "")
-        if why := [w for w in (alone, seeds) if w]: open_[task] = "; ".join(why)
+        unread[task] = unread_at_chance(terms, cells)
+        if why := [w for w in (alone(terms), seeds) if w]: open_[task] = "; ".join(why)
     if not frames: return Measured(None, (), left_out, False, "; ".join(sorted(set(left_out.values()))))
     used = [t for t in frames if t not in open_] or list(frames)
     decides = used[0] not in open_

@@ -231,6 +231,17 @@ def test_a_number_of_another_decoding_is_no_second_number():
     assert "only one value of rationales" in verdict(claim(contrast=minus(greedy, B)), pd.concat([one, voted])).reason
 
 
+def test_a_word_that_both_sides_share_stands_for_the_same():
+    c = claim(contrast=minus(at(A, filters="agree", teacher_temperature="max"), at(A, filters="", teacher_temperature="max")))
+    of = lambda f, t, base: world(1.0 if f else 0.0, base=base).query("method == 'cot'").assign(filters=f, teacher_temperature=t)
+    hot, cool, agreed, all_of_them = of("agree", 1.0, 1), of("agree", 0.7, 2), of("", 1.0, 3), of("", 0.7, 4)
+    assert verdict(c, pd.concat([hot, agreed, all_of_them])).verdict == "reproduced", "one side alone has two values to speak of"
+    mixed = verdict(c, pd.concat([cool, agreed, all_of_them]))
+    assert mixed.verdict == "not testable here" and "the two sides differ in teacher_temperature" in mixed.reason
+    assert "the two sides differ in n_rationales" in verdict(claim(contrast=minus(A, at(A, filters="agree"))), pd.concat(
+        [agreed, hot.assign(n_rationales=8)])).reason
+
+
 def test_what_was_not_compared_is_not_called_unread():
     c = claim(contrast=minus(q("cot"), q("chance")))
     a, b = (world(0.0, students=(s,), tasks=("x",), n_seeds=n).query("method == 'cot'").assign(unread=0.0) for s, n in (("s", 3), ("m", 2)))
