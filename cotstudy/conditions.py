@@ -368,6 +368,9 @@ def base_of(
 ) -> Condition:
     "The condition that an analysis varies."
     usual = Condition(task=task, method="cot", student=student, teacher=Teacher(max_tok=96), recipe=POCKET, max_student_tok=96)
+    if not isinstance(base, Mapping):
+        raise ValueError(f"base is {str(base)[:80]!r} ({type(base).__name__}), expected a mapping of dotted fields; papermill reads one "
+                         "with -y 'base: {recipe.lr: 0.002}'")
     said = dict(base)
     if "format" in said: said = {"teacher.format": said["format"]} | said  # the teacher speaks as the student, unless it is told otherwise
     return changed(usual, said)

@@ -108,8 +108,13 @@ def test_few_shot_refuses_gold(bad):
     with pytest.raises(ValueError, match="few_shot"): changed(FULL, {"supervision": "few_shot"} | bad)
 
 
+def first_fields():
+    "FULL without the fields that came later."
+    return {k: v for k, v in FULL.model_dump(mode="json").items() if k not in FIELDS or not FIELDS[k].later}
+
+
 def test_a_later_field_changes_no_name_until_it_is_used():
-    told = FULL.model_dump(mode="json")
+    told = first_fields()
     first = {k: v for k, v in told["recipe"].items() if k not in LATER}  # as recipes were before these fields
     assert row_id(FULL) == content_id("eval", told | dict(recipe=first | dict(epochs=0.0))) and FULL.recipe.named() == first
     wide, narrow = (changed(FULL, {"recipe.lora_rank": 4, "recipe.lora_alpha": a}) for a in (0.0, 4.0))
@@ -169,7 +174,7 @@ def test_a_student_that_was_taught_before_is_not_untaught(tmp_path):
 
 @pytest.mark.parametrize("leaf", ["n_items", "teacher.top_k"])
 def test_a_field_that_came_later_changes_no_name_until_it_is_used(leaf, monkeypatch):
-    told, other = FULL.model_dump(mode="json"), changed(FULL, {leaf: 9})
+    told, other = first_fields(), changed(FULL, {leaf: 9})
     names = row_id(FULL), row_id(other)
     monkeypatch.setitem(FIELDS, leaf, FIELDS[leaf]._replace(later=True))
     (told["teacher"] if "." in leaf else told).pop(leaf.split(".")[-1])
@@ -194,6 +199,7 @@ def test_the_base_of_a_study_is_a_condition_with_its_own_words():
     c = base_of("arith", "pocket/s", {"format": "ho", "task_args.n_train": 9, "recipe": dict(steps=7)})
     assert (c.teacher.format, c.task_args, c.recipe.steps, c.recipe.warmup) == ("ho", dict(n_train=9), 7, 30)
     assert base_of("arith", "pocket/s", {"format": "ho", "teacher.format": "wei"}).teacher.format == "wei"
+    with pytest.raises(ValueError, match="-y 'base"): base_of("arith", "pocket/s", '{"recipe.lr": 0.002}')
     assert words_of("n_rationales") == "rationales per question" and words_of("mean_sound") == "mean sound"
 
 
