@@ -128,7 +128,7 @@ def run(
             return
         if smoke:
             from cotstudy.smoke import smoke as walk
-            if failed := [r for r in walk(s, lambda line: print(line, flush=True)) if r["error"]]:
+            if failed := [r for r in walk(s, lambda line: print(line, flush=True), only=only) if r["error"]]:
                 raise RuntimeError(f"{len(failed)} cells of {s.study!r} failed in small; the first: {failed[0]['error']}")
             return
         to = sys.stderr if as_json else sys.stdout
