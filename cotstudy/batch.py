@@ -255,12 +255,13 @@ def run_study(
     say: Callable[[str], None] = print,
     progress: Callable[[int, int], None] | None = None,
     through: Callable[..., list[dict]] = None,  # type: ignore[assignment]  # what executes cells; None: `run_cells`
+    only: str = "*",  # cells whose names are like this
 ) -> list[dict]:  # records of cells and summaries
     "Execute what is not done of a study, then its summaries; a failed record means a failed run."
     if study.needs_data and not os.environ.get("COTSTUDY_DATA"):
         raise FileNotFoundError(f"study {study.study!r} reads recorded completions: set COTSTUDY_DATA to the folder that holds "
                                 "raw/, tasks/ and recorded/")
-    folder, cells = studies_folder(), expand(study)
+    folder, cells = studies_folder(), expand(study, only)
     for template in study.summaries: check_parameters(folder / f"{template}.ipynb", dict(study=study.study))
     for c in cells: check_parameters(folder / f"{c.template}.ipynb", c.parameters | dict(study=study.study, cell=c.name))
     adopt(study.study, cells, folder)

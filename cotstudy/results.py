@@ -120,13 +120,17 @@ def by_measure(
     return mine.assign(accuracy=[found[i].value for i in mine.eval_id], lo=[lo for lo, _ in ends], hi=[hi for _, hi in ends], measure=name)
 
 # %% ../nbs/58_results.ipynb #6c0d364a
-def show_chains(store: Store, plan: Plan, n_questions: int = 2, n_chains: int = 4) -> pd.DataFrame:
+def show_chains(
+    store: Store, plan: Plan, n_questions: int = 2, n_chains: int = 4,
+    texts: bool = True,  # False: questions by their names, and what was read instead of what was said
+) -> pd.DataFrame:
     "What the teacher said to a few training questions, and whether it was right."
     lesson = next((l for l in plan.lessons if l.voice), None)
     if lesson is None: raise ValueError(f"{plan.exam.method.name} asks no teacher here; take a condition that is taught its words")
     asked = lesson.asked[:n_questions]
     draws = said(store.ledger, lesson.voice, asked, min(n_chains, lesson.n))
-    return read_chains(draws, lesson.voice, lesson.task, asked, lesson.rule)[["question", "rationale", "answer", "correct"]]
+    shown = ["question", "rationale"] if texts else ["instance"]
+    return read_chains(draws, lesson.voice, lesson.task, asked, lesson.rule)[[*shown, "answer", "correct"]]
 
 def show_answers(store: Store, plan: Plan, n_each: int = 3) -> pd.DataFrame:
     "Some right and some wrong answers of a plan's model, each with the text that it was read from."

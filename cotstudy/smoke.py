@@ -124,9 +124,10 @@ def smoke(
     study: Study,
     say: Callable[[str], None] = print,
     every: bool = True,  # False: one cell for each template, task and class of student
+    only: str = "*",  # cells whose names are like this
 ) -> list[dict]:  # a record a cell: name, rows, error
     "Run the cells of a study in small, each to its table, figure and sentences; nothing of it is kept."
-    records, cells = [], expand(study)
+    records, cells = [], expand(study, only)
     with tempfile.TemporaryDirectory() as home, environment(COTSTUDY_OUTPUTS=home):
         store = Store()
         for n, cell in enumerate(chosen := cells if every else representatives(cells), 1):

@@ -20,6 +20,7 @@ import time
 import tokenize
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from itertools import product
 from math import prod
@@ -131,7 +132,7 @@ def all_results(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 # %% ../nbs/80_studies.ipynb #576edb7c
 _MOST_CELLS = 100_000
 
-def expand(study: Study) -> list[Cell]:
+def expand(study: Study, only: str = "*") -> list[Cell]:  # only: names to take, such as `sample_count-arith-*`
     "The cells of a study, tasks varying fastest."
     n = sum(prod(len(v) for v in grid.over.values()) for grid in study.grids)
     if n > _MOST_CELLS: raise ValueError(f"study {study.study!r} has {n:,} cells, expected at most {_MOST_CELLS:,}")
@@ -139,7 +140,9 @@ def expand(study: Study) -> list[Cell]:
     names = [c.name for c in cells]
     if twice := sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []:
         raise ValueError(f"study {study.study!r} has two cells of the same name: {twice}")
-    return cells
+    found = [c for c in cells if fnmatchcase(c.name, only)]
+    if cells and not found: raise ValueError(f"no cell of {study.study!r} has a name like {only!r}; the first: {', '.join(names[:3])}")
+    return found
 
 def _cells(study: Study, grid: Grid) -> Iterator[Cell]:
     "The cells of one grid; the name of a field is one of the base, any other a parameter of the template."
@@ -356,9 +359,14 @@ def beside(study: Study, folder: Path) -> dict[tuple, Piece]:
     return known
 
 # %% ../nbs/80_studies.ipynb #106a9e80
-def dry_run(study: Study, workers: int = 0, past: Mapping[str, float] = {}) -> dict:  # past: seconds of cells that ran before
+def dry_run(
+    study: Study,
+    workers: int = 0,
+    past: Mapping[str, float] = {},  # seconds of cells that ran before
+    only: str = "*",  # cells whose names are like this
+) -> dict:
     "What a study would take: cells, teacher tokens, student steps, seconds and money; shared parts counted once, nothing run."
-    folder, cells, n = studies_folder(), expand(study), workers or models.cores()
+    folder, cells, n = studies_folder(), expand(study, only), workers or models.cores()
     for template in study.summaries: parameters_of(folder / f"{template}.ipynb")
     planned = [(c.name, _planned(study, c, folder)) for c in cells]
     conditions = [x for _, found in planned for x in found]

@@ -14,6 +14,7 @@ import pytest
 
 from cotstudy import batch
 from cotstudy.batch import adopt, execute, read_record, run_study, status
+from cotstudy.results import results
 from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, parameters_of, studies_folder
 
 HEAD = """study: str = ''  # study
@@ -138,6 +139,16 @@ def test_a_template_without_rows_is_done_when_it_has_ended(house):
     s = study(grid("note"), summaries=())
     assert {r["status"] for r in run_study(s, workers=1, say=lambda _: None)} == {"done"}
     assert status(s)["counts"]["done"] == 2 and run_study(s, workers=1, say=lambda _: None) == []
+
+
+def test_some_cells_alone(house):
+    s = study(grid("fine"))
+    with pytest.raises(ValueError, match="no cell of 's' has a name like 'fine-c'; the first: fine-a, fine-b"):
+        run_study(s, workers=1, say=lambda _: None, only="fine-c")
+    assert [Path(r["notebook"]).stem for r in run_study(s, workers=1, say=lambda _: None, only="*-b")] == ["fine-b", "report"]
+    assert {c["cell"]: c["status"] for c in status(s)["cells"]} == {"fine-a": "new", "fine-b": "done"}
+    run_study(s, workers=1, say=lambda _: None)
+    assert set(results("s")[0].cell) == {"fine-a", "fine-b"}
 
 
 def test_rows_that_are_gone_make_a_cell_stale(house, tmp_path):
