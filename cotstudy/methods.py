@@ -12,7 +12,7 @@ __all__ = ['sampling', 'METHODS', 'SHOWN', 'SHORT', 'Method', 'reason_after', 'r
 of one's own is one more record, and no change elsewhere. Beyond the papers: chains whose content or place is taken away (after the
 answer, of another question, dots), chains of the student itself, token-level and on-policy distillation, and the baseline of MetaICL."""
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Callable, Literal, Sequence
 
@@ -55,6 +55,12 @@ class Method:
     def chains(self) -> bool:
         "Does it learn from rationales?"
         return self.teach in ("greedy", "sampled")
+
+    @property
+    def lesson(self) -> tuple:
+        "What of it decides a student: methods that differ in the rest only ask the same student otherwise."
+        asks = ("name", "words", "colour", "marker", "shots", "parse", "answers")
+        return tuple(getattr(self, f.name) for f in fields(self) if f.name not in asks)
 
     @property
     def writes(self) -> bool:
