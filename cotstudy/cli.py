@@ -630,7 +630,7 @@ def book(
 
 @app.command()
 def site(
-    out: Annotated[Path, typer.Option(help="folder that receives the pages; it is replaced")] = Path("_docs"),
+    out: Annotated[Path, typer.Option(help="folder that receives the pages; an older site in it is replaced")] = Path("_docs"),
     root: Annotated[Path, typer.Option(help="a checkout")] = Path("."),
 ):
     "The book, its reports and the API as static pages with search; open index.html."
