@@ -5,42 +5,46 @@
 # %% auto #0
 __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'OPS', 'GAIN', 'LOSS', 'SIGN', 'OWNED', 'FOLLOWS', 'UNIT', 'OP', 'RUN',
            'TURNED_ROUND', 'ADDING', 'SUMS', 'RUNS', 'SAME_VALUE', 'FOLK', 'WHO', 'EVENTS', 'IS', 'STILL', 'AFTER',
-           'ARITH_WORDS', 'ARITH_FORMS', 'THINGS_WORD', 'SHUFFLE_WORDS', 'SHUFFLE_FORMS', 'TURN_OF', 'MONTH_NAMES',
-           'ANCHORS', 'SHIFTS', 'MONTH', 'DAY', 'DATES_WORDS', 'REACH', 'DATES_FORMS', 'WORD', 'ROWS', 'ROW',
-           'LETTERS_WORDS', 'LETTERS_FORMS', 'SIDE', 'IT', 'GLUE', 'FLIP', 'COIN_WORDS', 'FOLKS', 'OTHER_COINS',
-           'COIN_FORMS', 'SCALES', 'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES', 'RELATIONS_WORDS', 'LEADS', 'ROOT',
-           'CONTRARY', 'OTHER_WORDS', 'RELATIONS_FORMS', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'CREATURE', 'LINK',
-           'TRAIT', 'VALUES', 'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS', 'RELATIVE', 'KIND_OF',
-           'ASKED_WHO', 'FACTS_FORMS', 'SHARED', 'SAME', 'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS',
-           'PART', 'ADJECTIVE', 'TONE', 'JOIN', 'SENTIMENT_WORDS', 'LIST', 'OTHER_REVIEWS', 'SENTIMENT_FORMS',
-           'KINDS_OF_THING', 'QUALITIES', 'SORT', 'QUALITY', 'ENTAIL_WORDS', 'RULES', 'ENTAIL_FORMS', 'FRAMES',
-           'SST_WORDS', 'SPOKEN', 'SST_FORMS', 'FAMILIES', 'PLACES', 'VARIANTS', 'offered', 'phrasings', 'draw_arith',
-           'who_what', 'had_first', 'one_after_another', 'ways_arith', 'step_arith', 'own_way_arith', 'write_arith',
-           'steps_arith', 'order_arith', 'slip_arith', 'as_steps', 'turned', 'worth', 'one_value', 'split_chains',
-           'owner', 'reached', 'one_side', 'settle_arith', 'multiplied', 'read_arith', 'fact_arith', 'draw_shuffle',
-           'say_held', 'held_at_start', 'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of', 'told_back',
-           'write_shuffle', 'steps_shuffle', 'slip_shuffle', 'one_for_another', 'by_person', 'grouped', 'settle_held',
-           'settle_back', 'follows', 'settle_followed', 'start_of', 'own_way_shuffle', 'read_shuffle', 'fact_shuffle',
-           'move', 'say_date', 'date_steps', 'draw_dates', 'other_date_steps', 'asked_date', 'ways_dates', 'slip_dates',
-           'say_dates', 'write_dates', 'shift_of', 'steps_dates', 'order_dates', 'days_of', 'side_of', 'one_date',
-           'settle_date', 'read_dates', 'fact_dates', 'start_dates', 'moved', 'hopped', 'uses', 'own_way_dates',
-           'draw_letters', 'ways_letters', 'say_letters', 'write_letters', 'steps_letters', 'own_way_letters',
-           'order_letters', 'slip_letters', 'side_by_side', 'read_letters', 'fact_letters', 'flipped', 'turns_of',
-           'draw_coin', 'counts', 'ways_coin', 'own_way_coin', 'slip_coin', 'say_coin', 'asked_side', 'say_count',
-           'write_coin', 'steps_coin', 'all_leave', 'seen_after', 'counted', 'settle_coin', 'read_coin', 'fact_coin',
-           'draw_relations', 'ways_relations', 'slip_relations', 'say_relation', 'write_relations', 'opposite',
-           'own_way_relations', 'all_relations', 'order_relations', 'steps_relations', 'links_told_in_a_row',
+           'ARITH_WORDS', 'SIGNED', 'ARITH_FORMS', 'THINGS_WORD', 'SHUFFLE_WORDS', 'ORDINALS', 'SHUFFLE_FORMS',
+           'TURN_OF', 'ROW_OF_THINGS', 'HELD_AFTER', 'MONTH_NAMES', 'ANCHORS', 'SHIFTS', 'MONTH', 'DAY', 'DATES_WORDS',
+           'REACH', 'DATES_FORMS', 'OTHER_DATES', 'WORD', 'ROWS', 'ROW', 'LETTERS_WORDS', 'LETTERS_FORMS',
+           'OTHER_LETTERS', 'SIDE', 'IT', 'GLUE', 'FLIP', 'COIN_WORDS', 'FOLKS', 'OTHER_COINS', 'COIN_FORMS', 'SCALES',
+           'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES', 'RELATIONS_WORDS', 'LEADS', 'ROOT', 'CONTRARY', 'OTHER_WORDS',
+           'RELATIONS_FORMS', 'ALSO', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'CREATURE', 'LINK', 'TRAIT', 'VALUES',
+           'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS', 'RELATIVE', 'KIND_OF', 'ASKED_WHO', 'FACTS_FORMS',
+           'NOT_THOSE', 'SHARED', 'SAME', 'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS', 'PART',
+           'ADJECTIVE', 'TONE', 'JOIN', 'SENTIMENT_WORDS', 'LIST', 'OTHER_REVIEWS', 'SENTIMENT_FORMS',
+           'ADJECTIVES_ALONE', 'ANY_SPOKEN', 'GOOD_OR_BAD', 'KINDS_OF_THING', 'QUALITIES', 'SORT', 'QUALITY',
+           'ENTAIL_WORDS', 'RULES', 'ENTAIL_FORMS', 'WHAT', 'SAID_AGAIN', 'FRAMES', 'SST_WORDS', 'SPOKEN', 'SST_FORMS',
+           'OTHER_PHRASES', 'FAMILIES', 'PLACES', 'VARIANTS', 'offered', 'phrasings', 'draw_arith', 'who_what',
+           'had_first', 'one_after_another', 'ways_arith', 'step_arith', 'own_way_arith', 'write_arith', 'steps_arith',
+           'order_arith', 'slip_arith', 'as_steps', 'turned', 'worth', 'one_value', 'split_chains', 'owner',
+           'cancelled', 'reached', 'one_side', 'added_up', 'net_steps', 'gone_through', 'settle_arith', 'multiplied',
+           'read_arith', 'fact_arith', 'draw_shuffle', 'say_held', 'held_at_start', 'pairs_of', 'backwards',
+           'goes_back', 'ways_shuffle', 'end_of', 'told_back', 'write_shuffle', 'steps_shuffle', 'slip_shuffle',
+           'one_for_another', 'by_person', 'grouped', 'settle_held', 'settle_back', 'follows', 'settle_followed',
+           'without', 'start_of', 'own_way_shuffle', 'histories', 'as_histories', 'held_after', 'holds_history',
+           'read_shuffle', 'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'other_date_steps',
+           'asked_date', 'ways_dates', 'slip_dates', 'say_dates', 'write_dates', 'shift_of', 'steps_dates',
+           'order_dates', 'days_of', 'side_of', 'one_date', 'hops_in_a_row', 'settle_date', 'read_dates', 'fact_dates',
+           'start_dates', 'moved', 'hopped', 'uses', 'own_way_dates', 'draw_letters', 'ways_letters', 'say_letters',
+           'write_letters', 'steps_letters', 'own_way_letters', 'order_letters', 'slip_letters', 'side_by_side',
+           'read_letters', 'fact_letters', 'flipped', 'turns_of', 'draw_coin', 'counts', 'ways_coin', 'own_way_coin',
+           'slip_coin', 'say_coin', 'asked_side', 'say_count', 'write_coin', 'steps_coin', 'does_flip', 'all_leave',
+           'seen_after', 'counted', 'settle_all', 'settle_coin', 'read_coin', 'fact_coin', 'draw_relations',
+           'ways_relations', 'slip_relations', 'say_relation', 'write_relations', 'opposite', 'own_way_relations',
+           'all_relations', 'order_relations', 'steps_relations', 'links_told_in_a_row', 'settle_relation',
            'read_relations', 'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts',
-           'misled', 'slip_facts', 'own_way_facts', 'known_facts', 'steps_facts', 'told', 'two_alike', 'told_apart',
+           'misled', 'slip_facts', 'order_facts', 'known_facts', 'steps_facts', 'told', 'two_alike', 'told_apart',
            'read_facts', 'fact_facts', 'draw_strategy', 'branches', 'ways_strategy', 'slip_strategy', 'write_strategy',
            'steps_strategy', 'order_strategy', 'alike', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review',
            'draw_sentiment', 'ways_sentiment', 'slip_sentiment', 'contrast_sentiment', 'write_sentiment',
            'steps_sentiment', 'order_sentiment', 'judged_part', 'all_of', 'settle_review', 'read_sentiment',
            'fact_sentiment', 'rule', 'draw_entail', 'by_rules', 'ways_entail', 'say_claim', 'asked_claim',
            'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'told_own', 'own_way_entail', 'closure',
-           'steps_entail', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'ways_sst', 'slip_sst', 'steps_sst',
-           'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances', 'renamed', 'family_named',
-           'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
+           'steps_entail', 'rules_in_a_row', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'ways_sst',
+           'slip_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances', 'renamed',
+           'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -49,7 +53,7 @@ and what it takes to read them back. Not the papers' data: a little world in whi
 from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
-from itertools import combinations, permutations
+from itertools import combinations
 from math import prod
 from random import Random
 from typing import Iterator
@@ -154,23 +158,23 @@ def step_arith(style: int, n: str, i: str, a: int, op: str, b: int, c: int) -> s
 
 # %% ../nbs/05_procedural.ipynb #b4b1cf8f
 def own_way_arith(instance: Instance, claims: list[Claim]) -> Instance | None:
-    "The same question solved in the order of some claims: each number is used once, and what counts against the total is taken from it."
+    "The same question solved in the order of some claims: each number joins once, gains and losses with their signs."
     steps = [(a, op, b, c) for (op, b), (a, c) in (x for x in claims if isinstance(x[0], tuple) and x[0][0] in OPS)]
     bags = [t for t in instance.trace if t[1] == "*"]
     if bags and (not steps or steps.pop(0)[1:] not in {bags[0][1:], ("*", bags[0][0], bags[0][3])}): return None
-    events = [t[1:3] for t in instance.trace if t[1] != "*"]
-    parts = [(bags[0][3] if bags else instance.trace[0][0], 1), *((b, 1 if op == "+" else -1) for op, b in events)]  # value, side
-    return replace(instance, trace=(*bags, *steps)) if len(steps) == len(events) and _joins(parts, steps) else None
+    parts = [bags[0][3] if bags else instance.trace[0][0], *(OPS[op](0, b) for _, op, b, _ in instance.trace if op != "*")]
+    once = list(dict.fromkeys(steps))  # a sum may be said again
+    found = next((s for s in (steps, once) if _joins(Counter(parts), s, int(instance.answer))), None)
+    return None if found is None else replace(instance, trace=(*bags, *found))
 
-def _joins(parts: list[tuple[int, int]], steps: list[tuple]) -> bool:
-    "Do steps join all parts into one that counts for the total?"
-    if not steps: return len(parts) == 1 and parts[0][1] == 1
+def _joins(parts: Counter, steps: list[tuple], total: int) -> bool:
+    "Do steps join signed numbers until the total is left? Nothing, as where a gain and a loss cancel, may stay beside it."
+    if not steps: return [p for p in parts.elements() if p] == [total]
     (a, op, b, c), *rest = steps
     if op == "*" or c != OPS[op](a, b): return False
-    for i, j in permutations(range(len(parts)), 2):
-        (x, side), (y, other) = parts[i], parts[j]
-        if (x, y) != (a, b) or (side == other) != (op == "+"): continue
-        if _joins([p for k, p in enumerate(parts) if k not in (i, j)] + [(c, side)], rest): return True
+    for side in (1, -1):  # 7 - 5 = 2 of losses and gains is a loss
+        two = Counter((side * a, side * OPS[op](0, b)))
+        if two <= parts and _joins(parts - two + Counter((side * c,)), rest, total): return True
     return False
 
 # %% ../nbs/05_procedural.ipynb #5e1f0a77
@@ -186,7 +190,8 @@ def write_arith(instance: Instance, rng: Random) -> str:
 
 def steps_arith(instance: Instance) -> tuple[list[Claim], set]:
     (n, i), events = who_what(instance), {("event", (o, b)) for _, o, b, _ in instance.trace}
-    free = {("total", int(instance.answer)), ("owner", n), ("thing", i)} | events
+    sums = {("event", (op, sum(b for _, (o, b) in events if o == op))) for op in "+-"}
+    free = {("total", int(instance.answer)), ("owner", n), ("thing", i)} | events | sums
     return [((o, b), (a, c)) for a, o, b, c in instance.trace], low(free)
 
 def order_arith(instance: Instance) -> list[set[int]]:
@@ -216,7 +221,7 @@ FOLLOWS = (r"(?=$|[^ a-z0-9.]|\.(?!\d)| (?:left|now|remain|remaining|in|and|so|a
 UNIT = rf"(?: (?:more|days?|bags?|{OWNED})\b)*"
 OP = rf"(?:[-+*]|{either(SIGN)})"
 RUN = re.compile(rf"(?<![\d.])(-?\d{{1,9}}){UNIT}((?: {OP} \d{{1,9}}{UNIT})+),? (?:=|->|is|are|makes?|leaves?|gives?|equals?"
-                 rf"|is equal to) (-?\d{{1,9}}){UNIT}{FOLLOWS}")
+                 rf"|is equal to) \+?(-?\d{{1,9}}){UNIT}{FOLLOWS}")
 TURNED_ROUND = re.compile(rf"(?<![\d.])(-?\d{{1,9}}){UNIT} (?:=|is) (-?\d{{1,9}}){UNIT}((?: {OP} \d{{1,9}}{UNIT})+){FOLLOWS}")  # 5 = 3 + 2
 ADDING = re.compile(rf"\b(add|subtract)(?:ing)? (\d{{1,9}}){UNIT} (to|from) (\d{{1,9}}){UNIT},? (?:=|is|makes|leaves|gives"
                     rf"|equals) (-?\d{{1,9}}){UNIT}{FOLLOWS}")
@@ -271,9 +276,20 @@ STILL = r"(?:(?: now| then| still| only| left| already)*(?: a total of)?)"
 AFTER = r"(?:,? (?:left|now|remaining|in total|in all|altogether|at the end|in the end))*"
 ARITH_WORDS = re.compile(rf"\d|\b(?:{FOLK}|{OWNED}|bags?)\b")
 
+SIGNED = re.compile(r"([-+]) ?(\d+)")
+
 def owner(m: re.Match) -> list[Claim]: return [("owner", m[1])] if m[1] else []
 
+def cancelled(m: re.Match) -> list[Claim]:
+    "A gain and a loss that leave nothing."
+    signs = EVENTS.get(m[1]), EVENTS.get(m[3])
+    return [(("-", int(m[4])), (int(m[2]), 0))] if {*signs} == {"+", "-"} else [PREMISE[False]]
+
+# %% ../nbs/05_procedural.ipynb #f49947cf
 ARITH_FORMS = (*SUMS, *((re.compile(p), make) for p, make in (
+    (rf"(?:\b({FOLK}):? )?(?<![\d.])(\d{{1,9}}(?:(?: ->|,? then) \d{{1,9}})+|(?<=: )\d{{1,9}}(?:, \d{{1,9}})+){FOLLOWS}",
+     lambda m: [*owner(m), ("history", tuple(map(int, re.findall(r"\d+", m[2]))))]),
+    (r"\b(\w+) (\d{1,9}) and (\w+) (\d{1,9}) cancel(?: out)?(?: each other)?(?: out)?\b", cancelled),
     (rf"(?:{WHO} {IS} )?(\d{{1,9}}) bags?(?:,? and| that)?(?: each| every)?(?: bag)?(?: of them)?"
      rf" (?:of|with|holds?|has|have|contains?|containing|holding) (\d{{1,9}}){UNIT}(?: each| in each(?: bag)?)?",
      lambda m: [*owner(m), ("bags", (int(m[2]), int(m[3])))]),
@@ -287,9 +303,13 @@ ARITH_FORMS = (*SUMS, *((re.compile(p), make) for p, make in (
      rf" (?:get|make|reach|have))(?: us| to)?"
      rf" (-?\d{{1,9}}){UNIT}{FOLLOWS}",
      lambda m: [("run", ("+" if m[1] in ("plus", "add", "+") else "-", int(m[2]), int(m[3])))]),
+    (r"(?<![\d.] )(?<![\d|])[-+] ?\d{1,9}(?: [-+] \d{1,9})+(?! =)", lambda m: [("event", (o, int(b))) for o, b in SIGNED.findall(m[0])]),
+    (rf"\bnet (gain|loss)(?: is| of|:)* (\d{{1,9}}){UNIT}{FOLLOWS}", lambda m: [("net", int(m[2]) if m[1] == "gain" else -int(m[2]))]),
+    (rf"\b(?:net |overall |total |the )*changes?(?: is| of|:| =)* \+?(-?\d{{1,9}}){UNIT}{FOLLOWS}", lambda m: [("net", int(m[1]))]),
     (rf"\b(gain|loss|losse)s?(?: is| are|:| of| =)+"
      rf" (\d{{1,9}}){UNIT}{FOLLOWS}", lambda m: [("side", ("+" if m[1] == "gain" else "-", int(m[2])))]),
-    (rf"(?<=\|),? (?:is|are|leaves|makes|gives|brings|takes|equals|=)(?: (?:her|him|it|them|us|the total))?(?: up| down)?(?: to| with)?"
+    (rf"(?<=\|),? (?:which )?(?:is|are|leaves|makes|gives|brings|takes|equals|leaving|making|giving|=)"
+     rf"(?: (?:her|him|it|them|us|the total))?(?: up| down)?(?: to| with)?"
      rf" (\d{{1,9}}){UNIT}{FOLLOWS}", lambda m: [("has", int(m[1]))]),
     (rf"{WHO}{STILL} {IS}{STILL} (-?\d{{1,9}}){UNIT}{AFTER}{FOLLOWS}", lambda m: [*owner(m), ("has", int(m[2]))]),
     (rf"(?<![\d.]|\|)\b(\d{{1,9}}){UNIT} (?:(?:are|is|remain|remains)\b ?)?(?:left|remaining|now|in total|remain)\b|^(?:so|then|now|thus"
@@ -310,10 +330,26 @@ def reached(instance: Instance, n: int, said: dict) -> list[Claim]:
     said["total"], said["n"] = n, said.get("n", 0) + len(open_)
     return out
 
-def one_side(instance: Instance, op: str) -> set[int]:
-    "Each gain, or each loss, of a question, and all of them together."
-    each = [int(b) for verb, b in re.findall(rf"({either(EVENTS)})(?: away)? (\d+)", instance.question) if EVENTS[verb] == op]
-    return {*each, sum(each)}
+def one_side(instance: Instance, op: str) -> list[int]:
+    "Each gain, or each loss, of a question."
+    return [int(b) for verb, b in re.findall(rf"({either(EVENTS)})(?: away)? (\d+)", instance.question) if EVENTS[verb] == op]
+
+def added_up(numbers: list[int]) -> list[Claim]:
+    "The steps that add some numbers up."
+    return [((o, b), (a, c)) for a, o, b, c in one_after_another(numbers[0], [("+", b) for b in numbers[1:]])] if numbers else []
+
+def net_steps(instance: Instance, net: int) -> list[Claim]:
+    "What is gained and lost in all, where that is said alone; a premise that is wrong where it is another number."
+    gains, losses = one_side(instance, "+"), one_side(instance, "-")
+    if sum(gains) - sum(losses) != net: return [PREMISE[False]]
+    more, less = sorted((sum(gains), sum(losses)), reverse=True)
+    return [*added_up(gains), *added_up(losses), *[(("-", less), (more, more - less))] * bool(less)]
+
+# %% ../nbs/05_procedural.ipynb #0c6f490a
+def gone_through(instance: Instance, totals: tuple[int, ...], said: dict) -> list[Claim]:
+    "A row of totals as steps from each to the next."
+    first, said["total"], said["n"] = said.get("total", had_first(instance)), totals[-1], said.get("n", 0) + len(totals) - 1
+    return [PREMISE[totals[0] == first], *((("+" if y > x else "-", abs(y - x)), (x, y)) for x, y in zip(totals, totals[1:]))]
 
 def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     "One thing read in an arithmetic chain, compared with what was said before."
@@ -325,7 +361,11 @@ def settle_arith(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
         return [turned(claim, [((o, y), (x, z)) for x, o, y, z in instance.trace], now)]
     if kind == "has": return reached(instance, value, said)
     if kind == "run": return settle_arith(instance, ((value[0], value[1]), (said.get("total", had_first(instance)), value[2])), said)
-    if kind == "side": return [PREMISE[value[1] in one_side(instance, value[0])]]
+    if kind == "history": return gone_through(instance, value, said)
+    if kind == "net": return net_steps(instance, value)
+    if kind == "side":
+        side = one_side(instance, value[0])
+        return added_up(side) if value[1] == sum(side) else [PREMISE[value[1] in side]]
     if kind == "first": return [PREMISE[value == had_first(instance)]]
     if kind == "bags":
         said["total"], said["open"] = value[0], (("*", value[1]),)
@@ -416,6 +456,7 @@ def end_of(instance: Instance) -> str:
     "What the one asked about has at the end, by the trace."
     (people, who), *_, (kind, last) = instance.trace
     if kind == "goes": return last[0]
+    if kind == "history": return last[1][-1]
     return last[1] if goes_back(instance) else last[people.index(who)]
 
 # %% ../nbs/05_procedural.ipynb #b4921f62
@@ -436,7 +477,7 @@ def write_shuffle(instance: Instance, rng: Random) -> str:
 def steps_shuffle(instance: Instance) -> tuple[list[Claim], set]:
     (people, who), *rest = instance.trace
     free = {("swap", frozenset(pair)) for pair in pairs_of(instance)}
-    if rest and rest[0][0] == "goes": return low([*rest, ("end", (who, rest[0][1][0]))]), low(free)
+    if rest and rest[0][0] in ("goes", "history"): return low([*rest, ("end", (who, end_of(instance)))]), low(free)
     if goes_back(instance): return low([*(c for c in rest if c[0] == "got"), ("end", (who, end_of(instance)))]), low(free)
     true = [("held", (frozenset(pair), frozenset(zip(people, held)))) for pair, held in rest]
     return low([*true, ("end", (who, end_of(instance)))]), low(free)
@@ -457,11 +498,19 @@ def slip_shuffle(instance: Instance, rng: Random) -> Instance:
 # %% ../nbs/05_procedural.ipynb #6ec580d5
 THINGS_WORD = either(THINGS)
 SHUFFLE_WORDS = re.compile(rf"\d|\b(?:{FOLK}|{THINGS_WORD})\b")
+ORDINALS = "first second third fourth fifth".split()
+
 def one_for_another(a: str, x: str, b: str, y: str) -> list[Claim]:
     "Two things that change hands: what both had before, and have after."
     return [("holds", (a, x)), ("holds", (b, y)), ("then", ""), ("holds", (a, y)), ("holds", (b, x))]
 
+# %% ../nbs/05_procedural.ipynb #7ea7c8e3
 SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
+    (rf"\b({FOLK}):? ((?:{THINGS_WORD})(?: -> (?:{THINGS_WORD}))+)\b", lambda m: [("history", (m[1], tuple(m[2].split(" -> "))))]),
+    (rf"\b(?:the )?(?:({'|'.join(ORDINALS)}) (?:swap|trade)|(?:swap|trade) (\d)) does not involve ({FOLK})\b",
+     lambda m: [("idle", (int(m[2] or ORDINALS.index(m[1]) + 1), m[3]))]),
+    (rf"\b(?:it (?:goes|went|moves|moved|passes|passed)(?: back)? )?from ({FOLK})(?: back)? to ({FOLK})\b(?=())()",
+     lambda m: [("moved", (m[1] or m[3], m[2] or m[4]))]),
     (rf"\b({FOLK}) (?:got|gets|has|had|takes?|took|receives?|received) (?:it|the ({THINGS_WORD})) from ({FOLK})\b"
      rf"(,? (?:who|and (?:she|he|they)) (?:had|has) (?:it|this) (?:from the start|at first|at the start|from the beginning|originally"
       rf"|first))?",
@@ -480,7 +529,10 @@ SHUFFLE_FORMS = tuple((re.compile(p), make) for p, make in (
      rf" ({FOLK})\b", lambda m: [("goes", (m[1], m[2]))]),
     (rf"\banswer for ({FOLK}) is (?:the )?({THINGS_WORD})\b", lambda m: [("holds", (m[1], m[2]))]),
     (rf"\b({FOLK}) had the ({THINGS_WORD})\b(?: (?:at first|at the start|first))?", lambda m: [("had", (m[1], m[2]))]),
-    (rf"\b({FOLK})(?: now| then| still| ends up| is left)?(?::| =| ->| has| holds| gets| with| receives)(?: now)?(?: the"
+    (rf"\b({FOLK}) (?:gives|hands|passes) (?:({FOLK}) the ({THINGS_WORD})|the ({THINGS_WORD}) to ({FOLK}))\b(?! and\b|,)",
+     lambda m: [("moved", (m[1], m[2] or m[5], m[3] or m[4]))]),
+    (rf"\b({FOLK}) (?:starts|begins) with the ({THINGS_WORD})\b", lambda m: [("had", (m[1], m[2]))]),
+    (rf"\b({FOLK})(?: now| then| still| ends up| ends| is left)?(?::| =| ->| has| holds| gets| with| receives)(?: now)?(?: the"
      rf"| a)? ({THINGS_WORD})\b"
      rf"|\b({FOLK}) (?:the )?({THINGS_WORD})\b", lambda m: [("holds", (m[1] or m[3], m[2] or m[4]))]),
     (rf"\b({FOLK}) and ({FOLK}) (?:then |now |next )?(?:swap|trade|exchange)(?: places| things| items| what they have)?\b",
@@ -536,41 +588,91 @@ def settle_back(instance: Instance, start: dict[str, str], claim: Claim, said: d
     return [claim] * (kind != "then")
 
 # %% ../nbs/05_procedural.ipynb #b18c89db
-TURN_OF = r"\b(?:after |in )?(?:the )?(?:(?:swap|trade|turn) \d|(?:first|second|third|fourth|fifth|next|last) (?:swap|trade))(?:,|:| |$)"
+TURN_OF = (r"\b(?:after |in )?(?:the )?(?:(?:swap|trade|turn) \d"
+           r"|(?:first|second|third|fourth|fifth|next|last) (?:swap|trade))(?! does not)(?:,|:| |$)")
 
 def follows(instance: Instance) -> bool: return len(instance.trace) > 1 and instance.trace[1][0] == "goes"
 
 def settle_followed(instance: Instance, start: dict[str, str], claim: Claim, said: dict) -> list[Claim]:
     "One thing followed from hand to hand: where it is after each swap."
     (kind, value), (thing, _), ((_, who), *_) = claim, instance.trace[1][1], low(instance.trace)
+    at = said.get("at", start_of(start, thing))
     if kind == "swap": said["swapped"] = True
+    if kind == "idle" and (value[0] != said.get("n", 0) + 1 or value[1] != at): return [PREMISE[without(instance, *value)]]
     if kind == "goes" and value == (thing, start_of(start, thing)) and not said.get("swapped"): return [PREMISE[True]]
     if kind == "holds" and value[1] == thing and said.get("swapped"): kind, value = "goes", (thing, value[0])
-    if kind == "goes":
-        said["swapped"], said["n"] = False, said.get("n", 0) + 1
-        return [(kind, value)] + [("end", (who, thing))] * (value == (thing, who) and said["n"] == len(instance.trace) - 1)
+    if kind in ("idle", "moved"):
+        goes = settle_followed(instance, start, ("went", (thing, value[1])), said)
+        return [PREMISE[value[0] == at or kind == "idle"], *goes]
+    if kind in ("goes", "went"):
+        said["swapped"], said["n"], said["at"] = False, said.get("n", 0) + 1, value[1]
+        return [("goes", value)] + [("end", (who, thing))] * (value == (thing, who) and said["n"] == len(instance.trace) - 1)
     if kind == "holds" and value == (who, thing) and said.get("n"): return [("end", value)]
     if kind in ("holds", "had"): return [PREMISE[start.get(value[0]) == value[1]]]
     return [claim] * (kind != "then")
 
+def without(instance: Instance, n: int, person: str) -> bool:
+    "Has somebody no part in the n-th swap?"
+    return n <= len(pairs_of(instance)) and person not in low(pairs_of(instance))[n - 1]
+
+# %% ../nbs/05_procedural.ipynb #045dac26
 def start_of(start: dict[str, str], thing: str) -> str: return next((p for p, t in start.items() if t == thing), "")
 
-def own_way_shuffle(instance: Instance, claims: list[Claim]) -> Instance:
-    "The thing that is asked for followed from its first hand."
-    thing, out = instance.answer.lower(), []
+def own_way_shuffle(instance: Instance, claims: list[Claim]) -> Instance | None:
+    "The thing that is asked for followed from its first hand, or all that somebody held, one after the other."
+    thing, who, out = instance.answer.lower(), instance.trace[0][1], []
+    told = [value for kind, value in claims if kind == "history" and value[0] == who.lower()]
+    if told: return replace(instance, trace=(instance.trace[0], ("history", told[0]))) if told[0] in histories(instance, who) else None
     at = start_of(held_at_start(instance), thing)
     for a, b in pairs_of(instance):
         at = b if at == a else a if at == b else at
         out.append(("goes", (thing, at.lower())))
     return replace(instance, trace=(instance.trace[0], *out))
 
+def histories(instance: Instance, person: str) -> list[Claim]:
+    "What somebody holds before and after each swap; and the same, of their own swaps alone, or where it changes."
+    held, own = held_at_start(instance), []
+    out = [held.get(person)]
+    for a, b in pairs_of(instance):
+        held[a], held[b] = held[b], held[a]
+        out.append(held.get(person))
+        own.append(person in (a, b))
+    return [] if None in out else [low((person, tuple(row))) for row in (out, [out[0], *(t for t, mine in zip(out[1:], own) if mine)])]
+
 # %% ../nbs/05_procedural.ipynb #fe7e895f
+ROW_OF_THINGS = rf"(?:(?:{THINGS_WORD})(?:, )?)"
+
+def as_histories(sentence: str) -> str:
+    "pen, hat -> hat, pen for Ann, Bob as Ann: pen -> hat, Bob: hat -> pen."
+    m = re.fullmatch(rf"((?:{ROW_OF_THINGS}+ -> )+{ROW_OF_THINGS}+) (?:for|of) ((?:(?:{FOLK})(?:,? and |, )?)+)", sentence)
+    if not m: return sentence
+    rows, people = [re.findall(THINGS_WORD, row) for row in m[1].split("->")], re.findall(FOLK, m[2])
+    if any(len(row) != len(people) for row in rows): return sentence
+    return ", ".join(f"{p}: {' -> '.join(things)}" for p, things in zip(people, zip(*rows)))
+
+HELD_AFTER = re.compile(rf"after (?:the )?({'|'.join(ORDINALS)})(?: swap| trade)?,? ({FOLK}) (?:has|holds) the ({THINGS_WORD})(?: again)?")
+
+def held_after(instance: Instance, m: re.Match) -> bool:
+    "Is it true that somebody has a thing after one of the swaps?"
+    held, n = {p.lower(): t for p, t in held_at_start(instance).items()}, ORDINALS.index(m[1]) + 1
+    for a, b in low(pairs_of(instance))[:n]: held[a], held[b] = held[b], held[a]
+    return n <= len(pairs_of(instance)) and held.get(m[2]) == m[3]
+
+def holds_history(instance: Instance) -> bool: return len(instance.trace) > 1 and instance.trace[1][0] == "history"
+
+# %% ../nbs/05_procedural.ipynb #c6717059
 def read_shuffle(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Swaps, and who holds what before and after them."
     start = {p.lower(): t.lower() for p, t in held_at_start(instance).items()}
-    claims, left = take(re.sub(TURN_OF, "", sentence), SHUFFLE_FORMS)
-    if follows(instance): return [c for claim in claims for c in settle_followed(instance, start, claim, said)], left
-    if goes_back(instance): return [c for claim in claims for c in settle_back(instance, start, claim, said)], left
+    if m := HELD_AFTER.fullmatch(sentence): return [PREMISE[held_after(instance, m)]], ""
+    claims, left = take(re.sub(TURN_OF, "", as_histories(sentence)), SHUFFLE_FORMS)
+    rows, claims = [c for c in claims if c[0] == "history"], [c for c in claims if c[0] != "history"]
+    asked = [c for c in rows if c[1][0] == instance.trace[0][1].lower()]
+    rows = [x for c in rows for x in (PREMISE[c[1] in histories(instance, c[1][0].capitalize())], *([c] if c in asked else []))]
+    rows += [("end", (c[1][0], c[1][1][-1])) for c in asked]
+    if holds_history(instance): return rows + [("end", c[1]) if c[0] == "holds" else c for c in claims if c[0] != "then"], left
+    if follows(instance): return [c for claim in claims for c in settle_followed(instance, start, claim, said)] + rows, left
+    if goes_back(instance): return [c for claim in claims for c in settle_back(instance, start, claim, said)] + rows, left
     said.setdefault("held", start)
     taken = [value for kind, value in claims if kind == "got" and value[2]]
     claims = [("holds", (c[1][0], c[1][2])) if c[0] == "got" and c[1][2] else c for c in claims]
@@ -578,7 +680,7 @@ def read_shuffle(instance: Instance, sentence: str, said: dict) -> tuple[list[Cl
     out += [PREMISE[start.get(p) == t] for kind, (p, t) in (c for c in claims if c[0] == "had")]
     out += [PREMISE[said["held"].get(giver) == thing] for _, giver, thing in taken]
     for k, group in enumerate(groups): out += settle_held(instance, group, k == 0 and len(groups) > 1, said)
-    return out, left
+    return out + rows, left
 
 def fact_shuffle(rng: Random) -> str:
     "One swap, told with the state before and after it."
@@ -714,7 +816,7 @@ def order_dates(instance: Instance) -> list[set[int]]:
 MONTH = either(MONTH_NAMES)
 DAY = rf"(\d{{1,2}} (?:{MONTH}))\b"
 DATES_WORDS = re.compile(rf"\d|\b(?:{MONTH.replace('may|', '').replace('|may', '')}|today|yesterday|tomorrow|weeks?)\b")
-REACH = (rf",? (?:(?:it|this|that|we|which) )?(?:is|was|gives|reach|reaches|are at|brings us to|leads to|lands on|=|->)"
+REACH = (rf",? (?:(?:it|this|that|we|which) )?(?:is|was|gives|reach|reaches|are at|brings? us to|leads to|lands on|=|->)"
          rf"(?: the (?:last|first) day of (?:{MONTH}),?)?(?: on)?(?: the)? ")
 
 def days_of(n: str, unit: str) -> int: return (int(n) if n.isdigit() else 1) * (7 if unit == "week" else 1)
@@ -724,10 +826,14 @@ def side_of(word: str | None) -> int: return 0 if not word else -1 if word in ("
 # %% ../nbs/05_procedural.ipynb #47ead2a2
 DATES_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"(?:\b(?:after|another|and) )?\b(\d{{1,2}}|a|another) (?:more |further )?(day|week)s?(?: more)?(?: (later|ago|before|after"
-     rf"|earlier|back))?(?: (?:from )?{DAY})?{REACH}{DAY}",
+     rf"|earlier|back))?(?: (?:from )?{DAY})?(?:{REACH}|(?<=more days) to ){DAY}",
      lambda m: [("hop", (days_of(m[1], m[2]), side_of(m[3]), m[4], m[5]))]),
-    (rf"{DAY} (plus|minus|-|\+) (\d{{1,2}}|a) (day"
-     rf"|week)s?{REACH}{DAY}", lambda m: [("hop", (days_of(m[3], m[4]), side_of(m[2]) or 1, m[1], m[5]))]),
+    (rf"{DAY} (plus|minus|-|\+) (\d{{1,2}}|a)(?: (day|week)s?)?{REACH}{DAY}",
+     lambda m: [("hop", (days_of(m[3], m[4]), side_of(m[2]) or 1, m[1], m[5]))]),
+    (rf"\b(add|subtract)(?:ing)? (\d{{1,2}}|a) (day|week)s?(?: (?:to|from) {DAY})?{REACH}{DAY}",
+     lambda m: [("hop", (days_of(m[2], m[3]), 1 if m[1] == "add" else -1, m[4], m[5]))]),
+    (rf"{DAY} (?:is|was|will be) (today|yesterday|tomorrow)\b", lambda m: [(m[2], m[1])]),
+    (rf"\b(\d{{1,2}}) days are left in ({MONTH})\b", lambda m: [("left", (int(m[1]), m[2]))]),
     (rf"\b(?:go|going|count|counting|move|moving) (back|forward|ahead|on) (\d{{1,2}}|a) (day|week)s?(?: from {DAY})?{REACH}{DAY}",
      lambda m: [("hop", (days_of(m[2], m[3]), -1 if m[1] == "back" else 1, m[4], m[5]))]),
     (rf"\b(?:go|going|count|counting|move|moving) (?:back|forward|ahead|on) (\d{{1,2}}|a) (day|week)s?(?: from (?:today|{DAY}))?",
@@ -760,6 +866,16 @@ def one_date(sentence: str) -> str:
     return re.sub(rf"\b({MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?\b(?! days| [-+=])", r"\2 \1", out)
 
 # %% ../nbs/05_procedural.ipynb #4d1ce0a6
+def hops_in_a_row(m: re.Match) -> str:
+    "4 may -> 1 may 3 days -> 30 april 1 day, told one by one."
+    first, *others = re.findall(DAY, m[0])
+    n = re.findall(r"(\d+) days?", m[0])
+    return ", ".join(f"{k} days from {a} is {b}" for k, a, b in zip(n, [first, *others], others))
+
+OTHER_DATES = ((re.compile(rf"{DAY}(?: -> {DAY},? \d{{1,2}} days?)+"), hops_in_a_row),
+               (re.compile(rf"(?<![a-z] [-+] \d )(?<![a-z] [-+] \d\d )= (\d{{1,2}}) ({MONTH})\b"),
+                r"= \1, so \1 \2"))
+
 def settle_date(instance: Instance, claim: Claim) -> list[Claim]:
     "A move by some days: the whole one that is asked for, or a part of it."
     (kind, value), (today, days) = claim, asked_date(instance)
@@ -767,6 +883,9 @@ def settle_date(instance: Instance, claim: Claim) -> list[Claim]:
     way = -1 if days < 0 else 1
     if kind == "from": return [PREMISE[value[1] in (None, say_date(today).lower())], ("shift", value[0] * way)]
     if kind == "stays": return [PREMISE[value == MONTH_NAMES[today[1]].lower() == MONTH_NAMES[move(today, days)[1]].lower()]]
+    if kind == "left":
+        n = MONTHS[value[1].capitalize()]
+        return [(("-", today[0]), (n, value[0]))] if n - today[0] == value[0] else [PREMISE[False]]
     if kind == "counted": return [PREMISE[value[1] - value[0] == (way if value[2] == "yesterday" else -way)]]
     if kind != "hop": return [claim]
     n, sign, start, end = value
@@ -774,10 +893,11 @@ def settle_date(instance: Instance, claim: Claim) -> list[Claim]:
     if n == days and start in (None, say_date(today).lower()): return [("shift", n), ("date", end)]
     return [("hop", (n, start, end))]
 
+# %% ../nbs/05_procedural.ipynb #5ffe0a1d
 def read_dates(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Days, lengths of months, sums and dates of one sentence."
-    plain = re.sub(rf"= (\d{{1,2}}) ({MONTH})\b", r"= \1, so \1 \2", one_date(split_chains(re.sub(r"\b(?:if|since|as) (?=yesterday"
-     r"|tomorrow)", "", sentence))))
+    plain = one_date(split_chains(re.sub(r"\b(?:if|since|as) (?=yesterday|tomorrow)", "", sentence)))
+    for pattern, other in OTHER_DATES: plain = pattern.sub(other, plain)
     claims, rest = take(plain, DATES_FORMS)
     claims = [c for claim in claims for c in settle_date(instance, claim)]
     true = low(list(instance.trace))
@@ -844,6 +964,7 @@ def own_way_dates(instance: Instance, claims: list[Claim]) -> Instance | None:
         if key == "today": last = {(today[0], 0)}
         if key == "today": points |= last
         if key == "date" and value not in {say_date(move(today, o)).lower() for _, o in points if abs(o) < 28}: return None
+        if key == "hop" and value[1] == say_date(today).lower(): points.add((today[0], 0))
         if key == "hop": last, left = hopped(instance, points if value[1] else last, value), set()
         elif isinstance(key, tuple): last, left = moved(instance, points, (key, value))
         else: continue
@@ -904,7 +1025,7 @@ def slip_letters(instance: Instance, rng: Random) -> Instance:
 WORD = either(WORDS)
 ROWS = r"((?:[a-z]\b(?:,? and |, | )?)+)(?![a-z])"
 ROW = r"((?:[a-z]\b(?:,? and |, | - |-| )?){2,}(?![a-z])|[a-z]$)"
-LETTERS_WORDS = re.compile(rf"\d|\b(?:(?:{WORD})s?|letters? of)\b")
+LETTERS_WORDS = re.compile(rf"\d|\b(?:(?:{WORD})s?|letters? of|[a-z] [a-z] [a-z])\b")  # also a row of letters
 
 # %% ../nbs/05_procedural.ipynb #03c98400
 def side_by_side(words: list[str], letters: str) -> list[Claim]:
@@ -926,20 +1047,26 @@ LETTERS_FORMS = tuple((re.compile(p), make) for p, make in (
      rf" (?:the letters? )?{ROWS}", lambda m: side_by_side(re.findall(WORD, m[1]), m[2])),
     (rf"\b({WORD})(?:'s last letter)?(?: ends| finishes)?(?: in| with| is| =| gives| ->|:) (?:the letter |an? )?([a-z])\b",
      lambda m: [(m[1], m[2])]),
-    (rf"\b(?:joined|together|gives?|get|makes?|result)(?: (?:them|it|the letters|that|this|is|gives|makes|we get|together|=))*:? {ROW}",
+    (rf"\b(?:joined|together|reversed|gives?|get|makes?|result)"
+     rf"(?:,? (?:them|it|the letters|that|this|is|gives|makes|we get|together|=))*[:,]? {ROW}",
      lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))]),
     (r"\b(?:joined|together|gives|get|makes)(?: them)?(?: gives| makes)?:? ([a-z]{2,12})$", lambda m: [("join", " ".join(m[1]))]),
     (rf"\b(?:order|row|word|string|sequence)\b[a-z ]*(?:,|:| is| gives|"
      rf" =) ?{ROW}$", lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))]),
     (rf"^(?:so|then|now|,| )*{ROW}$", lambda m: [("join", " ".join(re.findall(r"\b[a-z]\b", m[1])))])))
 
+# %% ../nbs/05_procedural.ipynb #dcdde2c0
+OTHER_LETTERS = tuple((re.compile(a), b) for a, b in (
+    (r"\b([a-z]) ?\+ ?(?=[a-z]\b)", r"\1 "), (r"\b((?:[a-z] )+[a-z]) = \1$", r"so \1"),  # n + e = n e
+    (r" respectively\b", ""), (rf"(^|, |\band |\bare |: )([a-z]) +(?:from |of |for |in )?({WORD})\b", r"\1\3: \2"),
+    (rf"(^|, |\band |: )({WORD}) ([b-z])(?=$|,| and)", r"\1\2: \3"), (rf", (?:and )?of ({WORD}) ([a-z])\b", r", \1: \2")))
+
 def read_letters(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Last letters and their row."
     words, spelled = [w for w, _ in instance.trace], re.sub(r"\b(?:[a-z]-)+[a-z]\b", lambda m: m[0].replace("-", ""), sentence)
+    for pattern, plain in OTHER_LETTERS: spelled = pattern.sub(plain, spelled)
     if m := re.fullmatch(rf".*\b(?:last|final) letters (?:in order |in this order )?(?:are|="
      rf"|:),? ?{ROWS}", spelled): return side_by_side(words, m[1]), ""
-    if re.search(r"\bletters (?:are|=|:)", spelled): spelled = re.sub(rf"\b([a-z]) +(?:from |of |for |in"
-     rf" )?({WORD})\b", r"\2: \1", spelled)
     claims, rest = take(spelled, LETTERS_FORMS)
     return claims + [("join", row) for word, row in claims if word == words[-1] and len(row) > 1], rest  # the row of the last word is whole
 
@@ -978,8 +1105,9 @@ def own_way_coin(instance: Instance, claims: list[Claim]) -> Instance | None:
     others = {p.lower() for p, does, _ in instance.trace if not does}
     idle = {value[0] for kind, value in claims if kind == "does" and not value[1]}
     flips = tuple(t for t in instance.trace if t[1])
-    followed = {key for key, _ in claims}
-    return replace(instance, trace=flips) if flips and others <= idle and not others & followed else None
+    told = {c for c in claims if c[0] in others}  # the side said at last may stand behind one of those
+    known = low({(p, s) for p, _, s in instance.trace})
+    return replace(instance, trace=flips) if flips and others <= idle and told <= known and len(told) < 2 else None
 
 def slip_coin(instance: Instance, rng: Random) -> Instance:
     "One flip overlooked or made up."
@@ -1022,11 +1150,13 @@ SIDE, IT = r"(heads|tails)", r"(?:it|the coin|that|this|which|the side)"
 GLUE = (r"(?:[,:;=]|->|\b(?:so|and|then|now|it|the|coin|is|was|becomes|turns|lands|shows|which|makes|means|that|to|on|stays|remains"
  r"|still|back|over|again|into|comes|goes|either|too"
         r"|up)\b| )*")
-FLIP = (rf"\b({FOLK}) (does not (?:flip|turn)|flips|flipped|turns|turned|leaves|keeps)(?: (?:it|the coin|over|alone"
+FLIP = (rf"\b({FOLK}) (does not (?:flip|turn)|no(?= )|flips|flipped|turns|turned|leaves|keeps)(?: (?:it|the coin|over|alone|again|back"
         rf"|as it is))*(?: from {SIDE})?")
 COIN_WORDS = re.compile(rf"\d|\b(?:{FOLK}|heads|tails|coin|flip(?:s|ped)?)\b")
 
 # %% ../nbs/05_procedural.ipynb #d41ebfbf
+def does_flip(verb: str) -> bool: return "no" not in verb and verb not in ("leaves", "keeps")
+
 FOLKS = rf"((?:(?:{FOLK})(?:,? and |, )?){{2,}})"
 
 def all_leave(m: re.Match) -> list[Claim]:
@@ -1034,13 +1164,19 @@ def all_leave(m: re.Match) -> list[Claim]:
     return [("flip", (p, False, None, m[2])) for p in re.findall(FOLK, m[1])]
 
 OTHER_COINS = (
-    (rf"\b{FOLKS} ?(?:all |both )?(?:does not|leave|keep)(?: flip| turn)?(?: (?:it|the coin|alone|either|as it"
+    (rf"\b{FOLKS} ?(?:all |both )?(?:does not|leave|keep|do nothing|does nothing)(?: flip| turn)?(?: (?:it|the coin|alone|either|as it"
      rf" is))*(?:{GLUE}{SIDE}\b(?: up)?)?", all_leave),
     (rf"(?:\b(\d{{1,2}}) (?:people|persons|of them) )?\b(?:flips?|flippers)(?: (?:it|the coin))?(?: are|:) {FOLKS}",
      lambda m: [("flippers", frozenset(re.findall(FOLK, m[2])))] + ([("number", int(m[1]))] if m[1] else [])),
     (r"\b(\d{1,2}) (?:people|persons|of them)(?: who)? flip(?:ped)?\b", lambda m: [("number", int(m[1]))]),
-    (r"\b(\d{1,2}) flips?,? (?:which is |that is )?an? (odd|even)"
-     r" number\b", lambda m: [("number", int(m[1])), ("parity", (int(m[1]), m[2]))]),
+    (r"^((?:heads|tails)(?: -> (?:heads|tails))+)$", lambda m: [("sides", tuple(m[1].split(" -> ")))]),
+    (rf"\b(?:all|everybody|everyone) (?:but|except(?: for)?) ((?:(?:{FOLK})(?:,? and |, )?)+) flips?\b",
+     lambda m: [("all but", frozenset(re.findall(FOLK, m[1])))]),
+    (rf"\b(?:{IT} is )?(?:flipped|turned)(?: over)? by ((?:(?:{FOLK})(?:,? and |, )?)+)",
+     lambda m: [("flippers", frozenset(re.findall(FOLK, m[1])))]),
+    (rf"\b{FOLKS} (?:are|were) the only (?:\d |people |persons |ones )*who flip(?:ped)?\b",
+     lambda m: [("flippers", frozenset(re.findall(FOLK, m[1])))]),
+    (rf"\b(?:nobody|no one|no-one) else flips(?: {IT})?\b", lambda m: [("nobody else", True)]),
     (rf"\ban? (odd|even) number of flips\b(?: (?:turns|flips) {IT} (over)| (?:leaves|keeps) {IT} (as it was)|{GLUE}{SIDE}(?: up)?)?",
      lambda m: [("odd", m[1])] + [("end", m[4])] * bool(m[4]) + [PREMISE[m[1] == ("odd" if m[2] else "even")]] * bool(m[2] or m[3])),
     (rf"^(?:after )?({FOLK}) ?(?::|->|,|=) ?(?:{IT} (?:is|shows) )?{SIDE}(?: up)?$|\bafter ({FOLK})(?:'s turn)?,? {IT} (?:is"
@@ -1052,7 +1188,11 @@ COIN_FORMS = tuple((re.compile(p), make) for p, make in (
     *OTHER_COINS,
     (rf"\b{FOLKS} ?(?:all |both )?flip\b(?: (?:it|the coin))?",
      lambda m: [("flippers", frozenset(re.findall(FOLK, m[1])))]),
-    (r"\b(\d{1,2}) flips\b", lambda m: [("number", int(m[1]))]),
+    (r"\b(\d{1,2}) flips?,? (?:which is |that is )?an? (odd|even)"
+     r" number\b", lambda m: [("number", int(m[1])), ("parity", (int(m[1]), m[2]))]),
+    (rf"\b(\d{{1,2}}) flips?:? {FOLKS}", lambda m: [("flippers", frozenset(re.findall(FOLK, m[2]))), ("number", int(m[1]))]),
+    (rf"\b(\d{{1,2}}) (?:flips|times)(?: in total| in all)?(?: (?:bring|turn|leave|make|flip) {IT}(?: back)?(?: to| on)? {SIDE}(?: up)?)?",
+     lambda m: [("number", int(m[1]))] + [("come to", (int(m[1]), m[2]))] * bool(m[2])),
     (rf"\b(\d{{1,2}}) is (?:an )?(odd|even)(?: number)?\b(?:,? (?:so|and)(?: it is)? {SIDE}(?: up)?)?",
      lambda m: [("parity", (int(m[1]), m[2]))] + [("end", m[3])] * bool(m[3])),
     (rf"\b(?:asked(?: for)?|question) (?:is|was|asks)?(?: about| for| if| whether)*(?: {IT})?(?: is| was)? ?{SIDE}(?: up)?",
@@ -1060,8 +1200,8 @@ COIN_FORMS = tuple((re.compile(p), make) for p, make in (
     (r"\b(is not|does not match|is|matches) (?:the same as )?(?:what (?:was|is) asked(?: for)?|the side asked(?: for)?)",
      lambda m: [("match", "not" not in m[1])]),
     (rf"{FLIP}{GLUE}(?:{SIDE} (?:becomes|turns (?:in)?to|->|to) (?:the )?)?(\bnot )?{SIDE}\b(?: up)?",
-     lambda m: [("flip", (m[1], "not" not in m[2] and m[2] not in ("leaves", "keeps"), m[3] or m[4], flipped(m[6]) if m[5] else m[6]))]),
-    (FLIP, lambda m: [("flip", (m[1], "not" not in m[2] and m[2] not in ("leaves", "keeps"), m[3], None))]),
+     lambda m: [("flip", (m[1], does_flip(m[2]), m[3] or m[4], flipped(m[6]) if m[5] else m[6]))]),
+    (FLIP, lambda m: [("flip", (m[1], does_flip(m[2]), m[3], None))]),
     (rf"(?:{IT} )?\b(?:starts?|started|begins|began|was|is)(?: at| as| with| on)? {SIDE}(?: up)?,? (?:at first|at the start|initially"
      r"|first|in the beginning)\b"
      rf"|\b(?:{IT} )?(?:starts|started|begins|began)(?: out| at| as| with| on)? {SIDE}(?: up)?", lambda m: [("start", m[1] or m[2])]),
@@ -1090,6 +1230,20 @@ def counted(kind: str, value, said: dict) -> list[Claim]:
     said["counted"] = said.get("counted", False) or kind == "parity"
     return [("flippers", frozenset(listed or ()))] * bool(listed) + [("number", n)] + [(kind, value)] * (kind == "parity")
 
+def settle_all(instance: Instance, kind: str, value, said: dict) -> list[Claim]:
+    "What is said of everybody: the side after each, all but some, nobody else, what some flips come to."
+    who = {p.lower(): does == "flips" for p, does in re.findall(r"(\w+) (flips|does not flip)\.", instance.question)}
+    flip = {p for p, does in who.items() if does}
+    if kind == "nobody else": return [PREMISE[flip == said.get("listed", flip)]]
+    if kind == "all but": return settle_coin(instance, ("flippers", frozenset(who) - value), said) + [PREMISE[value <= {*who}]]
+    if kind == "come to":
+        n, side = value
+        return settle_coin(instance, ("parity", (n, "even" if side == "heads" else "odd")), said) + [("end", side)]
+    start, *sides = value if len(value) > len(who) else (re.search("heads|tails", instance.question)[0], *value)
+    if len(sides) != len(who): return [PREMISE[False]]
+    return [PREMISE[start in instance.question], *(c for p, side in zip(who, sides) for c in seen_after(instance, p, side, said))]
+
+# %% ../nbs/05_procedural.ipynb #a804d935
 def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
     "One thing read in a coin chain, compared with the side that was up before."
     (kind, value), start, open_ = claim, re.search("heads|tails", instance.question)[0], said.get("open")
@@ -1108,6 +1262,7 @@ def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
         idle.clear()
         return out + waited + seen_after(instance, person, after, said)
     if kind == "after": return seen_after(instance, *value, said)
+    if kind in ("sides", "all but", "nobody else", "come to"): return settle_all(instance, kind, value, said)
     if kind == "odd": kind, value = "parity", (said.get("number", len(instance.trace[0][1])) if counts(instance) else 0, value)
     if kind == "flippers": said["listed"] = set()
     if kind in ("number", "parity") and counts(instance): return counted(kind, value, said)
@@ -1123,7 +1278,8 @@ def settle_coin(instance: Instance, claim: Claim, said: dict) -> list[Claim]:
 # %% ../nbs/05_procedural.ipynb #e1b43431
 def read_coin(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Flips, sides and what was asked, of one sentence."
-    numbered = re.sub(rf"\b({FOLK}) flips +\d\b", r"\1 flips", re.sub(r"^(heads|tails)(?: up)? ->", r"it starts \1,", sentence))
+    started = re.sub(r"^(heads|tails)(?: up)? ->(?! heads| tails)", r"it starts \1,", sentence)
+    numbered = re.sub(rf"\b({FOLK}) flips +\d\b", r"\1 flips", started)
     claims, rest = take(numbered, COIN_FORMS)
     return [c for claim in claims for c in settle_coin(instance, claim, said)], rest
 
@@ -1195,9 +1351,15 @@ def write_relations(instance: Instance, rng: Random) -> str:
 def opposite(quantity: str) -> str: return quantity.replace("more", "-").replace("less", "more").replace("-", "less")
 
 def own_way_relations(instance: Instance, claims: list[Claim]) -> Instance:
-    "Each step from the one thing or from the other, as it is told: that A is rougher than B says that B is smoother than A."
-    (back,), said = ways_relations(instance), set(claims)
-    return replace(instance, trace=tuple(b if b in said and a not in said else a for a, b in zip(instance.trace, back.trace)))
+    "Each step from the one thing or from the other, as a law or said of the thing itself, as it is told."
+    (back,), said, out = ways_relations(instance), set(claims), []
+    (_, (high, _, low_)), *_, end = instance.trace
+    for a, b in zip(instance.trace, back.trace):
+        ends = [("end", (high, a[1])), ("end", (low_, b[1]))] if out and a != end else []
+        applied = bool(out) and out[-1][0] == "end"  # what is asked for is a step of its own only where the one before is said so
+        told = [s for s in (a, b, *ends) if s in said and (s != end or a == end or applied)]
+        out.append(told[0] if told else a)
+    return replace(instance, trace=tuple(dict.fromkeys(out)))
 
 def all_relations() -> set[Claim]:
     "Every comparison of two things and every link between quantities that is true in this world."
@@ -1238,6 +1400,7 @@ CONTRARY = {a: b for word, other, *_ in SCALES for a, b in ((word, other), (othe
 OTHER_WORDS = tuple((re.compile(a), b) for a, b in (
     (rf"\b(?:an?|the) (?=(?:{KIND})\b)", ""), (rf"\b(?:something|things that are|anything|being) (?=(?:{MORE})\b)", ""),
     (rf"\b({MORE}) (?:surfaces?|things?|objects?|places?|ones?)\b", r"\1"),
+    (rf"^compared (?:with|to) ({KIND}),? ({KIND}) is ({MORE})\b(?! than)", r"\2 is \3 than \1"),
     (rf"\b(?:less|not (?:as|so)) ({either(ROOT)}) (?:than|as)\b", lambda m: f"{CONTRARY[ROOT[m[1]]]} than"),
     (rf"\bthe ({MORE}|{AMOUNT[1:-1]})(?: it is| something is| there is)?,? the ({AMOUNT[1:-1]})(?: there is| it has)?", r"\1 means \2"),
     (rf"({AMOUNT[1:-1]}) (?:comes from|follows from|is caused by|is due to) ({AMOUNT[1:-1]}|{MORE})\b", r"\2 means \1")))
@@ -1258,16 +1421,35 @@ RELATIONS_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"(?:\bwhen it is |\bwith |\bif it is )?\b({CAUSES}),? ?(?:{LEADS}|=|->|so there is|there is) {AMOUNT}",
      lambda m: [(m[1], m[2])]),
     (rf"\b({KIND}) (?:has|gets|gives|is where there is) {AMOUNT}", lambda m: [("end", (m[1], m[2]))]),
-    (rf"\bthere is {AMOUNT} (?:in|at|on|for|with) (?:the )?({KIND})\b", lambda m: [("end", (m[2], m[1]))])))
+    (rf"\bthere is {AMOUNT} (?:in|at|on|for|with) (?:the )?({KIND})\b", lambda m: [("end", (m[2], m[1]))]),
+    (rf"\b({KIND}) is ({either(ROOT)}),?(?: and| but| while| whereas)? ({KIND}) is ({either(ROOT)})\b",
+     lambda m: [("compare", (m[1], ROOT[m[2]], m[3])), ("compare", (m[3], ROOT[m[4]], m[1]))]),
+    (rf"\b({KIND})(?: is|:) ({MORE})\b", lambda m: [("than", (m[1], m[2]))]),
+    (rf"^(?:so|hence|thus|therefore|,| )+(?:it is |the answer is )?({KIND})$", lambda m: [("which", m[1])])))
+ALSO = (re.compile(rf"(?:^|(?<=[|])|[,:]|\b(?:so|hence|therefore|and)\b)[ ,]*(?:so |and |therefore |it (?:has|gets) |there is )*"
+                   rf"{AMOUNT}(?: on it)?(?=$|[,|]| and\b| so\b)"),
+        lambda m: [("also", m[1])])
 
+def settle_relation(instance: Instance, kind: str, value, said: dict) -> Claim:
+    "What is said of the thing named last, or of one of the two that are compared."
+    (_, (a, _, b)), *_, (_, (_, asked)) = instance.trace
+    if kind == "than": kind, value = "compare", (*value, b if value[0] == a else a)
+    if kind == "which": kind, value = "end", (value, asked)
+    if kind == "also" and not said.get("thing"): return (said["cause"], value) if said.get("cause") else PREMISE[False]
+    if kind == "also": kind, value = "end", (said["thing"], value)
+    if kind in ("compare", "end"): said["thing"] = value[0]
+    said["cause"] = value[1] if kind == "compare" else value if " " in str(value) else None
+    return kind, value
+
+# %% ../nbs/05_procedural.ipynb #7be4ba34
 def read_relations(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Comparisons, what they mean, and which thing has more."
     for pattern, plain in OTHER_WORDS: sentence = pattern.sub(plain, sentence)
     if said.get("cause"): sentence = re.sub(rf"^((?:so|and|then|,| )*)(?:this|that|it)"
      rf" (?={LEADS} {AMOUNT})", rf"\1{said['cause']} ", sentence)
-    claims, rest = take(links_told_in_a_row(sentence), RELATIONS_FORMS)
-    for kind, value in claims: said["cause"] = value[1] if kind == "compare" else value if " " in str(value) else None
-    return claims, rest
+    claims, rest = take(links_told_in_a_row(sentence), (*RELATIONS_FORMS, ALSO))
+    if claims and claims[0][0] == "also" and "thing" not in said: return [], sentence
+    return [settle_relation(instance, kind, value, said) for kind, value in claims], rest
 
 def fact_relations(rng: Random) -> str:
     word, other, things, chain = rng.choice(SCALES)
@@ -1338,10 +1520,9 @@ def slip_facts(instance: Instance, rng: Random) -> Instance:
     trace = misled(list(instance.trace), rng)
     return replace(instance, trace=tuple(trace), answer=trace[-1][1])
 
-def own_way_facts(instance: Instance, claims: list[Claim]) -> Instance | None:
-    "The facts told from the last back to the first."
-    true = low(list(instance.trace))
-    return replace(instance, trace=instance.trace[::-1]) if [c for c in claims if c in true] == true[::-1] else None
+def order_facts(instance: Instance) -> list[set[int]]:
+    "Each fact is true by itself, in any order."
+    return [set() for _ in instance.trace]
 
 def known_facts() -> set[Claim]:
     "Every true statement about the invented world; it may be added freely."
@@ -1370,12 +1551,15 @@ WORLD_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b{PATH}(?: is| =|:| ->)(?: called| named)?(?: the| an?)? {TOLD}\b", lambda m: told(re.findall(rf"({LINK}|{TRAIT})"
      rf" of", m[1]), m[2], m[3])),
     (rf"\b({CREATURE}) is the ({LINK}) of ({CREATURE})\b", lambda m: [((m[2], m[3]), m[1])]),
+    (rf"\b({LINK}|{TRAIT}) ({CREATURE}) = (?:the )?{TOLD}\b", lambda m: [((m[1], m[2]), m[3])]),  # boss(Zib) = Mop
+    (rf"\b({CREATURE}) works for ({CREATURE})\b", lambda m: [(("boss", m[1]), m[2])]),
+    (rf"\b({CREATURE}) has (?:the )?({VALUES}) as (?:its |a |the )?({TRAIT})\b", lambda m: [((m[3], m[1]), m[2])]),
     (rf"\b({CREATURE}) is ({CREATURE})'s ({LINK})\b", lambda m: [((m[3], m[2]), m[1])]),
     (rf"\b({CREATURE})'s ({LINK}|{TRAIT})(?: is| =|:| ->)(?: the| an?)? {TOLD}\b", lambda m: [((m[2], m[1]), m[3])]),
     (rf"\b({CREATURE}) has an? ({LINK}) (?:called|named|,) ({CREATURE})\b", lambda m: [((m[2], m[1]), m[3])]),
     (rf"\b({CREATURE}|[a-z]+) has ({CREATURE}) as (?:its |a |the )?({LINK})\b", lambda m: [((m[3], m[1]), m[2])]),
-    (rf"\b({CREATURE}) (lives in|eats|has the colour|is coloured)(?: the| an?)? {TOLD}\b",
-     lambda m: [((dict(zip(("lives in", "eats"), ("home", "food"))).get(m[2], "colour"), m[1]), m[3])]),
+    (rf"\b({CREATURE}) (lives (?:in|at|by)|eats|has the colour|is coloured)(?: the| an?)? {TOLD}\b",
+     lambda m: [((dict(lives="home", eats="food").get(m[2].split()[0], "colour"), m[1]), m[3])]),
     (rf"\b({CREATURE}) (?:is|=) ({COLOURS})\b", lambda m: [(("colour", m[1]), m[2])]),
     (rf"\b({CREATURE}) ?(?::|=|->) (?:the )?({VALUES})\b", lambda m: [((KIND_OF[m[2]], m[1]), m[2])])))
 
@@ -1384,7 +1568,9 @@ RELATIVE = tuple((re.compile(a), b) for a, b in (
     (rf"\b({CREATURE}),? (?:and )?whose ", r"\1, \1's "),
     (rf"\b({CREATURE})'s ({LINK}) ({CREATURE}),? (?=lives\b|eats\b|is\b|has\b)", r"\1's \2 is \3, \3 "),
     (rf"\b({CREATURE}),? (?:and )?who (?=is\b|lives\b|eats\b|has\b)", r"\1, \1 "),
-    (rf"\b((?:(?:the )?(?:{LINK}) of )+(?:{CREATURE}))(?:,? (?:which|that|who))? is ", r"\1 is "),
+    (rf"\b((?:(?:the )?(?:{LINK}|{TRAIT}) of )+(?:{CREATURE}))(?:,? (?:which|that|who))? is ", r"\1 is "),
+    (rf"\b((?:the )?(?:{LINK}) of (?:{CREATURE})), ({CREATURE}),? (?=lives\b|eats\b|is\b|has\b)", r"\1 is \2, \2 "),
+    (rf"\b({CREATURE}) -> ({LINK}) (?=({CREATURE})\b)", r"\1's \2 is \3, "),
     (rf"\b({CREATURE}) -> ({LINK}|{TRAIT}) -> (?=([a-z]+) ->)", r"\1's \2 is \3, "), (rf"\b({CREATURE}) -> ({LINK}|{TRAIT})"
      rf" -> ", r"\1's \2 is "),
     (rf"\b({CREATURE})( is [^,.|]{{1,40}}?),? and (?=(?:lives|eats) )", r"\1\2, \1 "),
@@ -1406,6 +1592,7 @@ def told_apart(sentence: str, said: dict) -> str:
     asked, short = said.pop("asked", ""), re.fullmatch(r"(?:it is |that is |this is |it has )?(?:in )?(?:the |an? )?([a-z]+)", sentence)
     for pattern, begun in ASKED_WHO:
         if short and (m := pattern.search(asked)): sentence = m.expand(begun) + short[1]
+    sentence = re.sub(r",? (?:also|too|as well)\b(?= |,|$)", "", sentence)
     for pattern, plain in RELATIVE: sentence = pattern.sub(plain, sentence)
     return sentence
 
@@ -1416,9 +1603,13 @@ FACTS_FORMS = (*WORLD_FORMS, (re.compile(rf"\b(?:so|thus|hence|then|therefore)? 
                                           rf"|thus|then|therefore|,| )+it (?:is|eats|lives in) (?:the )?{TOLD}$"),
                             lambda m: [("end", m[1] or m[2] or m[3])]))
 
+NOT_THOSE = (re.compile(rf",? (?:and |but )?not (?:in )?((?:(?:the |an? )?(?:{VALUES})(?:,? or |, )?)+)$"),
+             lambda m: [("others", frozenset(re.findall(VALUES, m[1])))])
+
 def read_facts(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Facts of the invented world and a closing value."
-    return take(told_apart(sentence, said), FACTS_FORMS)
+    claims, rest = take(told_apart(sentence, said), (*FACTS_FORMS, NOT_THOSE))
+    return [PREMISE[instance.answer not in c[1]] if c[0] == "others" else c for c in claims], rest
 
 def fact_facts(rng: Random) -> str:
     (r, w), v = rng.choice(list(WORLD.items()))
@@ -1469,12 +1660,9 @@ def steps_strategy(instance: Instance) -> tuple[list[Claim], set]:
     return low(list(dict.fromkeys(instance.trace))), known_facts() | {("verdict", instance.answer)}
 
 def order_strategy(instance: Instance) -> list[set[int]]:
-    "Two branches, each in its order; the verdict comes after both."
-    trace, out = list(instance.trace), {}
-    for k, step in enumerate(trace[:-1]):
-        goes_on = k > 0 and trace[k - 1][0][0] in LINKS
-        out.setdefault(step, {list(out).index(trace[k - 1])} if goes_on else set())
-    return [*out.values(), set(range(len(out)))]
+    "Facts in any order; the verdict comes after them."
+    n = len(dict.fromkeys(instance.trace)) - 1
+    return [*(set() for _ in range(n)), set(range(n))]
 
 # %% ../nbs/05_procedural.ipynb #ca3e3488
 def alike(negated: str | None, word: str | None) -> Claim:  # word: None for differ
@@ -1490,11 +1678,12 @@ STRATEGY_FORMS = (*WORLD_FORMS, *((re.compile(p), make) for p, make in (
     (rf"\b(?:the|their) (?:{TRAIT}|place)s?(?: (?:are|is)( not)?(?: the)? (same|different)|( does not)? (differ)s?)(?: places?)?\b",
      lambda m: [alike(m[1] or m[3], m[2])]),
     (r"\b(?:so|thus|hence|therefore),? (?:the )?(same|different)$", lambda m: [("verdict", m[1])]),
-    (rf"\bboth (?:{TRAIT})s? are (?:the )?({VALUES})\b", lambda m: [("both", m[1])]),
+    (rf"\bboth (?:(?:{TRAIT})s? are|eat|live in|are) (?:the )?({VALUES})\b", lambda m: [("both", m[1])]),
+    (rf"\b({VALUES}) is not the same as (?:the )?({VALUES})\b", lambda m: [("pair", (m[1], m[2])), ("verdict", "different")]),
     (r"\b(?:that|this|these|those|they|both|which|it) (?:is|are)( not)?(?: both)?(?: the)? (same|different)\b",
      lambda m: [("verdict", m[2] if not m[1] else {"same": "different", "different": "same"}[m[2]])]),
     (rf"\b(?:they|both|these)(?: both)?( does not| do)? {SAME}", lambda m: [("verdict", "different" if m[1] == " does not" else "same")]),
-    (rf"^(?:so|thus|then|,| )*(?:the )?(same|different)(?: {TRAIT}| place)?$", lambda m: [("verdict", m[1])]),
+    (rf"^(?:so|thus|then|,| )*(not )?(?:the )?(same|different)(?: (?:{TRAIT}|place))?s?$", lambda m: [alike(m[1], m[2])]),
     (r"(?:^|\bso |, |: )(yes|no)(?=$|,)", lambda m: [("verdict", m[1])]))))
 STRATEGY_WORDS = re.compile(WORLD_WORDS.pattern + r"|\b(?:same|different)\b")
 
@@ -1593,7 +1782,12 @@ LIST = rf"((?:(?:the )?(?:{PART})(?:,? and |, )?)+)"
 OTHER_REVIEWS = tuple((re.compile(a), b) for a, b in (
     (rf"\ban? ({ADJECTIVE}) ({PART}) (?=is|means|sounds|counts)", r"the \2 is \1 and that "),
     (rf"\ban? ({PART}) that is ((?:not )?(?:{ADJECTIVE})) (?=is|means|sounds|counts)", r"the \1 is \2 and that "),
-    (r"(?<!is)(?:: ?| )\+ ?1(?=,|$)", ": positive"), (r"(?<!is)(?:: ?| )- ?1(?=,|$)", ": negative"),
+    (rf"\ban? ({ADJECTIVE}) ({PART})\b", r"the \2 is \1"), (rf"\ban? ({PART}) that is (?=(?:not )?(?:{ADJECTIVE})\b)", r"the \1 is "),
+    (r"= \+ ?(?=\d$)", "the sum is "), (r"= - ?(?=\d$)", "the sum is -"),
+    (rf"(^|[+, ])\+ ?1 ((?:not )?(?:{ADJECTIVE}))\b", r"\1\2: positive,"),
+    (rf"(^|[+, ])- ?1 ((?:not )?(?:{ADJECTIVE}))\b", r"\1\2: negative,"),
+    (r"(?<!is)(?:: ?| )\+(?: ?1)?(?=,|$)", ": positive"), (r"(?<!is)(?:: ?| )-(?: ?1)?(?=,|$)", ": negative"),
+    (r"\b(\d) plus(?:ses|es)\b", r"\1 positive"), (r"\b(\d) minus(?:ses|es)\b", r"\1 negative"),
     (rf"\bmore {TONE} than (?:positive|negative)(?: parts?| points?| ones?)?[,:] (\d) (?:to|against|vs) (\d)", r"\2 \1 and \3 others"),
     (rf"\b(\d) (?:to|against|vs) (\d),? (?:and )?so (?:mostly |it is )?{TONE}", r"\1 \3 and \2 others"),
     (r"\b(\d) positive and (\d) others", r"\1 positive and \2 negative"), (r"\b(\d) negative and (\d) others", r"\1 negative and \2"
@@ -1612,7 +1806,11 @@ SENTIMENT_FORMS = tuple((re.compile(p), make) for p, make in (
      lambda m: [("word", (a, bool(turned_), m[2])) for turned_, a in re.findall(rf"(not )?({ADJECTIVE})", m[1])]),
     (rf"\b(?:likes|praises|loves|enjoys) {LIST}", lambda m: all_of(m[1], "positive")),
     (rf"\b(?:dislikes|does not like|blames|criticises|criticizes|hates) {LIST}", lambda m: all_of(m[1], "negative")),
-    (rf"^{TONE}(?: parts?| points?| are| is)*: ", lambda m: [("lead", m[1])]),
+    (rf"\b{LIST} (?:are|is) (?:all |both )?(?:praised|liked)\b", lambda m: all_of(m[1], "positive")),
+    (rf"\b{LIST} (?:are|is) (?:all |both )?(?:blamed|criticised|criticized|disliked)\b", lambda m: all_of(m[1], "negative")),
+    (r"(?:^|\bwins? |\bwon )(?:so |by )?(\d) (?:to|against|vs) (\d)$", lambda m: [("votes", (int(m[1]), int(m[2])))]),
+    (rf"^(?:there (?:are|is) )?(?:(\d) )?{TONE}(?: (?:parts?|points?)| are| is)*: ",
+     lambda m: [("half", (int(n), m[2])) for n in m.groups()[:1] if n] + [("lead", m[2])]),
     (rf"\b(?:these|those|they|all|both|which)(?: \d)?(?: all| both)? are (?:all |both )?(?:rated |judged )?{TONE}\b|(?<=\|) are"
      rf" (?:all |both )?{TONE}\b",
      lambda m: [("group", m[1] or m[2])]),
@@ -1627,6 +1825,7 @@ SENTIMENT_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\b(?:the )?({PART})(?: is| was|:| =)? (not )?({ADJECTIVE})\b(?:{JOIN}{TONE}\b)?(?! parts| ones)",
      judged_part),
     (rf"(?:\bthe )?\b({PART})(?: is| was|:| =| ->) {TONE}\b", lambda m: [(m[1], m[2])]),
+    (rf"(?<=\|),? (?:both|all|also|each)(?: of (?:them|which))?(?: are| is)? {TONE}\b", lambda m: [("group", m[1])]),
     (rf"\b(not )?({ADJECTIVE})(?: is| means|:| =| ->| counts as) {TONE}\b", lambda m: [("word", (m[2], bool(m[1]), m[3]))]),
     (rf"\b(?:the )?(?:review|majority|whole|rest|overall|more|most)(?: of them| parts)?,?(?: it)?(?: is| are| sounds)? {TONE}",
      lambda m: [("verdict", m[1])]),
@@ -1635,20 +1834,29 @@ SENTIMENT_FORMS = tuple((re.compile(p), make) for p, make in (
      lambda m: [("bare", m[1] or m[2] or m[3])])))
 
 # %% ../nbs/05_procedural.ipynb #67195cec
+ADJECTIVES_ALONE = (re.compile(rf"\b(not )?({ADJECTIVE})\b"), lambda m: [("alone", (m[2], bool(m[1])))])
+ANY_SPOKEN = rf"(?:(?:hardly|never|not) )?(?:{ADJECTIVE})"
+GOOD_OR_BAD = tuple((re.compile(rf"(?<!\bis )\b({ANY_SPOKEN}(?:(?:, | and |, and ){ANY_SPOKEN})*) (is|are) (?:both |all )?{word}"
+                                r"(?: words?| points?)?(?: too| as well)?(?=$|[,])"), rf"\1 \2 {called}")
+                    for word, called in (("good", "positive"), ("bad", "negative")))
+
 def settle_review(instance: Instance, kind: str, value) -> list[Claim]:
     "A word judged for all parts of which it is said; one of the two numbers; the sum of points."
     tones = [t for _, t in instance.trace]
     if kind == "half": return [PREMISE[tones.count(value[1]) == value[0]]]
     good, bad = tones.count("positive"), tones.count("negative")
+    if kind == "votes": return [("count", (good, bad))] if value == (max(good, bad), min(good, bad)) else [PREMISE[False]]
     if kind == "sum": return [("count", (good, bad))] if value == good - bad else [PREMISE[False]]
     adjective, negated, said = value
     parts = [p for (p, a, n), _ in instance.trace if (a, n) == (adjective, negated)]
     return [(p, said) for p in parts] or [PREMISE[tone(adjective, negated) == said]]
 
+# %% ../nbs/05_procedural.ipynb #dd2eac3c
 def read_sentiment(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Parts, how they are judged, and the count; 'that is positive' is about the part named before."
-    for pattern, plain in OTHER_REVIEWS: sentence = pattern.sub(plain, sentence)
-    claims, rest, out, lead, waiting = *take(sentence, SENTIMENT_FORMS), [], None, []
+    for pattern, plain in (*OTHER_REVIEWS, *GOOD_OR_BAD): sentence = pattern.sub(plain, sentence)
+    listed = (ADJECTIVES_ALONE,) * bool(re.match(rf"{TONE}: ", sentence))
+    claims, rest, out, lead, waiting = *take(sentence, (*SENTIMENT_FORMS, *listed)), [], None, said.pop("waiting", [])
     for kind, value in claims:
         if kind == "part":
             part, adjective, negated, t = value
@@ -1660,11 +1868,16 @@ def read_sentiment(instance: Instance, sentence: str, said: dict) -> tuple[list[
         elif kind == "group":
             out += [(part, value) for part in waiting] or [PREMISE[False]]
             said["open"], waiting = None, []
-        elif kind in ("word", "half", "sum"): out += settle_review(instance, kind, value)
+        elif kind == "alone": out += settle_review(instance, "word", (*value, lead))
+        elif kind in ("word", "half", "sum", "votes"): out += settle_review(instance, kind, value)
         elif kind == "bare":
             out.append((said.get("open") or "verdict", value))
             said["open"] = None
         else: out.append((kind, value))
+    said["waiting"] = waiting
+    said["halves"] = said.get("halves", {}) | {t: n for kind, (n, t) in ((k, v) for k, v in claims if k == "half")}
+    if len(said["halves"]) == 2 and any(k == "half" for k, _ in claims):  # two numbers said apart are the count
+        out.append(("count", (said["halves"]["positive"], said["halves"]["negative"])))
     return out, rest
 
 def fact_sentiment(rng: Random) -> str:
@@ -1750,7 +1963,9 @@ def own_way_entail(instance: Instance, claims: list[Claim]) -> Instance | None:
     name, chain, _, end = low(instance.trace[0])
     known, said = rules_of(instance.question) | {("is", (name, chain[0]))}, set()
     told = [c for c in claims if c[0] in ("rule", "is", "end")]
-    if end == "unknown" or not told or told[-1] != ("end", end): return None
+    if not told or told[-1] != ("end", end): return None
+    if end == "unknown" and ("is", (name, chain[-1])) not in closure({*told[:-1], ("is", (name, chain[0]))}): return None
+    if end == "unknown": known = known | {("end", end)}
     for c in told:
         follows_ = {x for a in known for b in known for x in _joined(a, b) if c[0] != "rule"}  # rules that are joined have to be told
         if c not in known | follows_ | closure(said): return None
@@ -1809,7 +2024,8 @@ ENTAIL_FORMS = (*RULES, *((re.compile(p), make) for p, make in (
      lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
     (r"\b(?:that |this |which |it )?contradicts the claim\b", lambda m: [("against", True)]),
     (r"\b(?:that |this |which |it )?(?:agrees with|confirms|is) the claim\b", lambda m: [("against", False)]),
-    (rf"\bclaim(?: is| says)?:? (?:that )?(?:{FOLK}) is ((?:not )?(?:{QUALITY}))\b", lambda m: [("claim", m[1])]),
+    (r"\bclaim denies (?:that|this|it)\b", lambda m: [("against", True)]),
+    (rf"\bclaim(?: is| says)?:? (?:that )?({FOLK}) is ((?:not )?(?:{QUALITY}))\b", lambda m: [("whose", m[1]), ("claim", m[2])]),
     (rf"\bnothing says (?:if|whether|that) (?:an? )?({SORT}|{FOLK}) is (?:not )?({QUALITY})(?: or not)?",
      lambda m: [("about", (m[1], m[2])), ("end", "unknown")]),
     (r"\bnothing says(?: so)?$", lambda m: [("end", "unknown")]),
@@ -1818,11 +2034,25 @@ ENTAIL_FORMS = (*RULES, *((re.compile(p), make) for p, make in (
     (rf"\b({FOLK}) (?:is|=) an? ({SORT})\b", lambda m: [("is", (m[1], m[2]))]),
     (rf"\b({FOLK}) (?:is|=) (not )?({QUALITY})\b", lambda m: [("quality", (m[1], (m[2] or "") + m[3]))]))))
 
+# %% ../nbs/05_procedural.ipynb #123047e0
+WHAT = rf"(?:an? (?:{SORT})|(?:not )?(?:{QUALITY}))\b"
+SAID_AGAIN = re.compile(rf"\b({FOLK}) is ({WHAT}),? (?:and |so |hence |therefore |thus |then |also )*(?={WHAT})")
+
+def rules_in_a_row(m: re.Match) -> str:
+    "tock -> nerk -> not kind, each as a rule."
+    row = m[0].split(" -> ")
+    rules = [(a, b) for a, b in zip(row, row[1:])]
+    return ", ".join(f"no {a} is {b[4:]}" if b.startswith("not ") else f"every {a} is {'a ' * (b in KINDS_OF_THING)}{b}" for a, b in rules)
+
 def read_entail(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "What somebody is, by which rule, and what follows."
     name = instance.trace[0][0].lower()
-    claims, rest = take(re.sub(r"\b(?:he|she|they) (?:is|are)\b", f"{name} is", sentence), ENTAIL_FORMS)
+    sentence = re.sub(r"\b(?:he|she|they) (?:is|are)\b", f"{name} is", sentence)
+    sentence = re.sub(rf"\b(?:{SORT})(?: -> (?:(?:{SORT})|(?:not )?(?:{QUALITY})))+\b", rules_in_a_row, sentence)
+    for _ in range(4): sentence = SAID_AGAIN.sub(r"\1 is \2, \1 is ", sentence)
+    claims, rest = take(sentence, ENTAIL_FORMS)
     claims = [PREMISE[(instance.answer == "false") == c[1]] if c[0] == "against" else c for c in claims]
+    claims = [PREMISE[c[1] == name] if c[0] == "whose" else c for c in claims]
     return [c if c[0] != "quality" else ("end", c[1][1]) if c[1][0] == name else PREMISE[False] for c in claims], rest
 
 # %% ../nbs/05_procedural.ipynb #91f332c6
@@ -1890,8 +2120,17 @@ SST_FORMS = tuple((re.compile(p), make) for p, make in (
      rf"|^(?:so|then|,| )*{TONE}$", lambda m: [("end", m[1] or m[2] or m[3])]),
     (rf"\b((?:hardly|never|not) )?({ADJECTIVE})\b(?! (?:is|means|sounds)\b)", lambda m: [("said", (m[1] or "") + m[2])])))
 
+OTHER_PHRASES = tuple((re.compile(a), b) for a, b in (
+    (rf"\ban? (?:movie|drama|show|tale|story) that is (?=(?:{SPOKEN}) is\b)", ""),
+    (rf"\ban? ({SPOKEN}) (?:movie|drama|show|tale|story) is\b", r"\1 is"),
+    (rf"\b({SPOKEN}) ?\+(?=,|$)", r"\1 is positive"), (rf"\b({SPOKEN}) ?-(?=,|$)", r"\1 is negative"),
+    (rf"\b((?:hardly|never) ({ADJECTIVE})) means not \2,? (?:so (?:it is )?|(?:which|that|and that) is )(?={TONE})", r"\1 is "),
+    (rf"\b({SPOKEN}),? (?:so |and |also |that |this |it )*(?:counts|speaks) against (?:it|the \w+)", r"\1 is negative"),
+    (rf"\b({SPOKEN}),? (?:so |and |also |that |this |it )*(?:counts|speaks) (?:for (?:it|the \w+)|in its favour)", r"\1 is positive")))
+
 def read_sst(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
     "Judged words and their tone."
+    for pattern, plain in (*OTHER_PHRASES, *GOOD_OR_BAD): sentence = pattern.sub(plain, sentence)
     claims, rest = take(sentence, SST_FORMS)
     words = {w.split()[-1] for w, _ in instance.trace} - {w for w, _ in instance.trace}  # said here with a word that turns them round
     return [PREMISE[tone(c[0], False) == c[1]] if c[0] in words else c for c in claims], rest
@@ -1921,7 +2160,7 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (
            dict(hops=(1, 3)), words=RELATIONS_WORDS, builds_on=order_relations, own_way=own_way_relations,
            ways=ways_relations, slip=slip_relations),
     Family("facts", "text", "CommonsenseQA OpenBookQA", 1 / 5, draw_facts, write_facts, steps_facts, read_facts, fact_facts,
-           dict(hops=(3, 5)), words=WORLD_WORDS, own_way=own_way_facts,
+           dict(hops=(3, 5)), words=WORLD_WORDS, builds_on=order_facts,
            slip=slip_facts),
     Family("strategy", "yesno", "StrategyQA", 1 / 2, draw_strategy, write_strategy, steps_strategy, read_strategy, fact_strategy,
            dict(hops=(1, 2)), ("yes", "no"), calibrated=False, words=STRATEGY_WORDS, builds_on=order_strategy,

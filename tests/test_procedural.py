@@ -121,7 +121,7 @@ def test_two_missing_swaps_are_found_even_where_the_second_undoes_the_first(seed
     k = next(k for k in range(len(held) - 2) if held[k] == held[k + 2])
     assert f.check(i, " ".join(s[:k + 1] + s[k + 3:])).missing
 
-@pytest.mark.parametrize("name", ["arith", "dates", "coin", "facts"])
+@pytest.mark.parametrize("name", ["arith", "dates", "coin"])
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds)
 def test_wrong_order_is_found(name, seed):
@@ -569,13 +569,11 @@ def test_what_follows_from_what_may_be_said_before_what_is_compared(seed):
 
 @own
 @given(seed=seeds)
-def test_facts_may_be_told_from_the_last_to_the_first(seed):
+def test_facts_may_be_told_in_any_order(seed):
     i, rng = fresh("facts", seed)[0], Random(seed)
-    told = [say_fact(0, r, w, v) for (r, w), v in i.trace]
-    other_order = rng.sample(told, len(told))
-    assert verdict("facts", i, told[::-1])
-    if len({*told}) == len(told) and other_order not in (told, told[::-1]): assert not verdict("facts", i, other_order)
-    assert not verdict("facts", i, told[:0:-1])
+    told = list(dict.fromkeys(say_fact(0, r, w, v) for (r, w), v in i.trace))
+    assert verdict("facts", i, told[::-1]) and verdict("facts", i, rng.sample(told, len(told)))
+    assert not verdict("facts", i, rng.sample(told, len(told) - 1))
 
 @pytest.mark.parametrize("name", ["facts", "strategy"])
 @own
