@@ -1424,7 +1424,7 @@ RELATIONS_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\bthere is {AMOUNT} (?:in|at|on|for|with) (?:the )?({KIND})\b", lambda m: [("end", (m[2], m[1]))]),
     (rf"\b({KIND}) is ({either(ROOT)}),?(?: and| but| while| whereas)? ({KIND}) is ({either(ROOT)})\b",
      lambda m: [("compare", (m[1], ROOT[m[2]], m[3])), ("compare", (m[3], ROOT[m[4]], m[1]))]),
-    (rf"\b({KIND})(?: is|:) ({MORE})\b", lambda m: [("than", (m[1], m[2]))]),
+    (rf"\b({KIND})(?: is|:) ({MORE})\b(?! than\b)", lambda m: [("than", (m[1], m[2]))]),
     (rf"^(?:so|hence|thus|therefore|,| )+(?:it is |the answer is )?({KIND})$", lambda m: [("which", m[1])])))
 ALSO = (re.compile(rf"(?:^|(?<=[|])|[,:]|\b(?:so|hence|therefore|and)\b)[ ,]*(?:so |and |therefore |it (?:has|gets) |there is )*"
                    rf"{AMOUNT}(?: on it)?(?=$|[,|]| and\b| so\b)"),
@@ -1521,15 +1521,15 @@ def slip_facts(instance: Instance, rng: Random) -> Instance:
     return replace(instance, trace=tuple(trace), answer=trace[-1][1])
 
 def order_facts(instance: Instance) -> list[set[int]]:
-    "Each fact is true by itself, in any order."
-    return [set() for _ in instance.trace]
+    "Each fact is true by itself, in any order; one that is used twice is said once."
+    return [set() for _ in dict.fromkeys(instance.trace)]
 
 def known_facts() -> set[Claim]:
     "Every true statement about the invented world; it may be added freely."
     return low(set(WORLD.items()))
 
 def steps_facts(instance: Instance) -> tuple[list[Claim], set]:
-    return low(list(instance.trace)), known_facts() | low({("end", instance.answer)})
+    return low(list(dict.fromkeys(instance.trace))), known_facts() | low({("end", instance.answer)})
 
 # %% ../nbs/05_procedural.ipynb #a9ec768b
 CREATURE, LINK = either(CREATURES), either(LINKS)
