@@ -104,7 +104,7 @@ def stated_answer(text: str) -> str | None:
 COUNTED = {w: str(n) for n, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 ONE_AFTER = "plus minus times less has leaves leaving makes making with is are finds gets buys loses sells gains and to"
 SPELLINGS = tuple((re.compile(a), b) for a, b in (
-    (r"[“”\"`$_]", ""), (r"[’‘]", "'"), (r"(?<=\w)n't\b", " not"), (r"\b(?:did|do|has|have) not(?= \w+)", "does not"),
+    (r"\bi\.e\.,?", "that is"), (r"[“”\"`$_]", ""), (r"[’‘]", "'"), (r"(?<=\w)n't\b", " not"), (r"\b(?:did|do|has|have) not(?= \w+)", "does not"),
     (r" ?(?:!=|≠) ?", " is not the same as "), (r"[×·⋅∙✕]", "*"), (r"[−–]", "-"), (r"—", ", "), (r"→|=>|⇒|⟶", "->"),
     (r"\(([a-h])\)", r" option \1 "), (r"\\[()\[\]]|[()\[\]{}]", " "),
     (r"(?<=\d) ?x ?(?=\d)", " * "), (r"\bone(?= (?:more|plus|minus|times|less|positive|negative|[-+*=]))|(?<=[-+*=] )one\b"
@@ -170,7 +170,7 @@ def restates(sentence: str, question: str) -> bool:  # question: bare
 
 # %% ../nbs/04_checker.ipynb #cbcf52a9
 ANSWER = re.compile(r"\b(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final )?answer(?: is| =|:):?")
-VALUE = re.compile(r"^\W*(?:option [a-h]\b|-?\d+\b(?: [a-z]+(?=\W*$))?|(?:[a-z]\b ?)+|\w+)\W*")
+VALUE = re.compile(r"^\W*(?:the )?(?:option [a-h]\b|-?\d+\b(?: [a-z]+(?=\W*$))?|(?:[a-z]\b ?)+|\w+)\W*")
 LONGEST = 2000, 20_000  # characters of a sentence and of a text that are read
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def parts_of(instance: Instance, text: str) -> tuple[list[str], int]:
     for s in sentences(body):
         front, *behind = ANSWER.split(s) if "answer" in s else [s]
         out.append(front)
-        answers += [re.sub(r"\W|option", "", m[0]) for b in behind if (m := VALUE.match(b))]
+        answers += [re.sub(r"\W|option|\bthe\b", "", m[0]) for b in behind if (m := VALUE.match(b))]
         out += [VALUE.sub("", b, count=1) for b in behind]
     return [s for s in out if s.strip(" ,;:|")], sum(a != answers[-1] for a in answers)
 

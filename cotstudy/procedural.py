@@ -1106,7 +1106,7 @@ def own_way_coin(instance: Instance, claims: list[Claim]) -> Instance | None:
     idle = {value[0] for kind, value in claims if kind == "does" and not value[1]}
     flips = tuple(t for t in instance.trace if t[1])
     told = {c for c in claims if c[0] in others}  # the side said at last may stand behind one of those
-    known = low({(p, s) for p, _, s in instance.trace})
+    known = low({(p, s) for p, _, s in instance.trace} | {(p, instance.trace[-1][2]) for p in others})
     return replace(instance, trace=flips) if flips and others <= idle and told <= known and len(told) < 2 else None
 
 def slip_coin(instance: Instance, rng: Random) -> Instance:
@@ -1569,13 +1569,14 @@ RELATIVE = tuple((re.compile(a), b) for a, b in (
     (rf"\b({CREATURE})'s ({LINK}) ({CREATURE}),? (?=lives\b|eats\b|is\b|has\b)", r"\1's \2 is \3, \3 "),
     (rf"\b({CREATURE}),? (?:and )?who (?=is\b|lives\b|eats\b|has\b)", r"\1, \1 "),
     (rf"\b((?:(?:the )?(?:{LINK}|{TRAIT}) of )+(?:{CREATURE}))(?:,? (?:which|that|who))? is ", r"\1 is "),
-    (rf"\b((?:the )?(?:{LINK}) of (?:{CREATURE})), ({CREATURE}),? (?=lives\b|eats\b|is\b|has\b)", r"\1 is \2, \2 "),
+    (rf"(?<!\bis )(?<!\bis the )\b((?:the )?(?:{LINK}) of (?:{CREATURE})), ({CREATURE}),? (?=lives\b|eats\b|is\b|has\b)", r"\1 is \2, \2 "),
     (rf"\b({CREATURE}) -> ({LINK}) (?=({CREATURE})\b)", r"\1's \2 is \3, "),
     (rf"\b({CREATURE}) -> ({LINK}|{TRAIT}) -> (?=([a-z]+) ->)", r"\1's \2 is \3, "), (rf"\b({CREATURE}) -> ({LINK}|{TRAIT})"
      rf" -> ", r"\1's \2 is "),
     (rf"\b({CREATURE})( is [^,.|]{{1,40}}?),? and (?=(?:lives|eats) )", r"\1\2, \1 "),
     (rf"\bboth ({CREATURE}) and ({CREATURE}) (live in|eat|are) (?:the |an? )?({VALUES})\b", lambda m: two_alike(m)),
-    (rf"\b({CREATURE}) and ({CREATURE})(?: both)? (live in|eat|are)(?: both)? (?:the |an? )?({VALUES})\b", lambda m: two_alike(m))))
+    (rf"\b({CREATURE}) and ({CREATURE})(?: both)? (live in|eat|are)(?: both)? (?:the |an? )?({VALUES})\b(?: and (?:the )?({VALUES})\b)?",
+     lambda m: two_alike(m))))
 KIND_OF = {v: t for t, vs in TRAITS.items() for v in vs}
 ASKED_WHO = tuple((re.compile(a), b) for a, b in (
     (rf"\b(?:who|what|which) is ({PATH}|(?:{CREATURE})'s (?:{LINK}|{TRAIT}))\?", r"\1 is "), (rf"\bwhere does ({CREATURE})"
@@ -1583,9 +1584,10 @@ ASKED_WHO = tuple((re.compile(a), b) for a, b in (
     (rf"\bwhat does ({CREATURE}) eat\?", r"\1 eats "), (rf"\b(?:which|what) colour (?:is|has|does) ({CREATURE})(?: have)?\?", r"\1 is ")))
 
 def two_alike(m: re.Match) -> str:
-    "What two are said to have in common, said of each."
+    "What two are said to have in common, or one each, said of each."
     verb = {"live in": "lives in the", "eat": "eats", "are": "is"}[m[3]]
-    return f"{m[1]} {verb} {m[4]}, {m[2]} {verb} {m[4]}"
+    other = m[5] if m.re.groups > 4 and m[5] else m[4]
+    return f"{m[1]} {verb} {m[4]}, {m[2]} {verb} {other}"
 
 def told_apart(sentence: str, said: dict) -> str:
     "Clauses with a subject of their own, and an answer together with the question that the text asked itself before it."
