@@ -234,9 +234,9 @@ def _asked(c: Condition) -> tuple[str, ...]:
     return ("task",) if c.sources else ()
 
 def _student_key(c: Condition) -> tuple:
-    "What decides a student: methods that only ask it otherwise share it."
+    "What decides a student: methods that only ask it otherwise share it; examples count where they are shown in training, too."
     m = method_named(c.method)
-    return *stage_key(c, "student", ("method", *_asked(c))), m.mode, m.teach, m.render, m.retell, m.objective, m.shown, m.towards, m.itself
+    return *stage_key(c, "student", ("method", *_asked(c))), m.lesson, m.shown and (c.n_exemplars or m.shots)
 
 def _draws(c: Condition, size_of: Callable) -> list[tuple]:  # (key, draws, tokens each, model)
     "What a condition asks of its teacher."

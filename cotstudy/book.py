@@ -165,9 +165,6 @@ def _copy_notebook(path: Path, to: Path) -> None:
     write_text(to, nbformat.writes(nb, version=4))
 
 # %% ../nbs/92_book.ipynb #dbc18935
-def _title(path: Path) -> str:
-    return next(iter(re.findall(r"^# (.+)$", text_of(path), re.M)), path.stem)
-
 def toc(caption: str, names: Sequence[str], depth: int = 1) -> str:
     "A list of pages, as Sphinx wants it."
     return "\n".join(["```{toctree}", f":caption: {caption}", f":maxdepth: {depth}", "", *names, "```"]) if names else ""

@@ -17,7 +17,7 @@ from typing import Callable, Sequence
 import pandas as pd
 import pyarrow.compute as pc
 
-from .conditions import Condition, describe, row_id
+from .conditions import Condition, completed, describe, row_id
 from .evaluate import Estimate, bootstrap_mean
 from .files import write_parquet, write_text
 from .later import later
@@ -82,7 +82,7 @@ def collect(study: str, cells: Sequence[str] | None = None) -> tuple[pd.DataFram
     paths = sorted((folder / "rows").glob("*.parquet"))
     if cells is not None: paths = [p for c in cells if (p := folder / "rows" / f"{c}.parquet").exists()]
     if not paths: raise FileNotFoundError(f"study {study!r} has no rows under {folder}: run it first with `cotstudy run {study}`")
-    rows = pd.concat([pd.read_parquet(p) for p in paths]).reset_index(drop=True)
+    rows = pd.concat([completed(pd.read_parquet(p)) for p in paths]).reset_index(drop=True)
     ids = sorted(set(rows.eval_id.dropna())) if "eval_id" in rows else []
     parts = [pd.read_parquet(folder / "items" / f"{i}.parquet") for i in ids]
     for p in parts: p.attrs.clear()
@@ -95,7 +95,7 @@ def results(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Rows and items of a study, collected before or from whatever cells there are."
     folder = study_folder(study)
     if not (folder / "rows.parquet").exists(): return collect(study)
-    return pd.read_parquet(folder / "rows.parquet"), pd.read_parquet(folder / "items.parquet")
+    return completed(pd.read_parquet(folder / "rows.parquet")), pd.read_parquet(folder / "items.parquet")
 
 def good_rows(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows with a value, each condition once per analysis."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['models', 'torch', 'LARGEST', 'KINDS', 'LARGEST_SPLIT', 'GPU', 'KERNEL_S', 'Grid', 'Study', 'Cell', 'studies_folder',
-           'load_study', 'all_results', 'expand', 'Parameter', 'Template', 'template_at', 'file_stamp', 'parameters_of',
+           'load_study', 'all_results', 'expand', 'Parameter', 'Template', 'template_at', 'parameters_of',
            'check_parameters', 'cell_conditions', 'matmul_rate', 'Card', 'n_params_here', 'gpu_hours', 'largest_memory',
            'Rates', 'rates_of', 'by_cell', 'beside', 'dry_run', 'priced']
 
@@ -35,6 +35,7 @@ from scipy.optimize import nnls
 
 from .analyses import ANALYSES, TOK_PER_ROW, Piece, api_cost, conditions_of, cost, pieces, totals
 from .conditions import FIELDS, Condition, base_of, checked
+from .files import file_stamp
 from .later import later
 from .memory import GPU_TOK, student_memory
 from .methods import method_named
@@ -179,11 +180,6 @@ def template_at(path: Path) -> Template:
         others = ", ".join(sorted(p.stem for p in path.parent.glob("*.ipynb")))
         raise FileNotFoundError(f"no template {path.name}; there are {others}")
     return _read_template(path, file_stamp(path))
-
-def file_stamp(path: Path) -> tuple[int, ...]:
-    "What tells a file from what it was before, without reading it."
-    s = path.stat()
-    return s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino
 
 @lru_cache(256)
 def _read_template(path: Path, stamp: tuple) -> Template:

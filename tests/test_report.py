@@ -197,7 +197,8 @@ def test_texts_of_others_are_named_and_not_copied(data_dir, tmp_path, monkeypatc
     base = {k: v for k, v in SMALL.items() if not k.startswith("task_args")} | {
         "n_questions": 8, "n_items": 6, "format": "ho", "teacher.pool": 1, "teacher.model": "recorded:coin_flip__ho_zero_shot_cot",
         "teacher.format": "ho_teacher", "teacher.max_tok": 512}
-    found = study_cell("sample_count", "real-toy", "", "coin_flip", "pocket/xs", base, n_rationales=[], methods=["label_only", "greedy_cot"])
+    methods = ["label_only", "greedy_cot"]
+    found = study_cell("sample_count", "real-toy", "", "coin_flip", "pocket/xs", base, n_rationales=[], methods=methods)
     r = read_report("real-toy", "Real")
     shown = [found.chains(), found.samples(2), *(pd.read_parquet(p) for p in tmp_path.rglob("answers.parquet"))]
     told = whole(r) + "".join(x.to_csv() for x in shown) + "".join(p.read_text() for p in r.folder.rglob("*.md"))
