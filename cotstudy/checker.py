@@ -104,7 +104,8 @@ def stated_answer(text: str) -> str | None:
 COUNTED = {w: str(n) for n, w in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 ONE_AFTER = "plus minus times less has leaves leaving makes making with is are finds gets buys loses sells gains and to"
 SPELLINGS = tuple((re.compile(a), b) for a, b in (
-    (r"\bi\.e\.,?", "that is"), (r"[“”\"`$_]", ""), (r"[’‘]", "'"), (r"(?<=\w)n't\b", " not"), (r"\b(?:did|do|has|have) not(?= \w+)", "does not"),
+    (r"\bi\.e\.,?", "that is"),
+    (r"[“”\"`$_]", ""), (r"[’‘]", "'"), (r"(?<=\w)n't\b", " not"), (r"\b(?:did|do|has|have) not(?= \w+)", "does not"),
     (r" ?(?:!=|≠) ?", " is not the same as "), (r"[×·⋅∙✕]", "*"), (r"[−–]", "-"), (r"—", ", "), (r"→|=>|⇒|⟶", "->"),
     (r"\(([a-h])\)", r" option \1 "), (r"\\[()\[\]]|[()\[\]{}]", " "),
     (r"(?<=\d) ?x ?(?=\d)", " * "), (r"\bone(?= (?:more|plus|minus|times|less|positive|negative|[-+*=]))|(?<=[-+*=] )one\b"

@@ -1424,7 +1424,7 @@ RELATIONS_FORMS = tuple((re.compile(p), make) for p, make in (
     (rf"\bthere is {AMOUNT} (?:in|at|on|for|with) (?:the )?({KIND})\b", lambda m: [("end", (m[2], m[1]))]),
     (rf"\b({KIND}) is ({either(ROOT)}),?(?: and| but| while| whereas)? ({KIND}) is ({either(ROOT)})\b",
      lambda m: [("compare", (m[1], ROOT[m[2]], m[3])), ("compare", (m[3], ROOT[m[4]], m[1]))]),
-    (rf"\b({KIND})(?: is|:) ({MORE})\b(?! than\b)", lambda m: [("than", (m[1], m[2]))]),
+    (rf"\b({KIND})(?: is|:) ({MORE})(?=$|[,|]| (?:and|so|but|which|while)\b)", lambda m: [("than", (m[1], m[2]))]),
     (rf"^(?:so|hence|thus|therefore|,| )+(?:it is |the answer is )?({KIND})$", lambda m: [("which", m[1])])))
 ALSO = (re.compile(rf"(?:^|(?<=[|])|[,:]|\b(?:so|hence|therefore|and)\b)[ ,]*(?:so |and |therefore |it (?:has|gets) |there is )*"
                    rf"{AMOUNT}(?: on it)?(?=$|[,|]| and\b| so\b)"),
