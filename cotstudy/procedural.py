@@ -12,38 +12,32 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'OPS', 'GAIN', 'LOSS',
            'KIND', 'AMOUNTS', 'AMOUNT', 'MORE', 'CAUSES', 'RELATIONS_WORDS', 'LEADS', 'ROOT', 'CONTRARY', 'OTHER_WORDS',
            'RELATIONS_FORMS', 'ALSO', 'CREATURES', 'LINKS', 'TRAITS', 'WORLD', 'CREATURE', 'LINK', 'TRAIT', 'VALUES',
            'TOLD', 'COLOURS', 'WORLD_WORDS', 'PATH', 'WORLD_FORMS', 'RELATIVE', 'KIND_OF', 'ASKED_WHO', 'FACTS_FORMS',
-           'NOT_THOSE', 'SHARED', 'SAME', 'STRATEGY_FORMS', 'STRATEGY_WORDS', 'GOOD', 'BAD', 'PARTS', 'PART',
-           'ADJECTIVE', 'TONE', 'JOIN', 'SENTIMENT_WORDS', 'LIST', 'OTHER_REVIEWS', 'SENTIMENT_FORMS',
-           'ADJECTIVES_ALONE', 'ANY_SPOKEN', 'GOOD_OR_BAD', 'KINDS_OF_THING', 'QUALITIES', 'SORT', 'QUALITY',
-           'ENTAIL_WORDS', 'RULES', 'ENTAIL_FORMS', 'WHAT', 'SAID_AGAIN', 'FRAMES', 'SST_WORDS', 'SPOKEN', 'SST_FORMS',
-           'OTHER_PHRASES', 'FAMILIES', 'PLACES', 'VARIANTS', 'offered', 'phrasings', 'draw_arith', 'who_what',
-           'had_first', 'one_after_another', 'ways_arith', 'step_arith', 'own_way_arith', 'write_arith', 'steps_arith',
-           'order_arith', 'slip_arith', 'as_steps', 'turned', 'worth', 'one_value', 'split_chains', 'owner',
-           'cancelled', 'reached', 'one_side', 'added_up', 'net_steps', 'gone_through', 'settle_arith', 'multiplied',
-           'read_arith', 'fact_arith', 'draw_shuffle', 'say_held', 'held_at_start', 'pairs_of', 'backwards',
-           'goes_back', 'ways_shuffle', 'end_of', 'told_back', 'write_shuffle', 'steps_shuffle', 'slip_shuffle',
-           'one_for_another', 'by_person', 'grouped', 'settle_held', 'settle_back', 'follows', 'settle_followed',
-           'without', 'start_of', 'own_way_shuffle', 'histories', 'as_histories', 'held_after', 'holds_history',
-           'read_shuffle', 'fact_shuffle', 'move', 'say_date', 'date_steps', 'draw_dates', 'other_date_steps',
-           'asked_date', 'ways_dates', 'slip_dates', 'say_dates', 'write_dates', 'shift_of', 'steps_dates',
-           'order_dates', 'days_of', 'side_of', 'one_date', 'hops_in_a_row', 'settle_date', 'read_dates', 'fact_dates',
-           'start_dates', 'moved', 'hopped', 'uses', 'own_way_dates', 'draw_letters', 'ways_letters', 'say_letters',
-           'write_letters', 'steps_letters', 'own_way_letters', 'order_letters', 'slip_letters', 'side_by_side',
-           'read_letters', 'fact_letters', 'flipped', 'turns_of', 'draw_coin', 'counts', 'ways_coin', 'own_way_coin',
-           'slip_coin', 'say_coin', 'asked_side', 'say_count', 'write_coin', 'steps_coin', 'does_flip', 'all_leave',
-           'seen_after', 'counted', 'settle_all', 'settle_coin', 'read_coin', 'fact_coin', 'draw_relations',
-           'ways_relations', 'slip_relations', 'say_relation', 'write_relations', 'opposite', 'own_way_relations',
-           'all_relations', 'order_relations', 'steps_relations', 'links_told_in_a_row', 'settle_relation',
-           'read_relations', 'fact_relations', 'make_world', 'say_fact', 'follow', 'draw_facts', 'write_facts',
-           'misled', 'slip_facts', 'order_facts', 'known_facts', 'steps_facts', 'told', 'two_alike', 'told_apart',
-           'read_facts', 'fact_facts', 'draw_strategy', 'branches', 'ways_strategy', 'slip_strategy', 'write_strategy',
-           'steps_strategy', 'order_strategy', 'alike', 'read_strategy', 'fact_strategy', 'say_part', 'tone', 'review',
-           'draw_sentiment', 'ways_sentiment', 'slip_sentiment', 'contrast_sentiment', 'write_sentiment',
-           'steps_sentiment', 'order_sentiment', 'judged_part', 'all_of', 'settle_review', 'read_sentiment',
-           'fact_sentiment', 'rule', 'draw_entail', 'by_rules', 'ways_entail', 'say_claim', 'asked_claim',
+           'NOT_THOSE', 'SHARED', 'SAME', 'STRATEGY_FORMS', 'STRATEGY_WORDS', 'KINDS_OF_THING', 'QUALITIES', 'SORT',
+           'QUALITY', 'ENTAIL_WORDS', 'RULES', 'ENTAIL_FORMS', 'WHAT', 'SAID_AGAIN', 'FAMILIES', 'PLACES', 'VARIANTS',
+           'offered', 'draw_arith', 'who_what', 'had_first', 'one_after_another', 'ways_arith', 'step_arith',
+           'own_way_arith', 'write_arith', 'steps_arith', 'order_arith', 'slip_arith', 'as_steps', 'turned', 'worth',
+           'one_value', 'split_chains', 'owner', 'cancelled', 'reached', 'one_side', 'added_up', 'net_steps',
+           'gone_through', 'settle_arith', 'multiplied', 'read_arith', 'fact_arith', 'draw_shuffle', 'say_held',
+           'held_at_start', 'pairs_of', 'backwards', 'goes_back', 'ways_shuffle', 'end_of', 'told_back',
+           'write_shuffle', 'steps_shuffle', 'slip_shuffle', 'one_for_another', 'by_person', 'grouped', 'settle_held',
+           'settle_back', 'follows', 'settle_followed', 'without', 'start_of', 'own_way_shuffle', 'histories',
+           'as_histories', 'held_after', 'holds_history', 'read_shuffle', 'fact_shuffle', 'move', 'say_date',
+           'date_steps', 'draw_dates', 'other_date_steps', 'asked_date', 'ways_dates', 'slip_dates', 'say_dates',
+           'write_dates', 'shift_of', 'steps_dates', 'order_dates', 'days_of', 'side_of', 'one_date', 'hops_in_a_row',
+           'settle_date', 'read_dates', 'fact_dates', 'start_dates', 'moved', 'hopped', 'uses', 'own_way_dates',
+           'draw_letters', 'ways_letters', 'say_letters', 'write_letters', 'steps_letters', 'own_way_letters',
+           'order_letters', 'slip_letters', 'side_by_side', 'read_letters', 'fact_letters', 'flipped', 'turns_of',
+           'draw_coin', 'counts', 'ways_coin', 'own_way_coin', 'slip_coin', 'say_coin', 'asked_side', 'say_count',
+           'write_coin', 'steps_coin', 'does_flip', 'all_leave', 'seen_after', 'counted', 'settle_all', 'settle_coin',
+           'read_coin', 'fact_coin', 'draw_relations', 'ways_relations', 'slip_relations', 'say_relation',
+           'write_relations', 'opposite', 'own_way_relations', 'all_relations', 'order_relations', 'steps_relations',
+           'links_told_in_a_row', 'settle_relation', 'read_relations', 'fact_relations', 'make_world', 'say_fact',
+           'follow', 'draw_facts', 'write_facts', 'misled', 'slip_facts', 'order_facts', 'known_facts', 'steps_facts',
+           'told', 'two_alike', 'told_apart', 'read_facts', 'fact_facts', 'draw_strategy', 'branches', 'ways_strategy',
+           'slip_strategy', 'write_strategy', 'steps_strategy', 'order_strategy', 'alike', 'read_strategy',
+           'fact_strategy', 'rule', 'draw_entail', 'by_rules', 'ways_entail', 'say_claim', 'asked_claim',
            'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'told_own', 'own_way_entail', 'closure',
-           'steps_entail', 'rules_in_a_row', 'read_entail', 'fact_entail', 'draw_sst', 'write_sst', 'ways_sst',
-           'slip_sst', 'steps_sst', 'order_sst', 'read_sst', 'fact_sst', 'titled', 'bucket', 'instances', 'renamed',
+           'steps_entail', 'rules_in_a_row', 'read_entail', 'fact_entail', 'titled', 'bucket', 'instances', 'renamed',
            'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/05_procedural.ipynb #0e992a66
@@ -61,6 +55,9 @@ import re
 
 from .checker import PREMISE, Claim, Family, either, low, sentences, take, tidy
 from .instances import Instance, Task
+from .reviews import (SENTIMENT_WORDS, SST_WORDS, contrast_sentiment, draw_sentiment, draw_sst, fact_sentiment, fact_sst, order_sentiment,
+                              order_sst, phrasings, read_sentiment, read_sst, slip_sentiment, slip_sst, steps_sentiment, steps_sst,
+                              ways_sentiment, ways_sst, write_sentiment, write_sst)
 
 # %% ../nbs/05_procedural.ipynb #4184ae9a
 NAMES = "Ann Bob Carl Dora Emma Fred Gina Hugo Ivy Jack Kate Leo Mia Ned Olga Paul".split()
@@ -76,12 +73,6 @@ def offered(rng: Random, stem: str, gold: str, others: list[str]) -> tuple[str, 
     "A question with its options in any order, and the options."
     options = rng.sample([gold, *others], 1 + len(others))
     return f"{stem} Options: {', '.join(options)}.", tuple(options)
-
-# %% ../nbs/05_procedural.ipynb #3f1f32b5
-def phrasings(rng: Random, n_styles: int, loyalty: float = 0.7) -> Iterator[int]:
-    "An endless stream of styles: mostly one favourite, sometimes another."
-    favourite = rng.randrange(n_styles)
-    while True: yield favourite if rng.random() < loyalty else rng.randrange(n_styles)
 
 # %% ../nbs/05_procedural.ipynb #1d33b81a
 OPS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
@@ -1705,190 +1696,6 @@ def fact_strategy(rng: Random) -> str:
     told = f"{say_fact(style, trait, a, WORLD[trait, a])} {say_fact(style, trait, b, WORLD[trait, b])} "
     return told + rng.choice(("That is", "These are")) + f" {same}."
 
-# %% ../nbs/05_procedural.ipynb #78f464d0
-GOOD = "good great warm bright funny fresh clever sweet".split()
-BAD = "bad dull cold dark weak stale clumsy bitter".split()  # BAD[i] is the opposite of GOOD[i] in tone
-PARTS = "plot cast end song start pace look joke".split()
-
-def say_part(part: str, adjective: str, negated: bool) -> str: return f"The {part} is {'not ' if negated else ''}{adjective}."
-
-def tone(adjective: str, negated: bool) -> str: return "positive" if (adjective in GOOD) != negated else "negative"
-
-def review(parts: list[tuple[str, str, bool]], ask: int) -> Instance:
-    "The question about a review given as (part, adjective, negated) triples."
-    tones = [tone(a, n) for _, a, n in parts]
-    gold = max(set(tones), key=tones.count)
-    text = " ".join(say_part(*p) for p in parts) + (" Is this review positive or negative?", " Positive or negative?")[ask]
-    trace = tuple(((p, a, n), t) for (p, a, n), t in zip(parts, tones))
-    return Instance("", text, gold, (), f"sentiment:{len(parts)}:{ask}",
-                    "sentiment:" + " ".join(("-" if n else "") + a for _, a, n in parts), trace)
-
-def draw_sentiment(rng: Random, parts: tuple[int, ...] = (5, 7)) -> Instance:
-    "A review decided by a majority of one."
-    n = rng.choice(parts)
-    signs = [i <= n // 2 for i in range(n)]
-    rng.shuffle(signs)
-    if rng.random() < 0.5: signs = [not s for s in signs]
-    out = []
-    for part, good in zip(rng.sample(PARTS, n), signs):
-        negated = rng.random() < 0.35
-        out.append((part, rng.choice(GOOD if good != negated else BAD), negated))
-    return review(out, rng.randrange(2))
-
-# %% ../nbs/05_procedural.ipynb #b0e0668e
-def ways_sentiment(instance: Instance) -> list[Instance]:
-    "All that is praised first, or all that is blamed."
-    return [replace(instance, trace=tuple(sorted(instance.trace, key=lambda s: s[1] == last))) for last in ("negative", "positive")]
-
-def slip_sentiment(instance: Instance, rng: Random) -> Instance:
-    "One part judged wrongly."
-    k = rng.randrange(len(instance.trace))
-    turn = dict(positive="negative", negative="positive")
-    trace = tuple((part, turn[t] if j == k else t) for j, (part, t) in enumerate(instance.trace))
-    tones = [t for _, t in trace]
-    return replace(instance, trace=trace, answer=max(turn, key=tones.count))
-
-def contrast_sentiment(instance: Instance, rng: Random) -> Instance:
-    "Change one adjective to its opposite, so that the majority and the label flip."
-    parts = [s for s, _ in instance.trace]
-    k = rng.choice([i for i, (_, t) in enumerate(instance.trace) if t == instance.answer])
-    p, a, n = parts[k]
-    parts[k] = (p, BAD[GOOD.index(a)] if a in GOOD else GOOD[BAD.index(a)], n)
-    return review(parts, int(instance.template[-1]))
-
-# %% ../nbs/05_procedural.ipynb #3cc790a1
-def write_sentiment(instance: Instance, rng: Random) -> str:
-    style, tones = phrasings(rng, 3), [t for _, t in instance.trace]
-    n = tones.count("positive")
-    say = ("The {p} is {w}, so {t}.", "{p} {w}: {t}.", "The {p} is {w} and that is {t}.")
-    body = " ".join(say[next(style)].format(p=p, w=("not " if neg else "") + a, t=t) for (p, a, neg), t in instance.trace)
-    return body + rng.choice((f" So {n} positive and {len(tones) - n} negative.", f" That makes {n} positive, {len(tones) - n} negative."))
-
-def steps_sentiment(instance: Instance) -> tuple[list[Claim], set]:
-    tones = [t for _, t in instance.trace]
-    true = [(p, t) for (p, *_), t in instance.trace] + [("count", (tones.count("positive"), tones.count("negative")))]
-    return true, {("said", s) for s, _ in instance.trace} | {("verdict", instance.answer)}
-
-def order_sentiment(instance: Instance) -> list[set[int]]:
-    "The parts of a review in any order, the count after all of them."
-    n = len(instance.trace)
-    return [set()] * n + [set(range(n))]
-
-# %% ../nbs/05_procedural.ipynb #c2c62307
-PART, ADJECTIVE, TONE = either(PARTS), either(GOOD + BAD), r"(positive|negative)"
-JOIN = r"(?:[,:;=]|->|\b(?:so|and|that|which|this|it|is|means|sounds|counts|as|makes|are|a|point)\b| )*"
-SENTIMENT_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|plot|cast|song|pace|joke|the (?:end|start|look) (?:is|was|has))\b")
-LIST = rf"((?:(?:the )?(?:{PART})(?:,? and |, )?)+)"
-
-# %% ../nbs/05_procedural.ipynb #6461d081
-OTHER_REVIEWS = tuple((re.compile(a), b) for a, b in (
-    (rf"\ban? ({ADJECTIVE}) ({PART}) (?=is|means|sounds|counts)", r"the \2 is \1 and that "),
-    (rf"\ban? ({PART}) that is ((?:not )?(?:{ADJECTIVE})) (?=is|means|sounds|counts)", r"the \1 is \2 and that "),
-    (rf"\ban? ({ADJECTIVE}) ({PART})\b", r"the \2 is \1"), (rf"\ban? ({PART}) that is (?=(?:not )?(?:{ADJECTIVE})\b)", r"the \1 is "),
-    (r"= \+ ?(?=\d$)", "the sum is "), (r"= - ?(?=\d$)", "the sum is -"),
-    (rf"(^|[+, ])\+ ?1 ((?:not )?(?:{ADJECTIVE}))\b", r"\1\2: positive,"),
-    (rf"(^|[+, ])- ?1 ((?:not )?(?:{ADJECTIVE}))\b", r"\1\2: negative,"),
-    (r"(?<!is)(?:: ?| )\+(?: ?1)?(?=,|$)", ": positive"), (r"(?<!is)(?:: ?| )-(?: ?1)?(?=,|$)", ": negative"),
-    (r"\b(\d) plus(?:ses|es)\b", r"\1 positive"), (r"\b(\d) minus(?:ses|es)\b", r"\1 negative"),
-    (rf"\bmore {TONE} than (?:positive|negative)(?: parts?| points?| ones?)?[,:] (\d) (?:to|against|vs) (\d)", r"\2 \1 and \3 others"),
-    (rf"\b(\d) (?:to|against|vs) (\d),? (?:and )?so (?:mostly |it is )?{TONE}", r"\1 \3 and \2 others"),
-    (r"\b(\d) positive and (\d) others", r"\1 positive and \2 negative"), (r"\b(\d) negative and (\d) others", r"\1 negative and \2"
-     r" positive")))
-
-def judged_part(m: re.Match) -> list[Claim]:
-    "A part and how it is judged; 'are' judges those before it, too."
-    together = " are " in m[0] and m[4]
-    return [("part", (m[1], m[3], bool(m[2]), None if together else m[4]))] + [("group", m[4])] * bool(together)
-
-def all_of(listed: str, tone_: str) -> list[Claim]: return [(p, tone_) for p in re.findall(rf"\b(?:{PART})\b", listed)]
-
-# %% ../nbs/05_procedural.ipynb #c69030ec
-SENTIMENT_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"(?<! is )\b((?:(?:not )?(?:{ADJECTIVE})(?:,? and |, ))+(?:not )?(?:{ADJECTIVE})) are (?:all |both )?{TONE}\b",
-     lambda m: [("word", (a, bool(turned_), m[2])) for turned_, a in re.findall(rf"(not )?({ADJECTIVE})", m[1])]),
-    (rf"\b(?:likes|praises|loves|enjoys) {LIST}", lambda m: all_of(m[1], "positive")),
-    (rf"\b(?:dislikes|does not like|blames|criticises|criticizes|hates) {LIST}", lambda m: all_of(m[1], "negative")),
-    (rf"\b{LIST} (?:are|is) (?:all |both )?(?:praised|liked)\b", lambda m: all_of(m[1], "positive")),
-    (rf"\b{LIST} (?:are|is) (?:all |both )?(?:blamed|criticised|criticized|disliked)\b", lambda m: all_of(m[1], "negative")),
-    (r"(?:^|\bwins? |\bwon )(?:so |by )?(\d) (?:to|against|vs) (\d)$", lambda m: [("votes", (int(m[1]), int(m[2])))]),
-    (rf"^(?:there (?:are|is) )?(?:(\d) )?{TONE}(?: (?:parts?|points?)| are| is)*: ",
-     lambda m: [("half", (int(n), m[2])) for n in m.groups()[:1] if n] + [("lead", m[2])]),
-    (rf"\b(?:these|those|they|all|both|which)(?: \d)?(?: all| both)? are (?:all |both )?(?:rated |judged )?{TONE}\b|(?<=\|) are"
-     rf" (?:all |both )?{TONE}\b",
-     lambda m: [("group", m[1] or m[2])]),
-    (r"\b(?:sum|total|score|balance) is (-?) ?(\d)\b", lambda m: [("sum", int(m[1] + m[2]))]),
-    (r"\b(\d{1,2}) positive(?: parts?| points?| ones?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) negative(?: parts?| points?| ones?)?",
-     lambda m: [("count", (int(m[1]), int(m[2])))]),
-    (r"\b(\d{1,2}) negative(?: parts?| points?| ones?)?(?:,? and|,|,? but| to| vs)? (\d{1,2}) positive(?: parts?| points?| ones?)?",
-     lambda m: [("count", (int(m[2]), int(m[1])))]),
-    (rf"(?<!\d )\b(\d{{1,2}}) {TONE}\b(?: (?:parts?|points?|ones?))?", lambda m: [("half", (int(m[1]), m[2]))]),
-    (r"\bpositive: (\d{1,2}),? (?:and )?negative: (\d{1,2})", lambda m: [("count", (int(m[1]), int(m[2])))]),
-    (r"\bmore (positive|negative) than (?:positive|negative)", lambda m: [("verdict", m[1])]),
-    (rf"\b(?:the )?({PART})(?: is| was|:| =)? (not )?({ADJECTIVE})\b(?:{JOIN}{TONE}\b)?(?! parts| ones)",
-     judged_part),
-    (rf"(?:\bthe )?\b({PART})(?: is| was|:| =| ->) {TONE}\b", lambda m: [(m[1], m[2])]),
-    (rf"(?<=\|),? (?:both|all|also|each)(?: of (?:them|which))?(?: are| is)? {TONE}\b", lambda m: [("group", m[1])]),
-    (rf"\b(not )?({ADJECTIVE})(?: is| means|:| =| ->| counts as) {TONE}\b", lambda m: [("word", (m[2], bool(m[1]), m[3]))]),
-    (rf"\b(?:the )?(?:review|majority|whole|rest|overall|more|most)(?: of them| parts)?,?(?: it)?(?: is| are| sounds)? {TONE}",
-     lambda m: [("verdict", m[1])]),
-    (rf"\b(?:that|this|it)(?: is| means| makes| sounds| counts as) {TONE}\b|^(?:so|then|,| )*{TONE}$|(?<=\|),? (?:and )?so (?:it is "
-     rf"|mostly )*{TONE}$",
-     lambda m: [("bare", m[1] or m[2] or m[3])])))
-
-# %% ../nbs/05_procedural.ipynb #67195cec
-ADJECTIVES_ALONE = (re.compile(rf"\b(not )?({ADJECTIVE})\b"), lambda m: [("alone", (m[2], bool(m[1])))])
-ANY_SPOKEN = rf"(?:(?:hardly|never|not) )?(?:{ADJECTIVE})"
-GOOD_OR_BAD = tuple((re.compile(rf"(?<!\bis )\b({ANY_SPOKEN}(?:(?:, | and |, and ){ANY_SPOKEN})*) (is|are) (?:both |all )?{word}"
-                                r"(?: words?| points?)?(?: too| as well)?(?=$|[,])"), rf"\1 \2 {called}")
-                    for word, called in (("good", "positive"), ("bad", "negative")))
-
-def settle_review(instance: Instance, kind: str, value) -> list[Claim]:
-    "A word judged for all parts of which it is said; one of the two numbers; the sum of points."
-    tones = [t for _, t in instance.trace]
-    if kind == "half": return [PREMISE[tones.count(value[1]) == value[0]]]
-    good, bad = tones.count("positive"), tones.count("negative")
-    if kind == "votes": return [("count", (good, bad))] if value == (max(good, bad), min(good, bad)) else [PREMISE[False]]
-    if kind == "sum": return [("count", (good, bad))] if value == good - bad else [PREMISE[False]]
-    adjective, negated, said = value
-    parts = [p for (p, a, n), _ in instance.trace if (a, n) == (adjective, negated)]
-    return [(p, said) for p in parts] or [PREMISE[tone(adjective, negated) == said]]
-
-# %% ../nbs/05_procedural.ipynb #dd2eac3c
-def read_sentiment(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
-    "Parts, how they are judged, and the count; 'that is positive' is about the part named before."
-    for pattern, plain in (*OTHER_REVIEWS, *GOOD_OR_BAD): sentence = pattern.sub(plain, sentence)
-    listed = (ADJECTIVES_ALONE,) * bool(re.match(rf"{TONE}: ", sentence))
-    claims, rest, out, lead, waiting = *take(sentence, (*SENTIMENT_FORMS, *listed)), [], None, said.pop("waiting", [])
-    for kind, value in claims:
-        if kind == "part":
-            part, adjective, negated, t = value
-            t = t or lead
-            out += [("said", (part, adjective, negated))] + [(part, t)] * bool(t)
-            said["open"] = None if t or said.get("open") else part
-            waiting = waiting + [part] if not t else []
-        elif kind == "lead": lead = value
-        elif kind == "group":
-            out += [(part, value) for part in waiting] or [PREMISE[False]]
-            said["open"], waiting = None, []
-        elif kind == "alone": out += settle_review(instance, "word", (*value, lead))
-        elif kind in ("word", "half", "sum", "votes"): out += settle_review(instance, kind, value)
-        elif kind == "bare":
-            out.append((said.get("open") or "verdict", value))
-            said["open"] = None
-        else: out.append((kind, value))
-    said["waiting"] = waiting
-    said["halves"] = said.get("halves", {}) | {t: n for kind, (n, t) in ((k, v) for k, v in claims if k == "half")}
-    if len(said["halves"]) == 2 and any(k == "half" for k, _ in claims):  # two numbers said apart are the count
-        out.append(("count", (said["halves"]["positive"], said["halves"]["negative"])))
-    return out, rest
-
-def fact_sentiment(rng: Random) -> str:
-    adjective, negated, part = rng.choice(GOOD + BAD), rng.random() < 0.4, rng.choice(PARTS)
-    t, style = tone(adjective, negated), rng.randrange(3)
-    if style == 0: return f"The {part} is {'not ' if negated else ''}{adjective}, so {t}."
-    w = f"{'not ' if negated else ''}{adjective}"
-    return f"{part} {w}: {t}." if style == 1 else f"The {part} is {w} and that is {t}."
-
 # %% ../nbs/05_procedural.ipynb #9a7944cc
 KINDS_OF_THING = "gorp blip tock nerk plim sard vont quib".split()
 QUALITIES = "loud calm tall kind quick neat".split()
@@ -2069,77 +1876,6 @@ def fact_entail(rng: Random) -> str:
     if rng.random() < 0.3: return f"{name} is a {a}. {rule(b, quality, positive)} Nothing says if a {a} is {quality}."
     told = f"{name} is a {a}. {rule(a, quality, positive)[:-1]}" + rng.choice((", so", ". So"))
     return told + f" {name} is {'' if positive else 'not '}{quality}."
-
-# %% ../nbs/05_procedural.ipynb #21a171b8
-FRAMES = ("a {0} and {1} tale", "{0} , {1} and well told", "such a {0} , {1} story")
-
-def draw_sst(rng: Random, negated: float = 0.4) -> Instance:
-    "A short phrase whose two judgements agree."
-    gold, frame = rng.choice(("positive", "negative")), rng.randrange(len(FRAMES))
-    said, trace = [], []
-    for _ in range(2):
-        neg = rng.random() < negated
-        adjective = rng.choice(GOOD if (gold == "positive") != neg else BAD)
-        said.append((rng.choice(("hardly ", "never ")) if neg else "") + adjective)
-        trace.append((said[-1], gold))
-    noun = rng.choice(("movie", "drama", "show"))
-    text = f"{noun}: {FRAMES[frame].format(*said)} . Positive or negative?".capitalize()
-    return Instance("", text, gold, (), f"sst:{frame}:{noun}", "sst:" + " ".join(said), tuple(dict.fromkeys(trace)))
-
-def write_sst(instance: Instance, rng: Random) -> str:
-    say = rng.choice(("{w} is {t}.", "{w}: {t}."))
-    return " ".join(say.format(w=w, t=t) for w, t in instance.trace)
-
-def ways_sst(instance: Instance) -> list[Instance]:
-    "The second judgement first."
-    return [replace(instance, trace=instance.trace[::-1])] * (len(instance.trace) > 1)
-
-def slip_sst(instance: Instance, rng: Random) -> Instance:
-    "Both words judged wrongly."
-    other = dict(positive="negative", negative="positive")[instance.answer]
-    return replace(instance, trace=tuple((w, other) for w, _ in instance.trace), answer=other)
-
-def steps_sst(instance: Instance) -> tuple[list[Claim], set]:
-    said = {("said", w) for w, _ in instance.trace}
-    return list(instance.trace), said | {("end", instance.answer)}
-
-def order_sst(instance: Instance) -> list[set[int]]:
-    "The two judgements in any order."
-    return [set() for _ in instance.trace]
-
-# %% ../nbs/05_procedural.ipynb #c192bce3
-SST_WORDS = re.compile(rf"\d|\b(?:{ADJECTIVE}|positive|negative|movie|drama|tale|story|plot|cast|song|pace|joke|letters?|"
-                       r"the (?:end|start|look) (?:is|was|has)|(?:end|start|look)(?= \|))\b")
-SPOKEN = rf"(?:(?:hardly|never|not) )?(?:{ADJECTIVE})"
-SST_FORMS = tuple((re.compile(p), make) for p, make in (
-    (rf"\b(?:both )?({SPOKEN}) and ({SPOKEN}) (?:are|sound)(?: both)? {TONE}\b", lambda m: [(m[1], m[3]), (m[2], m[3])]),
-    (rf"\b2 {TONE}(?: words| judgements| parts)?", lambda m: [("end", m[1])]),
-    (rf"(?:\b(?:the |it |this )?(?:movie|drama|show|tale|story|phrase|it)(?: is| sounds| is called) (?:also )?)?\b((?:hardly|never"
-     rf"|not) )?({ADJECTIVE})(?:| is| means| sounds|:| =| ->|, so|, which is)(?: also)?(?: an?)? {TONE}\b(?: (?:word|judgement|sign))?",
-     lambda m: [((m[1] or "") + m[2], m[3])]),
-    (rf"\b(?:both|all)(?: of them)?(?: are| is)? {TONE}|\b(?:the )?(?:whole|phrase|movie|drama|show|review|tale|story|it|overall)(?: is"
-     rf"| sounds|:|,)+ ?{TONE}"
-     rf"|^(?:so|then|,| )*{TONE}$", lambda m: [("end", m[1] or m[2] or m[3])]),
-    (rf"\b((?:hardly|never|not) )?({ADJECTIVE})\b(?! (?:is|means|sounds)\b)", lambda m: [("said", (m[1] or "") + m[2])])))
-
-OTHER_PHRASES = tuple((re.compile(a), b) for a, b in (
-    (rf"\ban? (?:movie|drama|show|tale|story) that is (?=(?:{SPOKEN}) is\b)", ""),
-    (rf"\ban? ({SPOKEN}) (?:movie|drama|show|tale|story) is\b", r"\1 is"),
-    (rf"\b({SPOKEN}) ?\+(?=,|$)", r"\1 is positive"), (rf"\b({SPOKEN}) ?-(?=,|$)", r"\1 is negative"),
-    (rf"\b((?:hardly|never) ({ADJECTIVE})) means not \2,? (?:so (?:it is )?|(?:which|that|and that) is )(?={TONE})", r"\1 is "),
-    (rf"\b({SPOKEN}),? (?:so |and |also |that |this |it )*(?:counts|speaks) against (?:it|the \w+)", r"\1 is negative"),
-    (rf"\b({SPOKEN}),? (?:so |and |also |that |this |it )*(?:counts|speaks) (?:for (?:it|the \w+)|in its favour)", r"\1 is positive")))
-
-def read_sst(instance: Instance, sentence: str, said: dict) -> tuple[list[Claim], str]:
-    "Judged words and their tone."
-    for pattern, plain in (*OTHER_PHRASES, *GOOD_OR_BAD): sentence = pattern.sub(plain, sentence)
-    claims, rest = take(sentence, SST_FORMS)
-    words = {w.split()[-1] for w, _ in instance.trace} - {w for w, _ in instance.trace}  # said here with a word that turns them round
-    return [PREMISE[tone(c[0], False) == c[1]] if c[0] in words else c for c in claims], rest
-
-def fact_sst(rng: Random) -> str:
-    adjective, turned = rng.choice(GOOD + BAD), rng.choice(("", "", "hardly ", "never "))
-    return f"{turned}{adjective}{rng.choice((' is', ':'))} {tone(adjective, bool(turned))}."
 
 # %% ../nbs/05_procedural.ipynb #1a07c37c
 FAMILIES: dict[str, Family] = {f.name: f for f in (

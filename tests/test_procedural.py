@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings, strategies as st
 
 from cotstudy.checker import stated_answer
 from cotstudy.instances import KINDS, Instance
-from cotstudy.procedural import (BAD, CREATURES, FAMILIES, GOOD, KINDS_OF_THING, LINKS, PLACES, TRAITS, WORDS, WORLD, asked_date, bucket,
-                                 held_at_start, move, own_way_arith, pairs_of, procedural_task, renamed, say_date, say_fact, tone, who_what)
+from cotstudy.procedural import (CREATURES, FAMILIES, KINDS_OF_THING, LINKS, PLACES, TRAITS, WORDS, WORLD, asked_date, bucket,
+                                 held_at_start, move, own_way_arith, pairs_of, procedural_task, renamed, say_date, say_fact, who_what)
+from cotstudy.reviews import BAD, GOOD, tone
 
 names = pytest.mark.parametrize("name", sorted(FAMILIES))
 seeds = st.integers(0, 10**9)
