@@ -605,10 +605,11 @@ def bench(
 # %% ../nbs/95_cli.ipynb #cecf94cd
 @app.command()
 def readme(root: Annotated[Path, typer.Argument(help="a checkout")] = Path(".")):
-    "Make README.md from nbs/index.ipynb."
+    "Make README.md from nbs/index.ipynb, and the lines that lead from chapter to chapter."
     with expected():
+        from cotstudy.book import write_ways
         from cotstudy.pages import write_readme
-        print(write_readme(root))
+        for path in (*write_ways(root), write_readme(root)): print(path)
 
 # %% ../nbs/95_cli.ipynb #8460e4f2
 @app.command()
@@ -630,7 +631,7 @@ def book(
 
 @app.command()
 def site(
-    out: Annotated[Path, typer.Option(help="folder that receives the pages; it is replaced")] = Path("_docs"),
+    out: Annotated[Path, typer.Option(help="folder that receives the pages; an older site in it is replaced")] = Path("_docs"),
     root: Annotated[Path, typer.Option(help="a checkout")] = Path("."),
 ):
     "The book, its reports and the API as static pages with search; open index.html."
