@@ -161,7 +161,7 @@ _QUANTITY = re.compile(
     rf"|(?:(?P<whole>\d++)\s++(?:and\s++)?)?+(?P<over>{_N})\s?/\s?(?P<under>{_N})(?!\s?/|\d)"
     rf"|(?:(?P<base>{_N})\s?\^\s?[{{(]?\s?(?P<power>[-+]?\d{{1,3}})\s?[}})]?(?!\d)|(?P<plain>{_N})(?:[eE](?P<e>[-+]?\d{{1,4}})(?![\w.]))?+)"
     rf"(?:\s?[*x]\s?10\s?\^\s?[{{(]?\s?(?P<ten>[-+]?\d{{1,4}})\s?[}})]?)?+(?P<percent>\s?%|\s+(?:percent|per\s+cent"
-    rf"|pct)\b)?+(?:\s?(?P<magnitude>k|K|M|B|bn|mn|mln)\b(?![/^.]\w)|\s+(?P<scale>(?:{_scale})(?:\s+(?:{_scale}))*)\b)?+")
+    rf"|pct)\b)?+(?:(?P<magnitude>[kKMB]|\s?(?:bn|mn|mln))\b(?![/^.]\w)|\s+(?P<scale>(?:{_scale})(?:\s+(?:{_scale}))*)\b)?+")
 
 def _value(m: re.Match) -> Fraction | None:
     "The value of a match without its sign; None where it is too large to be meant, or divides by zero."
