@@ -35,6 +35,13 @@ _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human|Premise|Pass
 
 _ASIDES = re.compile(r"\n\s*(?:explanation|reason(?:ing|s)?|rationale|justification|confidence|why|note)\b\s*:", re.I)  # after an answer
 
+_REPORTED = re.compile(  # others say it, or nobody
+    r"\b(?:cannot|can't|never|wrong|incorrect|mistaken(?:ly)?|initially|at\s+first|thought|guess(?:ed)?\s+was|tempt\w+|might\s+think"
+    r"|(?:some|many|most|people|others|you)\s+(?:people\s+)?(?:would|might|may|could|say|think))\b(?:(?!\bbut\b)[^.;:!?\n])*$"
+    r"|^\W*if\b(?:(?!\b(?:but|so)\b).)*(?:\bwould\b|\bhad\b.*,)", re.I)
+
+def _clause(text: str, at: int) -> str: return re.split(r"[.!?;\n]\s*", text[max(0, at - 120):at])[-1]
+
 _FIELD = re.compile(r"[\"'](?:final[_ ]?)?(?:answer|choice|result|label|option|prediction|solution)[\"']\s*:\s*"
                     r"(?:\"((?:[^\"\\\n]|\\.){0,300})\"|'([^'\n]{0,300})'|(-?[\d.][\w.+-]*|true|false))(?=\s*[,}\]\n])", re.I)
 
@@ -52,7 +59,7 @@ def _opened(text: str) -> str:
 
 def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     "What follows the last cue such as `the answer is`, and whether there was one."
-    ends = sorted((m.end() for p in (_CUE, more) if p for m in p.finditer(text)), reverse=True)
+    ends = sorted((m.end() for p in (_CUE, more) if p for m in p.finditer(text) if not _REPORTED.search(_clause(text, m.start()))), reverse=True)
     at = next((e for e in ends if text[e:].strip(" .:\n*\"")), None)
     if at is None: return text, False
     aside = _ASIDES.search(text, at)
@@ -67,34 +74,34 @@ class Mention(NamedTuple):
 
 _DOUBT = re.compile(  # what a clause says of an answer that it does not give
     r"(?:\b(?:not|cannot|never|nor|neither|non|no(?!\s+(?:doubt|matter|problem|wonder|question)\b)|nobody|nothing|wrong|incorrect"
-    r"|mistaken?|hardly|unlike(?:ly)?|than|instead|except|far\s+from|without|thought|considered|initially|at\s+first|tempt\w+|if|unless"
-    r"|whether|suppose|(?:some|many|most|other)\s+(?:people|would|might|may|say|think|answer)|others|people\s+(?:would|might|may|say))\b"
+    r"|mistaken?|hardly|unlike(?:ly)?|than|instead|except|any(?:thing)?\s+but|far\s+from|without|thought|considered|initially|at\s+first|tempt\w+|if|unless"
+    r"|whether|suppose|(?:some|many|most|other|few|people)\s+(?:\w+\s+)?(?:people|would|might|may|could|say|think|answer|choose|chose|believe|argue)|others"
+    r"|over(?=\s+(?:the\s+|an?\s+|option\s+)?$))\b"
     r"|n't\b)(?:(?!\b(?:but|so|because|rather|therefore|thus|it\s+is|it's)\b)[^.,;:!?\n()—])*$", re.I)
 _SUPPOSED = re.compile(r"\W*(?:and\s+|but\s+)?(?:if|were|unless|suppose|had|in\s+case|assuming)\b(?![^.;\n]*\b(?:so|but|therefore|since)\b)", re.I)
 _UNDER = re.compile(r"[^.;\n]{0,60}\b(?:if|unless)\b", re.I)
-_ASKED = re.compile(r"[\"')\]]*\?\s*(?!yes\b)\w", re.I)
-_OR = re.compile(r"[\"')\]]*,?\s+or\s+(?!rather\b|in\s+other\b)", re.I)
+_LEFT_OPEN = re.compile(  # what follows a mention that is no answer: B? No. / B or C / B: no / {"B": 0.2} / B needs more
+    r"[\"')\]]*(?:\?\s*(?!yes\b)\w|,?\s+or\s+(?!rather\b|in\s+other\b)|\s*[:=]\s*(?:no|not|false|wrong|incorrect|untrue)\b"
+    r"|\s+(?:requires?|needs?|means)\b)|[\"']\s*:|\s*\[[ xX]?\]", re.I)
 _WRONG = re.compile(r",?\s*but\s+(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:a\s+mistake|an\s+error|wrong|incorrect|not\s+(?:right|correct))"
     r"|[^\S\n]*(?:[a-z]+\s+)?(?:is|was|would\s+be|can)(?:\s*n[o']t|\s+never)?\s+(?:be\s+)?(?:the\s+)?(?:wrong|incorrect"
     r"|mistaken|false|(?<=not\s)(?:right|correct|true|answer)|(?<=n't\s)(?:right|correct|true)|(?<=not\sthe\s)answer"
     r"|(?<=n't\sthe\s)answer)\b", re.I)
 
-def _clause(text: str, m: Mention) -> str: return re.split(r"[.!?;\n]\s*", text[max(0, m.start - 120):m.start])[-1]
-
 def _doubted(text: str, m: Mention) -> bool:
     "Whether the clause of a mention denies it, asks it, supposes it, or has others say it."
-    clause = _clause(text, m)
+    clause = _clause(text, m.start)
     if _DOUBT.search(clause) or _SUPPOSED.match(clause): return True
-    if _WRONG.match(text[m.end:m.end + 60]) or _ASKED.match(text[m.end:m.end + 12]): return True
-    if _OR.match(text[m.end:m.end + 20]) or re.search(r"\bor\s+(?:the\s+|an?\s+|option\s+)?[\"'(]*$", clause, re.I): return True
+    if _WRONG.match(text[m.end:m.end + 60]) or _LEFT_OPEN.match(text[m.end:m.end + 24]): return True
+    if re.search(r"\bor\s+(?:the\s+|an?\s+|option\s+)?[\"'(]*$", clause, re.I): return True
     return bool(re.search(r"\b(?:would|could|might)\b", clause) and _UNDER.match(text[m.end:m.end + 80]))
 
 # %% ../nbs/18_answers.ipynb #5d0b7ed3
-_DECIDES = re.compile(r"\b(?:so|therefore|thus|hence|in\s+the\s+end|finally|conclude|choose|pick|select|go\s+with|answer\s+is"
+_DECIDES = re.compile(r"\b(?:so|therefore|thus|hence|in\s+the\s+end|finally|conclude|choose|prefer|pick|select|go\s+with|answer\s+is"
                       r"|must\s+be|actually|but\s+(?:it|this|that)\s+is|but\s+rather)[\s,:]*(?:that\s+)?(?:(?:it|this|the\s+\w+)(?:'s|\s+is"
                       r"|\s+must\s+be)\s+)?(?:an?\s+|the\s+)?[\"'(]*$", re.I)
-_REASON = re.compile(r"\b(?:because|since|as|when|where|while|although|though|if|unless|however|rather|would|despite|even)\b"
-                     r"|[(:—\n]|\.\s|\s-\s", re.I)
+_REASON = re.compile(r"\b(?:because|since|as|while|although|though|however|rather|would|despite|even)\b"
+                     r"|[(:—\n]|(?<!\.)\.\s|\s-\s", re.I)
 _ALONE_BEFORE, _ALONE_AFTER = re.compile(r"(?:^|[.!?\n])[\W_]*$"), re.compile(r"[^\w.!?\n]*(?:[.!?\n]|$)")
 
 def _bare(text: str, m: Mention) -> bool:
@@ -102,7 +109,7 @@ def _bare(text: str, m: Mention) -> bool:
     return bool(_ALONE_BEFORE.search(text[max(0, m.start - 8):m.start]) and _ALONE_AFTER.match(text[m.end:m.end + 8]))
 
 def _decide(text: str, mentions: Sequence[Mention], opens: Callable[[str], bool] = lambda before: not before.strip(" \n\"'*:(#-")) -> str | None:
-    "The one answer that the mentions of a text give; "" where they leave two or none of them, None where there are none."
+    "The one answer that the mentions of a text give; empty where they leave two or none of them, None where there are none."
     kept = [m for m in mentions if not _doubted(text, m)]
     if len({m.value for m in kept}) < 2: return kept[0].value if kept else "" if mentions else None
     called = [m for m in kept if _DECIDES.search(text[max(0, m.start - 60):m.start])]
@@ -123,8 +130,11 @@ def _mentions(text: str, words: dict[str, str]) -> list[Mention]:  # words of an
         if not w or f" {w} " not in said: continue
         pattern = r"[^\w+%<>]+".join(map(re.escape, w.split()))
         out += [Mention(value, m.start(), m.end()) for m in re.finditer(rf"(?<!\w){pattern}(?!\w)", text, re.I)]
-    inside = lambda m: any(o.start <= m.start and m.end <= o.end and o.end - o.start > m.end - m.start for o in out)
-    return sorted((m for m in out if not inside(m)), key=lambda m: m.start)
+    kept, reached = [], 0
+    for m in sorted(out, key=lambda m: (m.start, -m.end)):
+        if m.end > reached: kept.append(m)
+        reached = max(reached, m.end)
+    return kept
 
 # %% ../nbs/18_answers.ipynb #012bbfc4
 _TURN = re.compile(r"(?:^|(?<=[.!?,;:\n—-])|(?<=\())\s*(?:(?:(?:but|and|oh|hmm+|ah)[\s,.—-]+)*(?:no[\s,.—-]+)?(?:wait|edit|update"
@@ -163,10 +173,10 @@ _UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|
 _PART = re.compile(  # what follows a number that is only a part of something
     rf"(?!{_UNIT})(?:[A-Za-z]{{1,2}}(?![A-Za-z])|sin|cos|tan|log|sqrt|_)|\.?\s?\\(?!end|newline|hline|mu|deg)[A-Za-z]"
     rf"|\s?[\^√π∞±≤≥<>]"  # 5x, 5\pi, 5^n
-    r"|[,.:]\d|\.\(\d|!(?=\s*[.,;=/*+-])|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
+    r"|[,.:]\d|\s:\s?\d|\.\.+\d|[‰‱]|\.\(\d|!(?=\s*[.,;=/*+-])|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
     r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
     r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
-    r"|September|October|November|December)|out\s+of|divided|multiplied|squared|cubed|factorial|doubled|tripled|halved|pi|root|score\s*$|point|(?:in\s+)?(?:binary|octal"
+    r"|September|October|November|December)|out\s+of|and\s+(?:a\s+)?(?:half|quarter|third)|divided|multiplied|squared|cubed|factorial|doubled|tripled|halved|pi|root|score\s*$|point|(?:in\s+)?(?:binary|octal"
     r"|hex\w*|base)|mil|mill|thou|tn|grand|gross|halves|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
     r"|or\s+(?:more|less"
     r"|fewer|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
@@ -193,7 +203,7 @@ def _said(text: str) -> tuple[Said, ...]:
     out: list[Said] = []
     for q in quantities(text):
         before = text[max(0, q.start - 60):q.start]
-        if _WRONG.match(text[q.end:q.end + 60]): before = "not "
+        if _WRONG.match(text[q.end:q.end + 60]) or _REPORTED.search(_clause(text, q.start)): before = "not "
         role = next((r for r, p in (("rejected", _REJECTED), ("bound", _BOUND), ("aside", _ASIDE)) if p.search(before)), "main")
         open_ended = "." in text[q.start:q.end] and text[q.end:].startswith("..")  # 0.333...
         share = q.percent or "/" in text[q.start:q.end]
@@ -241,7 +251,7 @@ def _equation(text: str) -> str | None:
         if not _opens(text[m.end():end], said) or not said[0].whole: continue
         if re.search(r"(?:\d\s?[a-z]|[a-z]\s?\^\s?\d)\s*$", left): return None  # 2x = 14 does not say what x is
         if re.search(r"\b(?:where|with|for|when|if|let|given|since|as|because|using)\s+[A-Za-z]\s*$", left, re.I): return None  # 3n, where n = 2
-        if re.search(r"[\d.]\s*(?:,|;|\band\b|\bor\b)+\s*[A-Za-z]\s*$", left): return None  # x = 4, y = 5
+        if re.search(r"[\d.]\s*(?:,|;|\band\b|\bor\b)+\s*[A-Za-z][\w_]{0,3}\s*$|\|\s*$", left): return None  # x = 4, y = 5
         tail = text[m.end():]
         others = [s.q for s in _said(tail)[1:] if s.role == "main" and not same_number(s.q.written, said[0].q.written)]
         return _single(tail, _said(tail), 0) if all(re.search(rf"[(:—]|(?:after|before|without)|{_WHY}", tail[said[0].q.end:q.start]) for q in others) else None
@@ -261,6 +271,12 @@ _CENTS = re.compile(r"\b(\d+) dollars?,? and (\d{1,2}) cents?\b", re.I)
 _WHY = r"\b(?:because|since|as|when|if|where|while|although|though)\b"
 _STOP = rf"{_WHY}|\bbut\b|[,(;:—]"  # an explanation begins
 
+def _concluded(text: str) -> str | None:
+    "The number behind the last 'so' of a sentence, or of its only equation."
+    parts = [p for p in _SO.split(text) if _said(p)]
+    if len(parts) > 1: return _sentence(parts[-1])
+    return _equation(text) if _EQUALS.search(text) else None
+
 def _sentence(text: str) -> str | None:
     "The number that a sentence gives as its answer."
     said = _said(text)
@@ -269,14 +285,15 @@ def _sentence(text: str) -> str | None:
     if _opens(text, said) and said[0].role == "main" and said[0].whole:
         if re.match(r"\s?≈", text[said[0].q.end:]): return said[0].q.written
         onward = _EQUALS.split(text[said[0].q.end:])
+        rivals = [s.q for s in said[1:] if s.role == "main" and not same_number(s.q.written, said[0].q.written)]
+        if any(not re.search(rf"{_WHY}|[(:—]", text[said[0].q.end:q.start]) for q in rivals): return _concluded(text)
         if re.search(_STOP, onward[0]): return _single(text, said, 0)
-        rival = next((s.q for s in said[1:] if s.role == "main" and not same_number(s.q.written, said[0].q.written)), None)
-        if len(onward) == 1: return None if rival and not re.search(_STOP, text[said[0].q.end:rival.start]) else _single(text, said, 0)
-    parts = [p for p in _SO.split(text) if _said(p)]
-    if len(parts) > 1: return _sentence(parts[-1])
+        if len(onward) == 1: return _single(text, said, 0)
+    if len([p for p in _SO.split(text) if _said(p)]) > 1: return _concluded(text)
     if (sign := _EQUALS.search(text)) and _UNSOLVED.search(text[:sign.start()]): return None  # x + y = 7
     if _EQUALS.search(text) and (found := _equation(text)): return found
     if _EQUALS.search(text) and re.search(r"=\s*\S*[a-z\d]", text) and not any(s.role == "main" and s.whole for s in said): return None
+    if any(s.role == "aside" and re.search(r"\bfor\s+$", text[:s.q.start]) for s in said) and any(s.role == "main" for s in said): return None  # 2 pens for $7
     mains = [k for k, s in enumerate(said) if s.role == "main"] or [k for k, s in enumerate(said) if s.role == "aside"]
     if not mains: return None
     found = _single(text, said, mains[0])
@@ -301,9 +318,9 @@ def _spoken(text: str) -> str | None:
 _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|not\s+possible\s+to|impossible\s+to"
     r"|no\s+way\s+to|unable\s+to|hard\s+to)\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
                       r"|not\s+(?:sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown|undetermined|unsure|ambiguous"
-                      r"|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
+                      r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
 _CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|in\s+conclusion|in\s+all|overall"
-                        r"|this\s+means|that\s+means)\b", re.I)
+                        r"|(?:this|that|which)\s+(?:means|leaves|gives|makes))\b", re.I)
 
 def _sentences(text: str) -> list[str]:
     text = re.sub(r"\b(Rs|approx|ca|No|Dr|Mr|Mrs|Ms|St|vs|etc|e\.g|i\.e)\.(?=\s)", r"\1", text)
@@ -331,11 +348,11 @@ def _free(text: str, last: bool) -> str | None:  # last: the end counts, not the
     lines = [x for x in unbold(text).split("\n") if x.strip(" .:|")]
     sentences = [_clean_end(s) for s in _sentences(unbold(text))]
     if not sentences or not lines: return None
-    alone = [number_of(re.sub(r"^[\s:|]+|[\s:|.]+$", "", x)) for x in lines[:20]]
+    alone = [number_of(re.sub(r"^[\s:|]+|(?<!\.)\.?[\s:|]*$", "", x)) for x in lines[:20]]
     if not last and alone[0]: return None if any(a and not same_number(a.written, alone[0].written) for a in alone) else alone[0].written
     if re.search(r"[-+*/=]\s*$", unbold(text)): return None
     if found := _bold_number(text): return found
-    concluding = [s for s in sentences if _CONCLUDES.match(s) and _said(s)]
+    concluding = [s for s in sentences if (_CONCLUDES.match(s) or (s is sentences[-1] and _SO.search(s))) and _said(s)]
     if concluding and (found := _spoken(concluding[-1])): return found
     cut_off = _CONCLUDES.match(sentences[-1]) and not _said(sentences[-1]) and not re.search(r"[.!?]\W*$", text)  # "Therefore, Ann"
     if _UNKNOWN.search(text) or cut_off: return None
@@ -349,13 +366,17 @@ def _free(text: str, last: bool) -> str | None:  # last: the end counts, not the
     said = _said(held[-1])
     return found or (said[-1].q.written if last and said and said[-1].whole and said[-1].role == "main" else None)
 
+_AGAIN = re.compile(r"(?:no|now|actually|rather|correct|right|it(?:'s|\s+is)|i\s+now)\b", re.I)
+
 def _cued(text: str) -> str | None:
     "The number that a text after a cue begins with, or where a whole solution follows the cue, that solution's."
     sentences = [_clean_end(s) for s in _sentences(text)]
     for n, s in enumerate(sentences):
         direct = _opens(s, _said(digits_for_words(s)))
         if not direct and any(_CONCLUDES.match(x) or "=" in x for x in sentences[n + 1:]): return _free(text, False)
-        if direct or any(x.role != "rejected" for x in _said(s)) or n == len(sentences) - 1: return _spoken(s)
+        if direct or any(x.role != "rejected" for x in _said(s)) or n == len(sentences) - 1:
+            found, later = _spoken(s), [_spoken(x) for x in sentences[n + 1:] if _AGAIN.match(x)]
+            return None if any(same_number(x, found or "") is False for x in later if x) else found
         if _UNKNOWN.search(s): return None
     return None
 
@@ -437,6 +458,7 @@ def _dismissed(text: str, group: Sequence[Mention]) -> bool:
                          rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*(?:(?:and|but)\s+)?not\b", after)
 
 # %% ../nbs/18_answers.ipynb #c489d211
+_TALKED_OF = re.compile(r"[)\]]?,?\s+(?:(?:is|was|seems|looks|sounds|could|might|may)\b(?!\s+(?:the|my)\s+answer)|if\s+(?:it|this|that)\s+were\b)", re.I)
 _RIGHT = re.compile(r"[)\]]?:\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable)\b|\s+fits\s+(?:best|better)\b"
     r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
                     r"|to\s+say))", re.I)
@@ -449,7 +471,8 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mention], l
     groups = _groups(text, marks)
     dismissed = {m.value for g in groups if _dismissed(text, g) for m in g}
     kept = [g for g in groups if not _dismissed(text, g) and not _doubted(text, g[0])]
-    opening = kept and kept[0] is groups[0] and not text[:kept[0][0].start].strip(" \n\"'*:(")
+    opening = kept and kept[0] is groups[0] and not text[:kept[0][0].start].strip(" \n\"'*:(") and not _TALKED_OF.match(text[kept[0][-1].end:])
+    if sum("\n" in text[max(0, g[0].start - 3):g[0].start] for g in kept[1:]) > 1 or any(_bare(text, g[0]) for g in kept[1:]): opening = False
     if opening and len({m.value for m in kept[0]}) == 1: return kept[0][0].value, True
     called = [g for g in kept[bool(opening):] if _RIGHT.match(text[g[-1].end:]) or _CALLED.search(text[max(0, g[0].start - 60):g[0].start])]
     if opening and not called: return None, True
@@ -463,22 +486,23 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mention], l
 
 # %% ../nbs/18_answers.ipynb #60d1c6a3
 def _named(text: str, options: Sequence[str]) -> str | None:
-    "The one option whose words a text holds, or the only one of which it does not say that it is not."
+    "The option whose words a text gives as its answer, or the only one of which it does not say that it is not."
     said = [_squeezed(o) for o in options]
     words = {w: k for k, w in zip(LETTERS, said) if w and said.count(w) == 1}
     held = _mentions(text, words)
     kept = {m.value for m in held if not _doubted(text, m)}
-    left = set(words.values()) - {m.value for m in held if _DOUBT.search(_clause(text, m))}
+    left = set(words.values()) - {m.value for m in held if _DOUBT.search(_clause(text, m.start))}
     if held and not kept and len(left) == 1: return left.pop()
     same = words.get(_squeezed(text))
-    return same or (kept.pop() if len(kept) == 1 else None)
+    return same or _decide(text, held) or None
 
 def _contradicted(text: str, marks: Sequence[Mention], options: Sequence[str]) -> bool:
     "Do the words beside a letter name another option? '(A) a blue ball' is no answer where that is (B)."
     words = {k: _squeezed(o) for k, o in zip(LETTERS, options)}
     for m in marks:
-        after = _squeezed(re.split(r"[.;!\n]", text[m.end:m.end + 200].lstrip(").]:*\"' -—"))[0])
-        before = _squeezed(re.split(r"[.;!\n]\s", text[max(0, m.start - 200):m.start])[-1])
+        after = re.split(r"[.;!\n]", text[m.end:m.end + 200].lstrip(").]:*\"' -—"))[0]
+        before = re.split(r"[.;!\n]\s", text[max(0, m.start - 200):m.start])[-1]
+        after, before = (_squeezed(re.sub(r"\b(?:which|that)\s+is\b|\b(?:option|choice|namely|i\.?e\.?)(?=\W)", " ", x)) for x in (after, before))
         if any(said and said in words.values() and said != words.get(m.value) for said in (after, before)): return True
     return False
 
@@ -488,6 +512,8 @@ _MAYBE = re.compile(r"\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem|look)\b[^.;
 def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) -> str | None:
     said, cued = _after_cue(unbold(_opened(text)))
     letters = letters[:len(options) or None]  # a letter that was not on offer is no answer
+    numbers = [o for o in options if number_of(o)]
+    words = [o if o not in numbers else "" for o in options]  # numbers are read as numbers
     def read(piece: str) -> str | None:
         if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s"
                              rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
@@ -495,13 +521,14 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
         marks = _marks(piece, letters, options)
         letter, decided = _chosen(piece, letters, len(options), marks, last and not cued)
         if decided: return "" if _contradicted(piece, [m for m in marks if m.value == letter], options) else letter or ""
-        if options and all(map(number_of, options)):
-            value = _cued(plain_numbers(piece))
-            same = [k for k, o in zip(LETTERS, options) if value and same_number(value, o)]
-            return same[0] if len(same) == 1 else None
+        value = numbers and (_cued(plain_numbers(piece)) if cued else _free(plain_numbers(piece), last))
+        same = [k for k, o in zip(LETTERS, options) if value and same_number(value, o)]
+        if value and len(numbers) == len(options): return same[0] if len(same) == 1 else ""
         if _UNKNOWN.search(piece): return None
         parts = [piece, *(_SO.split(piece)[-1:] if _SO.search(piece) else ()), *(_sentences(piece)[-1:] if last else ())]
-        return next((found for p in parts if (found := _named(p, options))), None)
+        found = next((found for p in parts if (found := _named(p, words))), None)
+        if not same: return found
+        return same[0] if len(same) == 1 and found in (None, same[0]) else ""
     return _settled(said, read)
 
 # %% ../nbs/18_answers.ipynb #8dcc5a75
@@ -510,7 +537,7 @@ _HEDGE = re.compile(r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|
                     r"|certainly|of\s+course|a|an?\s+clear|surely)[\W_]++|[\W_])*+", re.I)
 _FIRST = re.compile(r"(?!\s+(?:and|or)\s+(?:yes|no)\b)(?!\s+(?!because|since|as\b|it\b|he\b|she\b|they\b|you\b|we\b|i\b|there\b|that\b|this\b"
                     r"|the\b|to\b|but\b|although|though|not\b|is\b|if\b|in\b|indeed\b|definitely\b|absolutely\b|of\s+course\b)[a-z])", re.I)
-_ALONE = re.compile(r"\s*[.,;:!?\"')]|\s+[-—]|\s*$|\s+(?:from|would)\b", re.I)
+_ALONE = re.compile(r"\s*[.,;:!?\"')]|\s+[-—]|\s*\n|\s*$|\s+(?:from|would|if|unless|then|but)\b|\s*\[", re.I)
 
 def _yes_and_no(text: str) -> list[Mention]:
     "Every yes and no that opens a text or stands by itself; 'no wonder' is none."
@@ -523,7 +550,7 @@ def _yes_and_no(text: str) -> list[Mention]:
 def _read_yesno(text: str, last: bool) -> str | None:
     said, cued = _after_cue(unbold(_opened(text)).replace("####", "\n"), None) if "####" not in text else _after_cue(unbold(_opened(text)))
     def read(piece: str) -> str | None:
-        piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?", "", piece, flags=re.I)
+        piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?|\btrue\s+that\b", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
         return _decide(piece, _yes_and_no(piece), lambda before: bool(_HEDGE.fullmatch(before)))
     return _settled(said, read, no=False)
@@ -540,11 +567,12 @@ def _read_letters(text: str, last: bool) -> str | None:
     def read(piece: str) -> str | None:
         piece = re.sub(r"\bnot\s+[\"']?[\w ]{1,40}[\"']?\s*,?\s*but\b", "", piece, flags=re.I)
         piece = re.split(r",?\s+\b(?:not|because|since|as|rather)\b|\s\(", piece)[0]
-        if quoted := re.findall(rf"[\"']\s*({_WORD}(?:[\s,-]*{_WORD})*+)\s*[.,]?\s*[\"']", piece):
-            joined = re.search(rf"[:=]\s*\"?({_WORD}{{2,}})\W*$", piece) if all(len(q) == 1 for q in quoted) else None  # "n" + "k" = nk
-            if joined: return joined[1].lower()
-            if len(quoted) > 1 and all(len(q) == 1 for q in quoted): return ""
-            return " ".join(re.findall(rf"{_WORD}+", quoted[-1 if last else 0])).lower()
+        quoted = list(re.finditer(rf"[\"']\s*({_WORD}(?:[\s,-]*{_WORD})*+)\s*[.,]?\s*[\"']", piece))
+        joined = re.search(rf"(?:[:=]|\b(?:giv\w+|makes?|making|spells?|is))\s*[\"']?({_WORD}{{2,}})\W*$", piece)  # "n" + "k" = nk
+        if len(quoted) > 1 and joined: return joined[1].lower()
+        if quoted:
+            found = _decide(piece, [Mention(q[1], q.start(), q.end()) for q in quoted]) or ""
+            return "" if len(quoted) > 1 and len(found) < 2 else " ".join(re.findall(rf"{_WORD}+", found)).lower()
         if run := re.findall(rf"(?<![^\W_]){_WORD}(?:[\s,-]+{_WORD}(?![^\W_]))+", piece):
             return " ".join(re.findall(_WORD, run[-1 if last else 0])).lower()
         word = piece.strip(" \t\r\n\"'.,:;!?*-()#{}[]")
@@ -568,6 +596,7 @@ def _unquoted(text: str) -> str:
     text = " ".join(text.replace("####", " ").split())
     if len(text) > 1 and text.endswith(".") and not re.search(_SHORT, text[-7:]): text = text.removesuffix(".").rstrip()
     if re.fullmatch(r"\$[^$]+\$", text): text = text[1:-1].strip()
+    if re.fullmatch(r"\([^()]+\)", text): text = text[1:-1].strip()
     return text.strip("\"' ") if re.fullmatch(r"([\"']).*\1\.?", text) else text
 
 def _read_text(text: str) -> str | None:
