@@ -178,7 +178,7 @@ _PART = re.compile(  # what follows a number that is only a part of something
     r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
     r"|September|October|November|December)|out\s+of|and\s+(?:a\s+)?(?:half|quarter|third)|divided|multiplied|squared|cubed|factorial|doubled|tripled|halved|pi|root|score\s*$|point|(?:in\s+)?(?:binary|octal"
     r"|hex\w*|base)|mil|mill|thou|tn|grand|gross|halves|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
-    r"|or\s+(?:more|less"
+    r"|(?:dozen|hundred|thousand|(?:m|b|tr)illion|lakh|crore)s?|or\s+(?:more|less"
     r"|fewer|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
 _JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\b|\band\b|\bto\b|\bby\b|\bx\b|\bvs\b|&)\s*)+(?:(?:also"
                      r"|maybe|perhaps|about)\s+)?(?:[A-Za-z]\s*=\s*)?"
@@ -485,6 +485,8 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mention], l
     return (left.pop(), True) if dismissed and len(left) == 1 else (None, False)
 
 # %% ../nbs/18_answers.ipynb #60d1c6a3
+_COMPARED = re.compile(r"\b(?:\w+er|more\s+\w+|less\s+\w+)\s+(?:\w+\s+){0,3}than\b", re.I)
+
 def _named(text: str, options: Sequence[str]) -> str | None:
     "The option whose words a text gives as its answer, or the only one of which it does not say that it is not."
     said = [_squeezed(o) for o in options]
@@ -493,6 +495,7 @@ def _named(text: str, options: Sequence[str]) -> str | None:
     kept = {m.value for m in held if not _doubted(text, m)}
     left = set(words.values()) - {m.value for m in held if _DOUBT.search(_clause(text, m.start))}
     if held and not kept and len(left) == 1: return left.pop()
+    if len(held) > 1 and _COMPARED.search(text): held = []  # red is louder than blue: so what?
     same = words.get(_squeezed(text))
     return same or _decide(text, held) or None
 
