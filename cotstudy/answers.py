@@ -81,7 +81,7 @@ _DOUBT = re.compile(  # what a clause says of an answer that it does not give
 _SUPPOSED = re.compile(r"\W*(?:and\s+|but\s+)?(?:if|were|unless|suppose|had|in\s+case|assuming)\b(?![^.;\n]*\b(?:so|but|therefore|since)\b)", re.I)
 _UNDER = re.compile(r"[^.;\n]{0,60}\b(?:if|unless)\b", re.I)
 _LEFT_OPEN = re.compile(  # what follows a mention that is no answer: B? No. / B or C / B: no / {"B": 0.2} / B needs more
-    r"[\"')\]]*(?:\?\s*(?!yes\b)\w|,?\s+or\s+(?!rather\b|in\s+other\b)|\s*[:=]\s*(?:no|not|false|wrong|incorrect|untrue)\b"
+    r"[\"')\]]*(?:\?\s*(?!yes\b)\w|,?\s+\(?or\s+(?!rather\b|in\s+other\b)|\s*[:=]\s*(?:no|not|false|wrong|incorrect|untrue)\b"
     r"|\s+(?:requires?|needs?|means)\b)|[\"']\s*:|\s*\[[ xX]?\]", re.I)
 _WRONG = re.compile(r",?\s*but\s+(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:a\s+mistake|an\s+error|wrong|incorrect|not\s+(?:right|correct))"
     r"|[^\S\n]*(?:[a-z]+\s+)?(?:is|was|would\s+be|can)(?:\s*n[o']t|\s+never)?\s+(?:be\s+)?(?:the\s+)?(?:wrong|incorrect"
@@ -93,7 +93,7 @@ def _doubted(text: str, m: Mention) -> bool:
     clause = _clause(text, m.start)
     if _DOUBT.search(clause) or _SUPPOSED.match(clause): return True
     if _WRONG.match(text[m.end:m.end + 60]) or _LEFT_OPEN.match(text[m.end:m.end + 24]): return True
-    if re.search(r"\bor\s+(?:the\s+|an?\s+|option\s+)?[\"'(]*$", clause, re.I): return True
+    if re.search(r"\bor\s+(?:(?:the|an?|option|maybe|perhaps|possibly|even)\s+)*[\"'(]*$", clause, re.I): return True
     return bool(re.search(r"\b(?:would|could|might)\b", clause) and _UNDER.match(text[m.end:m.end + 80]))
 
 # %% ../nbs/18_answers.ipynb #5d0b7ed3
@@ -108,12 +108,14 @@ def _bare(text: str, m: Mention) -> bool:
     "Whether a mention is a sentence by itself."
     return bool(_ALONE_BEFORE.search(text[max(0, m.start - 8):m.start]) and _ALONE_AFTER.match(text[m.end:m.end + 8]))
 
-def _decide(text: str, mentions: Sequence[Mention], opens: Callable[[str], bool] = lambda before: not before.strip(" \n\"'*:(#-")) -> str | None:
+_OPENING = re.compile(r"(?:\W|\b(?:an?|the|it's|it\s+is|i'd\s+say)\b)*", re.I)
+
+def _decide(text: str, mentions: Sequence[Mention], opens: re.Pattern = _OPENING) -> str | None:
     "The one answer that the mentions of a text give; empty where they leave two or none of them, None where there are none."
     kept = [m for m in mentions if not _doubted(text, m)]
     if len({m.value for m in kept}) < 2: return kept[0].value if kept else "" if mentions else None
     called = [m for m in kept if _DECIDES.search(text[max(0, m.start - 60):m.start])]
-    main = called[-1] if called else kept[0] if opens(text[:kept[0].start]) else None
+    main = called[-1] if called else kept[0] if opens.fullmatch(text[:kept[0].start]) else None
     if main is None: return ""
     rivals = [m for m in kept if m.value != main.value and m.start > main.start]
     return "" if any(_bare(text, m) or not _REASON.search(text[main.end:m.start]) for m in rivals) else main.value
@@ -163,7 +165,7 @@ _REJECTED = re.compile(r"(?:\bnot|\bno\s+longer|\bthought|\bopposed\s+to|\bup\s+
 _BOUND = re.compile(r"(?:\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|over|under|above|below"
     r"|past|up\s+to|between|from|either|twice|thrice|double|triple|log|sin|cos|tan|sqrt)\s*\(?|[<>≤≥±√^_|]\s*=?\s*[({]*|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{"
                     r"|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
-_ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|with|during|since|until|to|all|both|other|another|step|number"
+_ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|during|since|until|to|all|both|other|another|step|number"
                     r"|part|question|option|chapter|page|day|case|these|those|the)\s+"
                     r"(?:(?:the|an?|all|each|every|his|her|their|its|my|our|your|other|these|those|another)\s+)?(?:(?<=the\s)(?:first"
                     r"|last|next)\s+)?(?:only\s+|about\s+)?$", re.I)
@@ -173,7 +175,7 @@ _UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|
 _PART = re.compile(  # what follows a number that is only a part of something
     rf"(?!{_UNIT})(?:[A-Za-z]{{1,2}}(?![A-Za-z])|sin|cos|tan|log|sqrt|_)|\.?\s?\\(?!end|newline|hline|mu|deg)[A-Za-z]"
     rf"|\s?[\^√π∞±≤≥<>]"  # 5x, 5\pi, 5^n
-    r"|[,.:]\d|\s:\s?\d|\.\.+\d|[‰‱]|\.\(\d|!(?=\s*[.,;=/*+-])|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
+    r"|\s[KMB]\b|[,.:]\d|\s:\s?\d|\.\.+\d|[‰‱]|\.\(\d|!(?=\s*[.,;=/*+-])|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
     r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
     r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
     r"|September|October|November|December)|out\s+of|and\s+(?:a\s+)?(?:half|quarter|third)|divided|multiplied|squared|cubed|factorial|doubled|tripled|halved|pi|root|score\s*$|point|(?:in\s+)?(?:binary|octal"
@@ -317,7 +319,7 @@ def _spoken(text: str) -> str | None:
 # %% ../nbs/18_answers.ipynb #b50d4223
 _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|not\s+possible\s+to|impossible\s+to"
     r"|no\s+way\s+to|unable\s+to|hard\s+to)\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
-                      r"|not\s+(?:sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown|undetermined|unsure|ambiguous"
+                      r"|more\s+information|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown|undetermined|unsure|ambiguous"
                       r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
 _CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|in\s+conclusion|in\s+all|overall"
                         r"|(?:this|that|which)\s+(?:means|leaves|gives|makes))\b", re.I)
@@ -399,8 +401,8 @@ _DISMISSED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brather\s+than|\binstead
                         r"\s+(?:(?:be|is|the|answer|option|options|choice|either|both|necessarily|really)\s+){0,3}$", re.I)
 _CONSIDERED = re.compile(r"\b(?:considered|thought(?:\s+of)?|thinking(?:\s+of)?|tempted\s+by|tempting\s+to\s+(?:say|choose)|initially"
                          r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
-_POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe|perhaps|likely"
-    r"|definitely|clearly|certainly|option|choice|answer|letter|so|therefore|thus|hence|then|is|be|was|it's|that's|with|choose|chose|pick"
+_POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&$✅✓✔☑-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe|perhaps|likely"
+    r"|definitely|clearly|certainly|obviously|only|just|simply|prefer|option|choice|answer|letter|so|therefore|thus|hence|then|is|be|was|it's|that's|with|choose|chose|pick"
     r"|picked|select|leaving|leaves|leave|between|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both|either|wait|but"
                      r"|rather|"
                      r"considered|thought|say|conclude))\s*[\"'*]*\s*$", re.I)
@@ -410,7 +412,7 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mention]:
     "Every letter that stands for an option, in order."
     k = re.escape(letters)
     bracket = rf"(?<!\w)[(\[{{]{{1,3}}\s?(?P<in>[{k}{k.lower()}])\s?(?:[)\]}}]{{1,3}}|$)"
-    after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|]|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems?|looks?"
+    after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|\[]|\$|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems?|looks?"
              r"|both|fits|but|not"
              r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
              rf"|\s+and\s+not\b|\s+(?:and|or|&)\s+(?:option\s+)?[(\[]?[{k}]\b|/[{k}]\b|\s?&)")
@@ -472,7 +474,8 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mention], l
     dismissed = {m.value for g in groups if _dismissed(text, g) for m in g}
     kept = [g for g in groups if not _dismissed(text, g) and not _doubted(text, g[0])]
     opening = kept and kept[0] is groups[0] and not text[:kept[0][0].start].strip(" \n\"'*:(") and not _TALKED_OF.match(text[kept[0][-1].end:])
-    if sum("\n" in text[max(0, g[0].start - 3):g[0].start] for g in kept[1:]) > 1 or any(_bare(text, g[0]) for g in kept[1:]): opening = False
+    lines = [g for g in kept[1:] if "\n" in text[max(0, g[0].start - 3):g[0].start]]
+    if any(_bare(text, g[0]) for g in kept[1:]) or (len(lines) > 1 and not _bare(text, kept[0][0])): opening = False  # a list of options
     if opening and len({m.value for m in kept[0]}) == 1: return kept[0][0].value, True
     called = [g for g in kept[bool(opening):] if _RIGHT.match(text[g[-1].end:]) or _CALLED.search(text[max(0, g[0].start - 60):g[0].start])]
     if opening and not called: return None, True
@@ -485,18 +488,18 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mention], l
     return (left.pop(), True) if dismissed and len(left) == 1 else (None, False)
 
 # %% ../nbs/18_answers.ipynb #60d1c6a3
-_COMPARED = re.compile(r"\b(?:\w+er|more\s+\w+|less\s+\w+)\s+(?:\w+\s+){0,3}than\b", re.I)
+_COMPARED = re.compile(r"\b(?:(?!rather|other)\w+er|more\s+\w+|less\s+\w+)\s+(?:\w+\s+){0,3}than\b", re.I)
 
 def _named(text: str, options: Sequence[str]) -> str | None:
     "The option whose words a text gives as its answer, or the only one of which it does not say that it is not."
-    said = [_squeezed(o) for o in options]
+    said = [re.sub(r"^(?:the|an?) (?=.)", "", _squeezed(o)) for o in options]
     words = {w: k for k, w in zip(LETTERS, said) if w and said.count(w) == 1}
     held = _mentions(text, words)
     kept = {m.value for m in held if not _doubted(text, m)}
     left = set(words.values()) - {m.value for m in held if _DOUBT.search(_clause(text, m.start))}
     if held and not kept and len(left) == 1: return left.pop()
     if len(held) > 1 and _COMPARED.search(text): held = []  # red is louder than blue: so what?
-    same = words.get(_squeezed(text))
+    same = words.get(re.sub(r"^(?:the|an?) (?=.)", "", _squeezed(text)))
     return same or _decide(text, held) or None
 
 def _contradicted(text: str, marks: Sequence[Mention], options: Sequence[str]) -> bool:
@@ -555,7 +558,9 @@ def _read_yesno(text: str, last: bool) -> str | None:
     def read(piece: str) -> str | None:
         piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?|\btrue\s+that\b", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
-        return _decide(piece, _yes_and_no(piece), lambda before: bool(_HEDGE.fullmatch(before)))
+        found = _decide(piece, _yes_and_no(piece), _HEDGE)
+        loose = [m for x in re.finditer(r"\byes\b(?!-)", piece, re.I) if not _doubted(piece, m := Mention("yes", x.start(), x.end()))]
+        return "" if found == "no" and any(not _REASON.search(piece[:m.start]) for m in loose) else found
     return _settled(said, read, no=False)
 
 # %% ../nbs/18_answers.ipynb #88a1d9de
