@@ -479,6 +479,9 @@ UP = "model.layers.1.mlp.up_proj.weight"
 DAMAGE = {
     "missing tensor": (edit_tensors(lambda t: t.pop(UP)), ValueError, f"lacks {UP}"),
     "missing head": (edit_tensors(lambda t: t.pop("lm_head.weight")), ValueError, "lacks lm_head.weight"),
+    "far larger than its files": (edit_json("config.json", hidden_size=10**7), ValueError, "describes a network of .* numbers, its files hold"),
+    "more layers than bytes": (edit_json("config.json", num_hidden_layers=10**9), ValueError, "describes a network of 1,000,000,000 layers"),
+    "weights that are a folder": (lambda p: ((p / "model.safetensors").unlink(), (p / "model.safetensors").mkdir()), FileNotFoundError, "is no file"),
     "fewer layers than configured": (edit_json("config.json", num_hidden_layers=3), ValueError, r"lacks model.layers.2.*\(9\)"),
     "more layers than configured": (edit_json("config.json", num_hidden_layers=1), ValueError,
                                     "holds model.layers.1.*larger or another model"),
