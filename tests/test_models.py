@@ -1,6 +1,7 @@
 """Draws are exact, repeatable and equal to what `transformers` itself would do."""
 import json
 import os
+import signal
 from itertools import product
 
 import numpy as np
@@ -509,6 +510,19 @@ DAMAGE = {
                                 (d / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {UP: "model-00002-of-00002.safetensors"}}))), FileNotFoundError, "lacks model-00002-of-00002"),
 }
+
+
+@pytest.mark.parametrize("limit", [1000, 30_000])
+def test_a_full_disk_names_the_folder_of_a_model(limit, tmp_path):
+    import resource
+    lm, before = LM(small_llama(tok := make_tokenizer()), tok, "x", "x"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    was = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # no file may be longer
+    try:
+        with pytest.raises(OSError, match=f"the disk is full: {tmp_path / 'm'} was not written"): lm.save(tmp_path / "m")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, was)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
