@@ -545,12 +545,15 @@ _FIRST = re.compile(r"(?!\s+(?:and|or)\s+(?:yes|no)\b)(?!\s+(?!because|since|as\
                     r"|the\b|to\b|but\b|although|though|not\b|is\b|if\b|in\b|indeed\b|definitely\b|absolutely\b|of\s+course\b)[a-z])", re.I)
 _ALONE = re.compile(r"\s*[.,;:!?\"')]|\s+[-—]|\s*\n|\s*$|\s+(?:from|would|if|unless|then|but)\b|\s*\[", re.I)
 
+_CLAIM = re.compile(r"\b(?:statement|claim|it|this|that|answer|conclusion|proposition)(?:\s+is|'s)\s+(?:\w+\s+)?$", re.I)
+
 def _yes_and_no(text: str) -> list[Mention]:
     "Every yes and no that opens a text or stands by itself; 'no wonder' is none."
     out = []
     for m in re.finditer(r"\b(?:yes|yeah|yep|no|nope|true|false)\b", text, re.I):
         first = _HEDGE.fullmatch(text[:m.start()]) and _FIRST.match(text[m.end():])
-        if first or _ALONE.match(text[m.end():]): out.append(Mention(_YESNO[m[0].lower()], m.start(), m.end()))
+        said_of = m[0].lower() not in ("true", "false") or _CLAIM.search(text[max(0, m.start() - 40):m.start()])
+        if first or (said_of and _ALONE.match(text[m.end():])): out.append(Mention(_YESNO[m[0].lower()], m.start(), m.end()))
     return out
 
 def _read_yesno(text: str, last: bool) -> str | None:
