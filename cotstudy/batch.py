@@ -22,7 +22,7 @@ import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
@@ -33,10 +33,11 @@ from .conditions import PROTOCOL, Condition, row_id
 from .files import lease, runs_here, write_json, write_parquet, write_text
 from .folders import folder_id, pocket_models
 from .later import later
-from .openers import scheme_of
+from .openers import content_of, scheme_of
 from .pages import to_pages
 from .results import collect, good_rows, results, study_folder
-from .studies import (Cell, Study, cell_conditions, check_parameters, expand, file_stamp, parameters_of, studies_folder,
+from .runs import environment
+from .studies import (Cell, Study, cell_conditions, check_parameters, expand, parameters_of, studies_folder,
                               template_at)
 
 kernels, models, papermill = later("cotstudy.kernels"), later("cotstudy.models"), later("papermill")
@@ -63,14 +64,13 @@ def text_of(package: Path) -> str:
     return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(package.glob("*.py")))).hexdigest()
 
 def _own_files(cell: Cell) -> str:
-    "Hash of the files of a user's own task and of the solved questions that are shown with it."
-    base = cell.parameters.get("base") or {}
-    shown = base.get("task_args.exemplars") or (base.get("task_args") or {}).get("exemplars", "")
-    own = [p for p in (Path(str(x)) for x in (cell.parameters.get("task", ""), shown) if x) if p.is_file()]
-    return "".join(_file_hash(p.resolve(), file_stamp(p)) for p in own)
+    "Hashes of the files and folders that a cell's parameters name: a user's own task, solved questions to be shown, models."
+    return "".join(map(content_of, _texts(cell.parameters)))
 
-@lru_cache(256)
-def _file_hash(path: Path, stamp: tuple) -> str: return hashlib.sha256(path.read_bytes()).hexdigest()
+def _texts(x: object) -> list[str]:
+    "All texts among some parameters, in order."
+    if isinstance(x, (dict, list, tuple)): return [t for y in (x.values() if isinstance(x, dict) else x) for t in _texts(y)]
+    return [x] if isinstance(x, str) else []
 
 def _record_path(study: str, cell: str) -> Path: return study_folder(study) / "record" / f"{cell}.json"
 
@@ -90,15 +90,11 @@ def surroundings() -> Iterator[None]:
     "While cells run: one thread a kernel, and papermill silent (what it would print stands in our record). All is put back afterwards."
     log, threads = logging.getLogger("papermill"), os.environ.get("COTSTUDY_THREADS", "1")
     ours = dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_PROGRESS_BARS="1")
-    before, level = {k: os.environ.get(k) for k in ours}, log.level
-    os.environ.update(ours)
+    level = log.level
     log.setLevel(logging.CRITICAL)
-    try: yield
-    finally:
-        log.setLevel(level)
-        for k, v in before.items():
-            if v is None: os.environ.pop(k, None)
-            else: os.environ[k] = v
+    try:
+        with environment(**ours): yield
+    finally: log.setLevel(level)
 
 def _without_paths(out: Path) -> None:
     "Files are named in an executed notebook as they are called, not by where this machine keeps them."
@@ -259,12 +255,13 @@ def run_study(
     say: Callable[[str], None] = print,
     progress: Callable[[int, int], None] | None = None,
     through: Callable[..., list[dict]] = None,  # type: ignore[assignment]  # what executes cells; None: `run_cells`
+    only: str = "*",  # cells whose names are like this
 ) -> list[dict]:  # records of cells and summaries
     "Execute what is not done of a study, then its summaries; a failed record means a failed run."
     if study.needs_data and not os.environ.get("COTSTUDY_DATA"):
         raise FileNotFoundError(f"study {study.study!r} reads recorded completions: set COTSTUDY_DATA to the folder that holds "
                                 "raw/, tasks/ and recorded/")
-    folder, cells = studies_folder(), expand(study)
+    folder, cells = studies_folder(), expand(study, only)
     for template in study.summaries: check_parameters(folder / f"{template}.ipynb", dict(study=study.study))
     for c in cells: check_parameters(folder / f"{c.template}.ipynb", c.parameters | dict(study=study.study, cell=c.name))
     adopt(study.study, cells, folder)

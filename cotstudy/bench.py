@@ -159,12 +159,23 @@ def take_turns(arms: dict[str, Callable], repeats: int) -> dict[str, Turns]:
             turns[k].cpu.append(time.process_time() - cpu)
     return turns
 
+# %% ../nbs/90_bench.ipynb #4b26efe7
 def best_of(arms: dict[str, Callable], key: str = "rate") -> tuple[str, dict[str, float]]:
-    "One turn of every setting and another of the best three: the name of the fastest, and the best that each reached."
-    turn = lambda k: getattr(take_turns({k: arms[k]}, 1)[k], key)
-    reached = {k: turn(k) for k in arms}
-    for k in sorted(reached, key=reached.__getitem__)[-3:]: reached[k] = max(reached[k], turn(k))
-    return max(reached, key=reached.__getitem__), {k: round(v, 2) for k, v in reached.items()}
+    "A turn of every setting and another of the best three: the fastest, and the best that each reached; 0 where one fails, which is said."
+    reached = {k: _turn(k, arms[k], key) for k in arms}
+    for k in sorted(filter(reached.get, reached), key=reached.__getitem__)[-3:]: reached[k] = max(reached[k], _turn(k, arms[k], key))
+    best = max(reached, key=reached.__getitem__)
+    if not reached[best]: raise RuntimeError(f"none of {', '.join(arms)} runs here")
+    return best, {k: round(v, 2) for k, v in reached.items()}
+
+def _turn(name: str, arm: Callable, key: str) -> float:
+    "What one turn reaches; 0 where it fails."
+    gc.collect()  # trainers are held by cycles, and a card is not endless
+    if torch.cuda.is_available(): torch.cuda.empty_cache()
+    try: return getattr(take_turns({name: arm}, 1)[name], key)
+    except Exception as e:  # an optional way of a library
+        warnings.warn(f"{name}: {type(e).__name__}: {e}"[:300], stacklevel=3)
+        return 0.0
 
 # %% ../nbs/90_bench.ipynb #77acdc29
 def _plan(work: Work, batch: int) -> Recipe:
@@ -572,25 +583,11 @@ def _gpu_arms(work: Work, fast: bool) -> tuple[dict[str, Callable], dict[str, di
     return {f"batch={b}": gpu_training(work, b) for b in ((work.n_prompts * work.n,) if fast else (60, 120))}, peers
 
 # %% ../nbs/90_bench.ipynb #c4d5268e
-def _fastest_of(arms: dict[str, Callable], reached: dict[str, float]) -> str:
-    "The setting with the best of two turns; one that fails is said, and left out."
-    for name, arm in arms.items():
-        gc.collect()  # trainers are held by cycles, and a card is not endless
-        if torch.cuda.is_available(): torch.cuda.empty_cache()
-        try: reached[name] = round(max(take_turns({name: arm}, 2)[name].rates), 2)
-        except Exception as e:  # an optional way of a library
-            reached[name] = 0.0
-            warnings.warn(f"{name}: {type(e).__name__}: {e}"[:300], stacklevel=2)
-    best = max(arms, key=reached.__getitem__)
-    if not reached[best]: raise RuntimeError(f"none of {', '.join(arms)} runs here")
-    return best
-
 def gpu_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     "Ours and the best of the usual ways at a published shape, on the device at hand."
     work, trains = gpu_work(name, fast), "train" in name
     ours, peers = _gpu_arms(work, fast)
-    own, others = {}, {}
-    mine, theirs = _fastest_of(ours, own), _fastest_of(peers, others)
+    (mine, own), (theirs, others) = best_of(ours), best_of(peers)
     turns = take_turns({"ours": ours[mine], "peer": peers[theirs]}, repeats)
     more: dict[str, Any] = {}
     if trains:

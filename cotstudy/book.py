@@ -165,9 +165,6 @@ def _copy_notebook(path: Path, to: Path) -> None:
     write_text(to, nbformat.writes(nb, version=4))
 
 # %% ../nbs/92_book.ipynb #dbc18935
-def _title(path: Path) -> str:
-    return next(iter(re.findall(r"^# (.+)$", text_of(path), re.M)), path.stem)
-
 def toc(caption: str, names: Sequence[str], depth: int = 1) -> str:
     "A list of pages, as Sphinx wants it."
     return "\n".join(["```{toctree}", f":caption: {caption}", f":maxdepth: {depth}", "", *names, "```"]) if names else ""
@@ -216,11 +213,16 @@ def site(root: str | Path, out: str | Path) -> Path:  # the first page
         raise ImportError("the site needs Sphinx: pip install -c constraints.txt -e '.[site]'")
     from sphinx.cmd.build import build_main
     root, out = Path(root).resolve(), Path(out).resolve()
+    if out.exists() and not (out / "searchindex.js").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} holds something else; name a folder that is new, or one that holds an older site")
     with tempfile.TemporaryDirectory() as folder:
-        site_sources(root, Path(folder))
+        sources, made = Path(folder) / "sources", Path(folder) / "pages"
+        site_sources(root, sources)
+        failed = build_main(["-q", "-b", "html", str(sources), str(made)])
+        if failed: raise RuntimeError("Sphinx could not build the site; it says why above")
+        if broken := broken_pages(made): raise RuntimeError("\n".join([f"{len(broken)} links of the site lead nowhere:", *broken]))
         shutil.rmtree(out, ignore_errors=True)
-        if build_main(["-q", "-b", "html", folder, str(out)]): raise RuntimeError("Sphinx could not build the site; it says why above")
-    if broken := broken_pages(out): raise RuntimeError("\n".join([f"{len(broken)} links of the site lead nowhere:", *broken]))
+        shutil.move(made, out)
     return out / "index.html"
 
 class _Links(HTMLParser):

@@ -6,9 +6,10 @@
 __all__ = ['Query', 'COMPARING', 'WORDS', 'KINDS', 'VERDICTS', 'CONDITION', 'MATCH', 'ARITHMETIC', 'HO_ALL', 'HO_DIVERSE',
            'HO_CURVES', 'POCKET_HO', 'POCKET_DIVERSE', 'FULL', 'ONE', 'MANY', 'LABELS', 'HO', 'SCOTD_ALL',
            'POCKET_SCOTD', 'FEW', 'TAUGHT', 'SUBSETS', 'SCOTD', 'BEYOND_TASKS', 'FEW_ONE', 'FEW_MANY', 'BEYOND',
-           'CLAIMS', 'q', 'minus', 'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'only_one', 'paired',
-           'Measured', 'read_solutions', 'about', 'tasks_of', 'words_alone', 'unread_at_chance', 'measure', 'sides_of',
-           'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict', 'verdict', 'verdict_table', 'at']
+           'CLAIMS', 'q', 'minus', 'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'only_one', 'Term',
+           'terms_of', 'paired', 'Measured', 'read_solutions', 'about', 'tasks_of', 'alone', 'unread_at_chance',
+           'measure', 'sides_of', 'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict', 'verdict',
+           'verdict_table', 'at']
 
 # %% ../nbs/75_claims.ipynb #d38123be
 """Every claim of Ho et al. 2023 (here ho-H1 ... H12) and Li et al. 2023 (scotd-H1 ... H12) as a contrast over results, with its published
@@ -166,108 +167,145 @@ def _ranked_teacher(table: pd.DataFrame, cells: Cells, candidates: pd.Series, wo
     return accuracy.idxmax() if word == "best" else accuracy.idxmin()
 
 # %% ../nbs/75_claims.ipynb #afefabd3
-def _pick(table: pd.DataFrame, query: Query, cells: Cells) -> pd.DataFrame:  # the chosen rows of one task's table
-    "The cells that a query means, unmentioned columns at their headline value."
-    everything, where = table, dict(query)
+class Term(NamedTuple):
+    "One weighted query of a claim, and the cells that it means."
+    weight: float
+    query: Query
+    rows: pd.DataFrame | None  # of the table of cells; None: chance, which is a number
+    alone: tuple[str, ...] = ()  # columns of which it asks for the largest, the smallest, ... and has one value
+
+    @property
+    def matched(self) -> bool:
+        "Is it about the students of the other terms, rather than about one size or the teacher?"
+        return dict(self.query).get("n_params", "every") == "every" and self.rows is not None and not (self.rows.method == "teacher").any()
+
+    @property
+    def trained(self) -> bool: return self.rows is not None and self.rows.method.map(_has_seeds).all()
+
+def _matching(table: pd.DataFrame, query: Query) -> pd.DataFrame:  # of one task
+    "The rows that a query is about: the values that it names, and the headline values of what it does not mention."
+    where = dict(query)
     if absent := [c for c in where if c not in table]: raise LookupError(f"results have no column {absent[0]}")
     plain = {c: v for c, v in where.items() if v not in WORDS}
     for column, value in plain.items(): table = table[table[column].isin(value if isinstance(value, tuple) else [value])]
     if table.empty: raise LookupError("no results for " + ", ".join(f"{c}={v}" for c, v in plain.items()))
-    words = sorted(((c, v) for c, v in where.items() if c not in plain), key=lambda cv: cv[0] != "n_params")  # size first
-    defaults = [(c, v) for c, v in HEADLINE.items() if c in table and c not in where and table[c].notna().any()]
-    for column, value in words + defaults:
-        if value == "*": table = table[table[column].notna() & (table[column] != "")]
-        elif value in ("best", "worst"): table = table[table[column] == _ranked_teacher(everything, cells, table[column], value)]
-        elif value in WORDS: table = _narrow(table, value, column)
-        else: table = table[table[column] == value]
-        if table.empty: raise LookupError(f"no results with {column}={value or 'none'}")
-    if where["method"] == "teacher" and table.student.nunique() > 1:
-        table = table[table.student == _ranked_teacher(everything, cells, table.student, "best")]
+    for column in (c for c, v in where.items() if v == "*"): table = table[table[column].notna() & (table[column] != "")]
+    for column, value in ((c, v) for c, v in _usual(table, where) if v not in WORDS):
+        if not (table[column] == value).any(): raise LookupError(f"no results with {column}={value or 'none'}")
+        table = table[table[column] == value]
+    if table.empty: raise LookupError("no results with " + ", ".join(f"{c}={v}" for c, v in where.items() if v == "*"))
     return table
 
+def _usual(table: pd.DataFrame, where: Mapping[str, object]) -> list[tuple[str, object]]:
+    "The headline values of what a query does not mention, as far as they apply."
+    return [(c, v) for c, v in HEADLINE.items() if c in table and c not in where and table[c].notna().any()]
+
+# %% ../nbs/75_claims.ipynb #14b46d12
+def _pick(weight: float, query: Query, table: pd.DataFrame, cells: Cells) -> Term:  # table: of one task
+    "The cells that a query means: of the rows that it is about those that its words choose, size first, and then the headline's words."
+    if dict(query)["method"] == "chance": return Term(weight, query, None)
+    everything, where, alone = table, dict(query), ()
+    table = _matching(table, query)
+    words = sorted(((c, v) for c, v in where.items() if v in WORDS and v != "*"), key=lambda cv: cv[0] != "n_params")
+    for column, word in words + [(c, v) for c, v in _usual(table, where) if v in WORDS]:
+        if column in where and word in COMPARING and table[column].nunique() < 2: alone += (column,)
+        if word in ("best", "worst"): table = table[table[column] == _ranked_teacher(everything, cells, table[column], word)]
+        else: table = _narrow(table, word, column)
+        if table.empty: raise LookupError(f"no results with {column}={word}")
+    if where["method"] == "teacher" and table.student.nunique() > 1:
+        table = table[table.student == _ranked_teacher(everything, cells, table.student, "best")]
+    return Term(weight, query, table, alone)
+
 # %% ../nbs/75_claims.ipynb #42a55c2a
+def terms_of(claim: Claim, task: str, cells: Cells) -> list[Term]:
+    "What a claim compares on a task: the cells of each of its terms, of students that have them all, at equal budgets."
+    table = _comparable(claim, cells.table[cells.table.task == task], cells)
+    terms = [_pick(w, query, table, cells) for w, query in claim.contrast]
+    _refuse_same(terms)
+    return _common_students(terms)
+
+def _comparable(claim: Claim, table: pd.DataFrame, cells: Cells) -> pd.DataFrame:
+    "Without the students that lack one of a claim's terms: the largest is the largest of those that can be compared."
+    students = table.student[table.method != "teacher"].unique()
+    if len(students) < 2: return table
+    def has(student: str, query: Query) -> bool:
+        try: return _pick(1.0, query, table[(table.student == student) | (table.method == "teacher")], cells).rows is not None
+        except LookupError: return False
+    asked = {tuple((c, v) for c, v in query if c != "n_params") for _, query in claim.contrast  # size is what they differ in
+             if dict(query)["method"] not in ("chance", "teacher")}
+    having = [mine for query in asked if (mine := {s for s in students if has(s, query)})]  # what nobody has is said by `_pick`
+    shared = set.intersection(*having) if having else set(students)
+    if not shared: raise LookupError("the methods share no student")
+    return table[table.student.isin(shared) | (table.method == "teacher")]
+
+# %% ../nbs/75_claims.ipynb #d7cff1f1
 # columns task, seed, instance, a, b; whether any term was trained
-def paired(claim: Claim, task: str, cells: Cells) -> tuple[pd.DataFrame, bool]:
+def paired(terms: Sequence[Term], task: str, cells: Cells) -> tuple[pd.DataFrame, bool]:
     "A claim's contrast on one task: a is the sum of the positive terms, b of the negative ones."
-    table = _with_all_methods(claim, cells.table[cells.table.task == task])
-    picks = [(w, query, None if dict(query)["method"] == "chance" else _pick(table, query, cells)) for w, query in claim.contrast]
-    _refuse_same(picks)
-    picks = _common_students(picks)
-    trained = [p for _, _, p in picks if p is not None and p.method.map(_has_seeds).all()]
-    seeds = sorted(set.intersection(*[set(p.seed) for p in trained])) if trained else [0]
+    trained = [t for t in terms if t.trained]
+    seeds = sorted(set.intersection(*[set(t.rows.seed) for t in trained])) if trained else [0]
     if not seeds: raise LookupError("the methods share no seed")
     frames = []
     for seed in seeds:
         sides = {1: 0.0, -1: 0.0}
-        for w, query, p in picks:
-            sides[int(np.sign(w))] = sides[int(np.sign(w))] + abs(w) * _scores(p, seed, cells, table)
+        for t in terms: sides[int(np.sign(t.weight))] += abs(t.weight) * _scores(t, seed, task, cells)
         both = pd.DataFrame(dict(a=sides[1], b=sides[-1])).dropna()  # instances that every term has answered
         if both.empty: raise LookupError("the methods share no instance")
         frames.append(both.rename_axis("instance").reset_index().assign(task=task, seed=seed))
     return pd.concat(frames, ignore_index=True), bool(trained)
 
-def _with_all_methods(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
-    "Without the students that lack one of a claim's methods: the largest is the largest of those that can be compared."
-    asked = {dict(query)["method"] for _, query in claim.contrast} - {"chance", "teacher"}
-    having = [set(table.student[table.method == m]) for m in asked if (table.method == m).any()]
-    shared = set.intersection(*having) if having else set()
-    if having and not shared: raise LookupError("the methods share no student")
-    return table[table.student.isin(shared) | (table.method == "teacher")]
-
-def _scores(pick: pd.DataFrame | None, seed: int, cells: Cells, table: pd.DataFrame) -> pd.Series | float:
+def _scores(term: Term, seed: int, task: str, cells: Cells) -> pd.Series | float:
     "Scores of one term by instance, averaged over students and alternatives; chance is a number."
-    if pick is None:
-        chance = table.chance.dropna().unique() if "chance" in table else []
+    if term.rows is None:
+        chance = cells.table.chance[cells.table.task == task].dropna().unique() if "chance" in cells.table else []
         if len(chance) != 1: raise LookupError("no single chance rate recorded")
         return float(chance[0])
-    chosen = pick if not pick.method.map(_has_seeds).any() else pick[pick.seed == seed]
+    chosen = term.rows if not term.rows.method.map(_has_seeds).any() else term.rows[term.rows.seed == seed]
     return pd.concat([cells.scores[c] for c in chosen.index], axis=1).mean(axis=1, skipna=False)
 
 # %% ../nbs/75_claims.ipynb #86b9097a
-def _refuse_same(picks: list) -> None:
+def _refuse_same(terms: Sequence[Term]) -> None:
     "Refuse a contrast of cells with themselves, and cells that mix conditions."
-    found = [tuple(p.index) for _, _, p in picks if p is not None]
-    _refuse_unequal(picks)
-    if len(set(found)) < len(found):
-        words = sorted({c for _, query, _ in picks for c, v in query if v in (*COMPARING, "many")})
+    shown = [t for t in terms if t.rows is not None]
+    _refuse_unequal(shown)
+    if len({tuple(t.rows.index) for t in shown}) < len(shown):
+        words = sorted({c for t in terms for c, v in t.query if v in (*COMPARING, "many")})
         raise LookupError("; ".join(map(only_one, words)) or "only one condition")
-    for _, query, p in picks:
-        if p is None: continue
-        alternatives = {c for c, v in query if isinstance(v, tuple) or v == "*"} | {"student", "n_params", "seed", "chance"}
-        if varies := [c for c in p if c not in alternatives and p.groupby("student")[c].nunique(dropna=False).max() > 1]:
+    for t in shown:
+        alternatives = {c for c, v in t.query if isinstance(v, tuple) or v == "*"} | {"student", "n_params", "seed", "chance"}
+        if varies := [c for c in t.rows if c not in alternatives and t.rows.groupby("student")[c].nunique(dropna=False).max() > 1]:
             raise LookupError(f"results differ in {', '.join(varies)}, and the claim does not say which to take")
 
 # %% ../nbs/75_claims.ipynb #f66c2ac0
 MATCH = [COLUMNS[leaf] for leaf, f in FIELDS.items() if f.stage == "student" and leaf not in ("student", "revision")] + [
     "n_questions", "teacher", "max_student_tok", "task_args", "format", "rule", "split", "n_items"]  # the same on both sides of a contrast
 
-def _refuse_unequal(picks: list) -> None:
-    "Refuse a contrast whose sides differ in budget, data or reading without any of its queries asking for that."
-    named = {c for _, query, _ in picks for c, _ in query}
-    sides = [p for _, _, p in picks if p is not None and not (p.method == "teacher").any()]
-    for column in (c for c in MATCH if c not in named):
-        known = [p[["student", column]].dropna() for p in sides if column in p]
+def _refuse_unequal(terms: Sequence[Term]) -> None:
+    "Refuse a contrast whose sides differ in budget, data or reading, or in what one word stands for, without its queries asking for that."
+    asked = [(c, v) for t in terms for c, v in t.query]
+    words = {c for c, v in asked if v in (*COMPARING, "many") and all(w == v for k, w in asked if k == c)}
+    of = lambda c: [t.rows for t in terms if not (t.rows.method == "teacher").any() and (c in dict(t.query)) == (c in words)]
+    for column in (*(c for c in MATCH if c not in dict(asked)), *sorted(words)):
+        known = [p[["student", column]].dropna() for p in of(column) if column in p]
         seen = [{student: set(g[column]) for student, g in p.groupby("student")} for p in known]
         for a, b in combinations(seen, 2):
             if any(a[s].isdisjoint(b[s]) for s in a.keys() & b.keys()):
                 raise LookupError(f"the two sides differ in {column}, and the claim does not ask for that")
 
-def _common_students(picks: list) -> list:
+def _common_students(terms: Sequence[Term]) -> list[Term]:
     "Keep the students that all terms have, and of each term the seeds that all its students have."
-    matched = lambda query, p: dict(query).get("n_params", "every") == "every" and not p.method.isin(["teacher"]).any()
-    free = [p for _, query, p in picks if p is not None and matched(query, p)]
-    shared = set.intersection(*[set(p.student) for p in free]) if free else set()
+    free = [set(t.rows.student) for t in terms if t.matched]
+    shared = set.intersection(*free) if free else set()
     if free and not shared: raise LookupError("the methods share no student")
-    out = []
-    for w, query, p in picks:
-        if p is not None:
-            if any(p is f for f in free): p = p[p.student.isin(shared)]
-            if p.method.map(_has_seeds).all():
-                full = p.groupby("seed").student.nunique()
-                p = p[p.seed.isin(full.index[full == p.student.nunique()])]
-                if p.empty: raise LookupError("no seed has all students")
-        out.append((w, query, p))
-    return out
+    return [_whole_seeds(t._replace(rows=t.rows[t.rows.student.isin(shared)]) if t.matched else t) for t in terms]
+
+def _whole_seeds(term: Term) -> Term:
+    "A term without the seeds that some of its students lack."
+    if not term.trained: return term
+    full = term.rows.groupby("seed").student.nunique()
+    rows = term.rows[term.rows.seed.isin(full.index[full == term.rows.student.nunique()])]
+    if rows.empty: raise LookupError("no seed has all students")
+    return term._replace(rows=rows)
 
 # %% ../nbs/75_claims.ipynb #e582d2e7
 class Measured(NamedTuple):
@@ -296,22 +334,17 @@ def tasks_of(claim: Claim, cells: Cells) -> list[str]:
     return [t for t in cells.table.task.unique() if any(task_is(t, n) for n in (*claim.tasks, *claim.stand_ins))]
 
 # %% ../nbs/75_claims.ipynb #e582d2e9
-def words_alone(claim: Claim, task: str, cells: Cells) -> str:
-    "The word of a claim that has only one value to speak of on a task, as a reason; empty if none has."
-    table = _with_all_methods(claim, cells.table[cells.table.task == task])
-    for _, query in claim.contrast:
-        mine = table[table.method == dict(query)["method"]]
-        for column, word in query:
-            if word in COMPARING and mine[column].nunique() < 2:
-                return f"{only_one(column)}, and the claim speaks of {COMPARING[word]}"
+def alone(terms: Sequence[Term]) -> str:
+    "The word of a claim that has nothing to compare in any of its terms, as a reason; empty if none is so."
+    for column, word in ((c, v) for t in terms for c, v in t.query if v in COMPARING):
+        if all(column in t.alone for t in terms if dict(t.query).get(column) in COMPARING):
+            return f"{only_one(column)}, and the claim speaks of {COMPARING[word]}"
     return ""
 
-def unread_at_chance(claim: Claim, task: str, cells: Cells) -> float:  # 0..1; 0 where nothing is compared with chance
+def unread_at_chance(terms: Sequence[Term], cells: Cells) -> float:  # 0..1; 0 where nothing is compared with chance
     "The share of answers that nobody could read on the side that a claim compares with chance."
-    if not any(dict(query)["method"] == "chance" for _, query in claim.contrast): return 0.0
-    table = cells.table[cells.table.task == task]
-    codes = [c for _, query in claim.contrast if dict(query)["method"] != "chance" for c in _pick(table, query, cells).index]
-    return float(np.mean([cells.unread.get(c, 0.0) for c in codes]))
+    if all(t.rows is not None for t in terms): return 0.0
+    return float(np.mean([cells.unread.get(c, 0.0) for t in terms if t.rows is not None for c in t.rows.index]))
 
 # %% ../nbs/75_claims.ipynb #1985a8f0
 def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
@@ -323,22 +356,24 @@ def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
     if cells.table.empty: return Measured(None, (), {}, False, f"results have no column {claim.score}")
     named = tasks_of(claim, cells)
     if not named: return Measured(None, (), {}, False, "none of its tasks was run")
-    frames, open_, left_out = {}, {}, {}
+    frames, open_, left_out, unread = {}, {}, {}, {}
     for task in named:
-        try: frame, trained = paired(claim, task, cells)
+        try:
+            terms = terms_of(claim, task, cells)
+            frames[task], trained = paired(terms, task, cells)
         except LookupError as why:
             left_out[task] = str(why.args[0])
             continue
-        seeds = "one seed cannot decide" * (trained and frame.seed.nunique() < 2)
-        frames[task] = frame
-        if why := [w for w in (words_alone(claim, task, cells), seeds) if w]: open_[task] = "; ".join(why)
+        seeds = "one seed cannot decide" * (trained and frames[task].seed.nunique() < 2)
+        unread[task] = unread_at_chance(terms, cells)
+        if why := [w for w in (alone(terms), seeds) if w]: open_[task] = "; ".join(why)
     if not frames: return Measured(None, (), left_out, False, "; ".join(sorted(set(left_out.values()))))
     used = [t for t in frames if t not in open_] or list(frames)
     decides = used[0] not in open_
     left_out |= {t: why for t, why in open_.items() if decides}
     estimate = two_level_bootstrap(pd.concat(frames[t] for t in used), n_boot)
     reasons = [] if decides else sorted(set(open_.values()))
-    silent = float(np.mean([unread_at_chance(claim, t, cells) for t in used]))
+    silent = float(np.mean([unread[t] for t in used]))
     if silent > claim.smallest and (claim.kind == "equivalence" or estimate.value < 0):
         reasons += [f"{100 * silent:.0f} % of the answers could not be read, and silence is no guess"]
     return Measured(estimate, tuple(used), left_out, not reasons, "; ".join(reasons))
@@ -346,10 +381,9 @@ def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
 # %% ../nbs/75_claims.ipynb #bb9b7185
 def sides_of(claim: Claim, task: str, cells: Cells) -> tuple[set[str], set[str]]:  # eval_ids; two empty sets where a side is missing
     "The evaluations that the two sides of a claim mean on a task."
-    table = cells.table[cells.table.task == task]
-    terms = sorted(claim.contrast, key=lambda term: -term[0])
-    try: a, b = ({cells.ids[c] for c in _pick(table, query, cells).index} for _, query in terms)
+    try: terms = terms_of(claim, task, cells)
     except LookupError: return set(), set()
+    a, b = ({cells.ids[c] for c in t.rows.index} for t in sorted(terms, key=lambda t: -t.weight))
     return a, b
 
 def asked_people(claim: Claim, cells: Cells, people: pd.DataFrame) -> Measured | None:  # people: one row a judgement, see `judge`

@@ -110,6 +110,7 @@ def patience(study: Any, say: Callable[[str], None]) -> Iterator[None]:
 def run(
     study: Annotated[str, typer.Argument(help="a study's name or the path of a study file")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count tokens and steps, and minutes for each cell; run nothing")] = False,
+    only: Annotated[str, typer.Option(help="cells whose names are like this, e.g. 'sample_count-arith-*'; others stay as they are")] = "*",
     workers: Annotated[int, typer.Option(min=0, max=1024, help="kernels at once; 0: one per core")] = 0,
     force: Annotated[bool, typer.Option(help="execute again what is done")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="walk every cell in small: random students, few questions; keeps nothing")] = False,
@@ -122,16 +123,16 @@ def run(
     with expected():
         s = studies.load_study(study)
         if dry_run:
-            plan = studies.dry_run(s, workers, past=batch.times(s))
+            plan = studies.dry_run(s, workers, batch.times(s), only)
             print(json.dumps(plan, indent=1) if as_json else studies.priced(plan))
             return
         if smoke:
             from cotstudy.smoke import smoke as walk
-            if failed := [r for r in walk(s, lambda line: print(line, flush=True)) if r["error"]]:
+            if failed := [r for r in walk(s, lambda line: print(line, flush=True), only=only) if r["error"]]:
                 raise RuntimeError(f"{len(failed)} cells of {s.study!r} failed in small; the first: {failed[0]['error']}")
             return
         to = sys.stderr if as_json else sys.stdout
-        records, folder = run_watched(s, workers, force, to, cluster, needs), batch.study_folder(s.study)
+        records, folder = run_watched(s, workers, force, to, cluster, needs, only), batch.study_folder(s.study)
     failed = [r for r in records if r["status"] != "done"]
     if as_json: print(json.dumps(dict(study=s.study, failed=len(failed), folder=str(folder), records=records), default=str))
     else:
@@ -140,7 +141,7 @@ def run(
     if failed: raise typer.Exit(1)
 
 # %% ../nbs/95_cli.ipynb #d55ff49f
-def run_watched(study: Any, workers: int, force: bool, to: Any, cluster: str = "", needs: str = "") -> list[dict]:
+def run_watched(study: Any, workers: int, force: bool, to: Any, cluster: str = "", needs: str = "", only: str = "*") -> list[dict]:
     "Run a study with a bar where there is a terminal, else with plain lines; on a cluster the bar names its dashboard."
     from functools import partial
     from cotstudy.batch import run_study
@@ -153,7 +154,7 @@ def run_watched(study: Any, workers: int, force: bool, to: Any, cluster: str = "
         if cluster:
             from cotstudy.cluster import resources, run_cells
             through = partial(run_cells, address=cluster, needs=resources(needs), named=named)
-        with patience(study, say): return run_study(study, workers, force, say, report if report.is_bar else None, through)
+        with patience(study, say): return run_study(study, workers, force, say, report if report.is_bar else None, through, only)
 
 # %% ../nbs/95_cli.ipynb #6d203745
 @app.command()
@@ -629,7 +630,7 @@ def book(
 
 @app.command()
 def site(
-    out: Annotated[Path, typer.Option(help="folder that receives the pages; it is replaced")] = Path("_docs"),
+    out: Annotated[Path, typer.Option(help="folder that receives the pages; an older site in it is replaced")] = Path("_docs"),
     root: Annotated[Path, typer.Option(help="a checkout")] = Path("."),
 ):
     "The book, its reports and the API as static pages with search; open index.html."

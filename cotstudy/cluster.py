@@ -28,7 +28,7 @@ from .conditions import PROTOCOL, Condition, checked, content_id, row_id, stage_
 from .files import lease, look_again, write_text
 from .later import later
 from .methods import method_named
-from .runs import Store, checkpoint_score, home, make_corpus, make_student, plan_of, run, said
+from .runs import Store, checkpoint_score, environment, home, make_corpus, make_student, plan_of, run, said
 from .studies import Cell, Study, cell_conditions, studies_folder
 
 distributed, models = later("distributed"), later("cotstudy.models")
@@ -118,13 +118,17 @@ def at(place: Place) -> Iterator[None]:
         raise RuntimeError(f"this worker runs another cotstudy ({mine[:8]}) than the driver ({place.code[:8]}); install the same on both")
     with _WORKS["lock"]:
         if _WORKS["n"] and _WORKS["env"] != place.env: raise distributed.Reschedule()
-        os.environ.update(place.env)
-        _WORKS.update(n=_WORKS["n"] + 1, env=place.env)
+        if not _WORKS["n"]:
+            _WORKS.update(env=place.env, there=environment(**place.env))
+            _WORKS["there"].__enter__()
+        _WORKS["n"] += 1
     try:
         _check_shared(place)
         with surroundings(), models.threads(int(os.environ.get("COTSTUDY_THREADS", 1))): yield
     finally:
-        with _WORKS["lock"]: _WORKS["n"] -= 1
+        with _WORKS["lock"]:
+            _WORKS["n"] -= 1
+            if not _WORKS["n"]: _WORKS.pop("there").__exit__(None, None, None)
 
 # %% ../nbs/83_cluster.ipynb #7681e77c
 @cache

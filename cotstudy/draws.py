@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from .decoding import Completion, Decoding, Request, prompt_id
-from .files import clock_of, explained as explained_file, lease, look_again, sync_folder, whole
+from .files import clock_of, explained as explained_file, lease, look_again, sync_folder, whole, write_bytes
 
 # %% ../nbs/30_draws.ipynb #7b22a177
 SCHEMA = pa.schema([
@@ -305,7 +305,7 @@ def set_aside(shelf: Path, name: str, data: bytes | Path, why: str):
     with suppress(OSError):  # in a read-only folder it is passed over all the same
         aside.parent.mkdir(exist_ok=True)
         if isinstance(data, Path): os.replace(data, aside)
-        else: aside.write_bytes(data)
+        else: write_bytes(aside, data)
     warnings.warn(f"{shelf / name} is damaged: {why}. It is set aside in {aside.parent.name}/ and its draws count as missing", stacklevel=3)
 
 # %% ../nbs/30_draws.ipynb #8df914d8

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['explained', 'sync_folder', 'whole', 'write_bytes', 'write_text', 'write_json', 'write_parquet', 'whole_folder',
-           'lease', 'look_again', 'clock_of', 'runs_here']
+           'lease', 'look_again', 'clock_of', 'runs_here', 'file_stamp', 'file_hash']
 
 # %% ../nbs/02_files.ipynb #49bb2ee1
 """How everything of this project reaches the disk: under a temporary name, synced, then renamed, so that a reader sees the old file or
 the new one and never a part of either, whatever is killed meanwhile. And a lease, so that two workers do not make the same thing."""
 from contextlib import contextmanager, suppress
 from errno import EACCES, EDQUOT, EFBIG, ENOSPC, EPERM, EROFS
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Iterator
 from uuid import uuid4
@@ -141,3 +143,16 @@ def runs_here(pid: int) -> bool:
     except ProcessLookupError: return False
     except PermissionError: pass
     return True
+
+# %% ../nbs/02_files.ipynb #1f489282
+def file_stamp(path: str | Path) -> tuple[int, ...]:
+    "What tells a file from what it was before, without reading it."
+    s = Path(path).stat()
+    return s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino
+
+def file_hash(path: str | Path) -> str:  # 64 hex digits
+    "The SHA-256 of a file, read again when its stamp is another one."
+    return _hash_of(Path(path).resolve(), file_stamp(path))
+
+@lru_cache(1024)
+def _hash_of(path: Path, stamp: tuple) -> str: return sha256(path.read_bytes()).hexdigest()

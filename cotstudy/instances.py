@@ -50,6 +50,11 @@ class Task:
         if self.kind not in KINDS: raise ValueError(f"task {self.name!r}: kind is {self.kind!r}, expected one of {KINDS}")
         if missing := set(SPLITS) - set(self.splits): raise ValueError(f"task {self.name!r} lacks the splits {sorted(missing)}")
 
+    @property
+    def fetched(self) -> bool:
+        "Are its texts those of others, fetched from where they are published? Results name such questions and do not copy them."
+        return self.source.startswith("http")
+
     def split(self, name: str) -> Sequence[Instance]:
         "The instances of one split."
         if name not in self.splits: raise KeyError(f"task {self.name!r} has no split {name!r}; it has {sorted(self.splits)}")

@@ -28,7 +28,7 @@ import yaml
 from .analyses import feeds
 from .answers import is_correct
 from .claims import join_items, verdict_table
-from .conditions import COLUMNS, Condition, checked, is_untaught
+from .conditions import COLUMNS, Condition, asked_format, checked, is_untaught
 from .corpora import licence_of, short
 from .decoding import Decoding
 from .evaluate import vote
@@ -39,7 +39,7 @@ from .methods import method_named
 from .models import threads
 from .prompts import format_named, parse_completion
 from .results import good_rows, results, study_folder, texts_of
-from .runs import Exam, Store, Voice, answer_voice, asked_format, exam_of, home, read_answer, run
+from .runs import Exam, Store, Voice, answer_voice, exam_of, home, read_answer, run
 from .sources import SOURCES, checksums
 from .tasks import load as load_task
 

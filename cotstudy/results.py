@@ -17,7 +17,7 @@ from typing import Callable, Sequence
 import pandas as pd
 import pyarrow.compute as pc
 
-from .conditions import Condition, describe, row_id
+from .conditions import Condition, completed, describe, row_id
 from .evaluate import Estimate, bootstrap_mean
 from .files import write_parquet, write_text
 from .later import later
@@ -82,7 +82,7 @@ def collect(study: str, cells: Sequence[str] | None = None) -> tuple[pd.DataFram
     paths = sorted((folder / "rows").glob("*.parquet"))
     if cells is not None: paths = [p for c in cells if (p := folder / "rows" / f"{c}.parquet").exists()]
     if not paths: raise FileNotFoundError(f"study {study!r} has no rows under {folder}: run it first with `cotstudy run {study}`")
-    rows = pd.concat([pd.read_parquet(p) for p in paths]).reset_index(drop=True)
+    rows = pd.concat([completed(pd.read_parquet(p)) for p in paths]).reset_index(drop=True)
     ids = sorted(set(rows.eval_id.dropna())) if "eval_id" in rows else []
     parts = [pd.read_parquet(folder / "items" / f"{i}.parquet") for i in ids]
     for p in parts: p.attrs.clear()
@@ -95,7 +95,7 @@ def results(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Rows and items of a study, collected before or from whatever cells there are."
     folder = study_folder(study)
     if not (folder / "rows.parquet").exists(): return collect(study)
-    return pd.read_parquet(folder / "rows.parquet"), pd.read_parquet(folder / "items.parquet")
+    return completed(pd.read_parquet(folder / "rows.parquet")), pd.read_parquet(folder / "items.parquet")
 
 def good_rows(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows with a value, each condition once per analysis."
@@ -120,13 +120,17 @@ def by_measure(
     return mine.assign(accuracy=[found[i].value for i in mine.eval_id], lo=[lo for lo, _ in ends], hi=[hi for _, hi in ends], measure=name)
 
 # %% ../nbs/58_results.ipynb #6c0d364a
-def show_chains(store: Store, plan: Plan, n_questions: int = 2, n_chains: int = 4) -> pd.DataFrame:
+def show_chains(
+    store: Store, plan: Plan, n_questions: int = 2, n_chains: int = 4,
+    texts: bool = True,  # False: questions by their names, and what was read instead of what was said
+) -> pd.DataFrame:
     "What the teacher said to a few training questions, and whether it was right."
     lesson = next((l for l in plan.lessons if l.voice), None)
     if lesson is None: raise ValueError(f"{plan.exam.method.name} asks no teacher here; take a condition that is taught its words")
     asked = lesson.asked[:n_questions]
     draws = said(store.ledger, lesson.voice, asked, min(n_chains, lesson.n))
-    return read_chains(draws, lesson.voice, lesson.task, asked, lesson.rule)[["question", "rationale", "answer", "correct"]]
+    shown = ["question", "rationale"] if texts else ["instance"]
+    return read_chains(draws, lesson.voice, lesson.task, asked, lesson.rule)[[*shown, "answer", "correct"]]
 
 def show_answers(store: Store, plan: Plan, n_each: int = 3) -> pd.DataFrame:
     "Some right and some wrong answers of a plan's model, each with the text that it was read from."

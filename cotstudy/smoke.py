@@ -4,18 +4,16 @@
 
 # %% auto #0
 __all__ = ['TINY', 'SMALL', 'byte_tokenizer', 'class_of', 'tiny_student', 'sizes_of', 'tasks_of', 'stand_in', 'smaller',
-           'in_small', 'elsewhere', 'representatives', 'smoke']
+           'in_small', 'representatives', 'smoke']
 
 # %% ../nbs/81_smoke.ipynb #2a1f593e
 """A study file that needs a GPU, a hub and a paid teacher can still be wrong in a line that is reached on the third day. Here every cell of
 it runs from end to end on one core: its own tasks and formats, its own knobs cut to the smallest, students that are random models of the
 same class, and a teacher who writes the gold answer behind a sentence that says nothing. It measures nothing."""
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Sequence
 import json
-import os
 import tempfile
 
 import matplotlib.pyplot as plt
@@ -26,7 +24,7 @@ from transformers import (GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 from .analyses import study_cell
 from .files import write_text
 from .instances import SPLITS
-from .runs import Store
+from .runs import Store, environment
 from .sampling import LM
 from .sources import SOURCES
 from .studies import Cell, Study, expand
@@ -116,16 +114,6 @@ def in_small(cell: Cell, folder: Path) -> Cell:
     if "teachers" in given: given["teachers"] = names
     return Cell(cell.name, cell.template, given)
 
-@contextmanager
-def elsewhere(folder: Path) -> Iterator[None]:
-    "Results in a folder of their own, for a while."
-    before = os.environ.get("COTSTUDY_OUTPUTS")
-    os.environ["COTSTUDY_OUTPUTS"] = str(folder)
-    try: yield
-    finally:
-        if before is None: del os.environ["COTSTUDY_OUTPUTS"]
-        else: os.environ["COTSTUDY_OUTPUTS"] = before
-
 # %% ../nbs/81_smoke.ipynb #517a208b
 def representatives(cells: Sequence[Cell]) -> list[Cell]:
     "One cell for each template, task and class of student: what the others differ in is the size."
@@ -136,10 +124,11 @@ def smoke(
     study: Study,
     say: Callable[[str], None] = print,
     every: bool = True,  # False: one cell for each template, task and class of student
+    only: str = "*",  # cells whose names are like this
 ) -> list[dict]:  # a record a cell: name, rows, error
     "Run the cells of a study in small, each to its table, figure and sentences; nothing of it is kept."
-    records, cells = [], expand(study)
-    with tempfile.TemporaryDirectory() as home, elsewhere(Path(home)):
+    records, cells = [], expand(study, only)
+    with tempfile.TemporaryDirectory() as home, environment(COTSTUDY_OUTPUTS=home):
         store = Store()
         for n, cell in enumerate(chosen := cells if every else representatives(cells), 1):
             small = in_small(cell, Path(home))

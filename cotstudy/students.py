@@ -136,14 +136,16 @@ def shared_attention(module, query, key, value, attention_mask, scaling=None, dr
     if unknown: raise ValueError(f"shared rows cannot do {', '.join(unknown)} of {type(module).__name__}")
     rows.used.append(type(module))
     flat, width = [x[0].transpose(0, 1).flatten(1) for x in (query, key, value)], query.shape[-1]  # [T, heads * width]
+    if query.device.type == "cpu": flat = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in flat]
     out = []
     for b in rows.blocks:
         pick = lambda x, at: x.index_select(0, at.flatten()).view(*at.shape, -1, width).transpose(1, 2)
         q, k, v = (pick(x, at) for x, at in zip(flat, (b.queries, b.keys, b.keys)))
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=b.mask, is_causal=b.mask is None, dropout_p=dropout, scale=scaling,
-                                           enable_gqa=q.shape[1] != k.shape[1])
+        with torch.autocast("cpu", enabled=False):
+            o = F.scaled_dot_product_attention(q, k, v, attn_mask=b.mask, is_causal=b.mask is None, dropout_p=dropout, scale=scaling,
+                                               enable_gqa=q.shape[1] != k.shape[1])
         out.append(o.transpose(1, 2).reshape(-1, flat[0].shape[1]))
-    return torch.cat(out).index_select(0, rows.back).view(1, -1, *query.shape[1::2]), None
+    return torch.cat(out).index_select(0, rows.back).view(1, -1, *query.shape[1::2]).to(value.dtype), None
 
 _SHARED = "cotstudy_rows"
 AttentionInterface.register(_SHARED, shared_attention)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['models', 'torch', 'LARGEST', 'MOST', 'KINDS', 'LARGEST_SPLIT', 'GPU', 'KERNEL_S', 'Grid', 'Study', 'Cell',
            'studies_folder', 'load_study', 'all_results', 'expand', 'Parameter', 'Template', 'template_at',
-           'file_stamp', 'parameters_of', 'check_parameters', 'cell_conditions', 'matmul_rate', 'Card', 'n_params_here',
-           'gpu_hours', 'largest_memory', 'Rates', 'rates_of', 'by_cell', 'beside', 'dry_run', 'priced']
+           'parameters_of', 'check_parameters', 'cell_conditions', 'matmul_rate', 'Card', 'n_params_here', 'gpu_hours',
+           'largest_memory', 'Rates', 'rates_of', 'by_cell', 'beside', 'dry_run', 'priced']
 
 # %% ../nbs/80_studies.ipynb #27bc6b7b
 """Study files: which templates, over which tasks and students, from which base. Every parameter is read as the Python literal that it is
@@ -21,6 +21,7 @@ import tokenize
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from itertools import product
 from math import prod
@@ -35,6 +36,7 @@ from scipy.optimize import nnls
 
 from .analyses import ANALYSES, TOK_PER_ROW, Piece, api_cost, conditions_of, cost, pieces, totals
 from .conditions import FIELDS, Condition, base_of, checked
+from .files import file_stamp
 from .later import later
 from .memory import GPU_TOK, student_memory
 from .methods import method_named
@@ -148,7 +150,7 @@ def all_results(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 # %% ../nbs/80_studies.ipynb #576edb7c
 _MOST_CELLS = 100_000
 
-def expand(study: Study) -> list[Cell]:
+def expand(study: Study, only: str = "*") -> list[Cell]:  # only: names to take, such as `sample_count-arith-*`
     "The cells of a study, tasks varying fastest."
     n = sum(prod(len(v) for v in grid.over.values()) for grid in study.grids)
     if n > _MOST_CELLS: raise ValueError(f"study {study.study!r} has {n:,} cells, expected at most {_MOST_CELLS:,}")
@@ -156,7 +158,9 @@ def expand(study: Study) -> list[Cell]:
     names = [c.name for c in cells]
     if twice := sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []:
         raise ValueError(f"study {study.study!r} has two cells of the same name: {twice}")
-    return cells
+    found = [c for c in cells if fnmatchcase(c.name, only)]
+    if cells and not found: raise ValueError(f"no cell of {study.study!r} has a name like {only!r}; the first: {', '.join(names[:3])}")
+    return found
 
 def _cells(study: Study, grid: Grid) -> Iterator[Cell]:
     "The cells of one grid; the name of a field is one of the base, any other a parameter of the template."
@@ -194,11 +198,6 @@ def template_at(path: Path) -> Template:
         others = ", ".join(sorted(p.stem for p in path.parent.glob("*.ipynb")))
         raise FileNotFoundError(f"no template {path.name}; there are {others}")
     return _read_template(path, file_stamp(path))
-
-def file_stamp(path: Path) -> tuple[int, ...]:
-    "What tells a file from what it was before, without reading it."
-    s = path.stat()
-    return s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino
 
 @lru_cache(256)
 def _read_template(path: Path, stamp: tuple) -> Template:
@@ -378,9 +377,14 @@ def beside(study: Study, folder: Path) -> dict[tuple, Piece]:
     return known
 
 # %% ../nbs/80_studies.ipynb #106a9e80
-def dry_run(study: Study, workers: int = 0, past: Mapping[str, float] = {}) -> dict:  # past: seconds of cells that ran before
+def dry_run(
+    study: Study,
+    workers: int = 0,
+    past: Mapping[str, float] = {},  # seconds of cells that ran before
+    only: str = "*",  # cells whose names are like this
+) -> dict:
     "What a study would take: cells, teacher tokens, student steps, seconds and money; shared parts counted once, nothing run."
-    folder, cells, n = studies_folder(), expand(study), workers or models.cores()
+    folder, cells, n = studies_folder(), expand(study, only), workers or models.cores()
     for template in study.summaries: parameters_of(folder / f"{template}.ipynb")
     planned = [(c.name, _planned(study, c, folder)) for c in cells]
     conditions = [x for _, found in planned for x in found]

@@ -159,6 +159,8 @@ def test_shared_work_is_priced_once():
     assert priced(vary(BASE, max_student_tok=[16, 96]))["student_draws"] == 40
     assert priced(vary(BASE, decoding=["vote"], n_paths=[5, 30]))["student_draws"] == 40 * 30  # the five are among the thirty
     assert priced(vary(BASE, method=["cot", "cot_falsified"]))["students"] == 1  # the same student, asked otherwise
+    assert priced(vary(BASE, method=["cot"], n_exemplars=[2, 3]))["students"] == 1
+    assert priced(vary(BASE, method=["cot_shown"], n_exemplars=[0, 2, 4]))["students"] == 2, "0: as many as the method shows, four"
     asked = vary(BASE.with_(task="sentiment", sources=["sentiment"]), task=["sentiment", "sentiment:contrast"])
     assert priced(asked)["students"] == 1 and priced(asked)["teacher_draws"] == 400 * 30
 

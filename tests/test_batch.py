@@ -14,6 +14,7 @@ import pytest
 
 from cotstudy import batch
 from cotstudy.batch import adopt, execute, read_record, run_study, status
+from cotstudy.results import results
 from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, parameters_of, studies_folder
 
 HEAD = """study: str = ''  # study
@@ -138,6 +139,16 @@ def test_a_template_without_rows_is_done_when_it_has_ended(house):
     s = study(grid("note"), summaries=())
     assert {r["status"] for r in run_study(s, workers=1, say=lambda _: None)} == {"done"}
     assert status(s)["counts"]["done"] == 2 and run_study(s, workers=1, say=lambda _: None) == []
+
+
+def test_some_cells_alone(house):
+    s = study(grid("fine"))
+    with pytest.raises(ValueError, match="no cell of 's' has a name like 'fine-c'; the first: fine-a, fine-b"):
+        run_study(s, workers=1, say=lambda _: None, only="fine-c")
+    assert [Path(r["notebook"]).stem for r in run_study(s, workers=1, say=lambda _: None, only="*-b")] == ["fine-b", "report"]
+    assert {c["cell"]: c["status"] for c in status(s)["cells"]} == {"fine-a": "new", "fine-b": "done"}
+    run_study(s, workers=1, say=lambda _: None)
+    assert set(results("s")[0].cell) == {"fine-a", "fine-b"}
 
 
 def test_rows_that_are_gone_make_a_cell_stale(house, tmp_path):
@@ -317,11 +328,13 @@ def test_a_clone_shows_a_finished_study_and_computes_nothing(tmp_path, monkeypat
         assert status(TINY)["counts"]["new"] == 1 and adopt("tiny", expand(TINY), studies_folder()) == 0
 
 
-def test_a_cell_is_another_one_when_the_questions_that_it_shows_have_changed(tmp_path):
-    shown = tmp_path / "shown.jsonl"
-    keys = []
+@pytest.mark.parametrize("given", [{"base": {"task_args.exemplars": 0}}, {"base": {"task_args": {"exemplars": 0}}}, {"task": 0},
+                                   {"base": {"sources": [0]}}])
+def test_a_cell_is_another_one_when_a_file_that_it_names_has_changed(given, tmp_path):
+    file, keys = tmp_path / "own.jsonl", []
+    named = json.loads(json.dumps(given).replace("0", json.dumps(str(file))))
+    cell, folder = Cell("c", "sample_count", dict(task="arith") | named), studies_folder()
     for text in ("one", "two", "one"):
-        shown.write_text(json.dumps(dict(question=text, rationale="r", answer="a")) + "\n")
-        for base in ({"task_args.exemplars": str(shown)}, dict(task_args=dict(exemplars=str(shown)))):
-            keys.append(batch._own_files(Cell("c", "sample_count", dict(task="arith", base=base))))
-    assert keys[0] == keys[1] == keys[4] == keys[5] != keys[2] == keys[3] and all(keys)
+        file.write_text(text)
+        keys.append((batch.cell_key(cell, folder), batch.cell_stamp(cell, folder)))
+    assert keys[0] == keys[2] and all(a != b for a, b in zip(keys[0], keys[1]))

@@ -61,17 +61,16 @@ def test_a_row_holds_medians_of_rates_and_their_ratio(monkeypatch):
     monkeypatch.setattr(b, "take_turns", noted)
     row = b.gpu_row("gpu_sample_gpt2", repeats=3, fast=True)
     assert (row["ours"], row["peer"], row["ratio"]) == (3, 1, 3) and row["settings"]["ratio_cpu"] == 3
-    assert asked[-1] == (["ours", "peer"], 3) and all(n == 2 for _, n in asked[:-1]), "two turns of each setting, then those that count"
+    assert asked[-1] == (["ours", "peer"], 3) and all(n == 1 for _, n in asked[:-1]), "single turns of each setting, then those that count"
     assert row["settings"]["turns"] == dict(ours=[3, 6, 2], peer=[1, 2, 0.5])
 
 
 def test_a_setting_that_fails_is_left_out_and_said():
     def broken(): raise NotImplementedError("not here")
-    reached = {}
     with pytest.warns(UserWarning, match="odd: NotImplementedError: not here"):
-        assert b._fastest_of({"odd": broken, "fine": b.ours_sampling(SMALL)}, reached) == "fine"
-    assert reached["odd"] == 0 < reached["fine"]
-    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="none of odd runs here"): b._fastest_of({"odd": broken}, {})
+        best, reached = b.best_of({"odd": broken, "fine": b.ours_sampling(SMALL)})
+    assert best == "fine" and reached["odd"] == 0 < reached["fine"]
+    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="none of odd runs here"): b.best_of({"odd": broken})
 
 
 def test_steps_on_a_gpu_are_the_steps_of_train(monkeypatch):

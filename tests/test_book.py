@@ -180,7 +180,12 @@ def test_sources_of_the_site_hide_what_is_hidden(tmp_path):
 
 @pytest.mark.skipif(find_spec("myst_nb") is None, reason="no Sphinx: pip install -c constraints.txt -e '.[site]' to build the site")
 def test_site_from_a_folder(tmp_path):
+    (mine := tmp_path / "thesis" / "chapter.txt").parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(FileExistsError, match="thesis holds something else"): site(ROOT, mine.parent)
+    assert mine.read_text() == "mine"
     first = site(ROOT, tmp_path / "site")  # raises where a link is broken
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis", "site"}, "something lies beside the site"
     with open_browser() as browser:
         def search(page):
             page.goto((tmp_path / "site" / "search.html").as_uri() + "?q=rationale")

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 from cotstudy.claims import (
-    CLAIMS, HO, KINDS, SCOTD, VERDICTS, Claim, Measured, at, cells_of, decide, holm_levels, join_items, measure, minus, p_value, paired, q,
-    task_is, verdict, verdict_table)
+    CLAIMS, HO, KINDS, SCOTD, VERDICTS, Claim, Measured, at, cells_of, decide, holm_levels, join_items, measure, minus, p_value, q,
+    sides_of, task_is, terms_of, unread_at_chance, verdict, verdict_table)
+from cotstudy import claims as room
 from cotstudy.evaluate import Estimate, holm, simulate_pairs
 from cotstudy.figures import fig_claims, published
 
@@ -29,6 +30,9 @@ def world(gain=0.0, n_seeds=3, n_items=300, seed_sd=0.1, tasks=("x", "y"), stude
                 known = {k: 30 if (k, v) == ("n_rationales", "many") else v for k, v in known.items()}
                 out.append(frame[["task", "seed", "instance"]].assign(score=frame[arm], **known | columns))
     return pd.concat(out, ignore_index=True)
+
+
+def paired(claim, task, cells): return room.paired(terms_of(claim, task, cells), task, cells)
 
 
 # --- six outcomes ---
@@ -190,6 +194,60 @@ def test_the_largest_is_the_largest_of_those_that_can_be_compared():
     assert verdict(c, pd.concat([items, lone])) == verdict(c, items)
     one_left = verdict(c, pd.concat([items[items.student == "big"], lone]))
     assert one_left.verdict == "inconclusive" and "only one size" in one_left.reason
+
+
+FULL = dict(supervision="full")
+LARGEST = dict(contrast=minus(at(A, n_params="max", **FULL), at(B, n_params="max", **FULL)))
+
+
+def some(label, full=(), few=()):
+    "A huge student with some methods under full supervision, and others without gold."
+    items = world(0.0, students=("huge",), base=3).assign(n_params=1e9, score=label)
+    few_shot = items[items.method.isin(few)].assign(supervision="few_shot")
+    found = pd.concat([items[items.method.isin(full)], few_shot])
+    return found.assign(eval_id="huge " + found.method + found.supervision + found.task + found.seed.astype(str))
+
+
+@pytest.mark.parametrize("full, few", [(["label_only"], ["cot"]), (["cot"], ["label_only"]), ([], ["cot", "label_only"])])
+def test_who_lacks_what_a_query_asks_for_is_no_student_of_it(full, few):
+    "The method alone does not say whether a student can be compared: its supervision, decoding, ... do, too."
+    items = sizes(1.5, 0.0)
+    items = items.assign(eval_id=items.student + items.method + items.task + items.seed.astype(str))
+    both, c = pd.concat([items, some(1.0, full, few)]), claim(**LARGEST)
+    assert verdict(c, both) == verdict(c, items) and verdict(c, items).verdict == "reproduced"
+    sides = sides_of(c, "x", cells_of(both))
+    assert sides == sides_of(c, "x", cells_of(items)) and all(e.startswith("big") for side in sides for e in side) and all(sides)
+
+
+def test_a_size_without_gold_is_no_second_size_with_gold():
+    items = pd.concat([sizes(1.5, 0.0).query("student == 'big'"), some(1.0, few=["cot", "label_only"])])
+    v = verdict(claim(**LARGEST), items)
+    assert v.verdict == "inconclusive" and v.reason == "only one size of student, and the claim speaks of the largest"
+
+
+def test_a_number_of_another_decoding_is_no_second_number():
+    one, voted = (world(1.5, a=q("cot", n_rationales=n, decoding=how), base=n) for n, how in ((30, "greedy"), (8, "vote")))
+    greedy = at(A, n_rationales="max", decoding="greedy")
+    assert "only one value of rationales" in verdict(claim(contrast=minus(greedy, B)), pd.concat([one, voted])).reason
+
+
+def test_a_word_that_both_sides_share_stands_for_the_same():
+    c = claim(contrast=minus(at(A, filters="agree", teacher_temperature="max"), at(A, filters="", teacher_temperature="max")))
+    of = lambda f, t, base: world(1.0 if f else 0.0, base=base).query("method == 'cot'").assign(filters=f, teacher_temperature=t)
+    hot, cool, agreed, all_of_them = of("agree", 1.0, 1), of("agree", 0.7, 2), of("", 1.0, 3), of("", 0.7, 4)
+    assert verdict(c, pd.concat([hot, agreed, all_of_them])).verdict == "reproduced", "one side alone has two values to speak of"
+    mixed = verdict(c, pd.concat([cool, agreed, all_of_them]))
+    assert mixed.verdict == "not testable here" and "the two sides differ in teacher_temperature" in mixed.reason
+    assert "the two sides differ in n_rationales" in verdict(claim(contrast=minus(A, at(A, filters="agree"))), pd.concat(
+        [agreed, hot.assign(n_rationales=8)])).reason
+
+
+def test_what_was_not_compared_is_not_called_unread():
+    c = claim(contrast=minus(q("cot"), q("chance")))
+    a, b = (world(0.0, students=(s,), tasks=("x",), n_seeds=n).query("method == 'cot'").assign(unread=0.0) for s, n in (("s", 3), ("m", 2)))
+    a.loc[a.seed == 2, "unread"] = 1.0
+    cells = cells_of(pd.concat([a, b]))
+    assert unread_at_chance(terms_of(c, "x", cells), cells) == 0.0
 
 
 def test_a_task_with_one_size_is_left_out_where_another_has_two():

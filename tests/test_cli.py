@@ -633,6 +633,13 @@ def test_the_name_of_a_study_is_one_of_a_folder(desk):
     complains("run", "mine.yaml", "--dry-run", says="at most 100 characters")
 
 
+def test_a_price_of_some_cells(desk):
+    Path("mine.yaml").write_text(STUDY)
+    complains("run", "mine.yaml", "--dry-run", "--only", "*-facts-*", says=["no cell of 'mine'", "sample_count-arith-pocket_xs"])
+    some = cotstudy("run", "mine.yaml", "--dry-run", "--only", "*-arith-*")
+    assert some.exit_code == 0 and "sample_count-arith-pocket_xs" in some.stdout
+
+
 FRAMES = ["{}", "Q: {}", "Question: {}\nAnswer:", "Q: {}\nA: Let's think step by step.", "\u200b{}", "User: {}\n\n"]
 
 

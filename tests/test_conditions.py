@@ -1,6 +1,9 @@
 """A condition is said once: every field has its place in one table, and no two conditions are ever taken for one."""
 import json
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -8,10 +11,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cotstudy.claims import cells_of
-from cotstudy.conditions import (COLUMNS, FIELDS, HEADLINE, STAGES, Condition, Teacher, base_of, changed, checked, content_id, describe,
-                                 leaves, row_id,
-                                 stage_key, value, vary, words_of)
+from cotstudy.conditions import (COLUMNS, FIELDS, HEADLINE, STAGES, Condition, Teacher, base_of, changed, checked, completed,
+                                 content_id, describe,
+                                 is_untaught, leaves, row_id, stage_key, value, vary, words_of)
 from cotstudy.figures import fig_sample_count
+from cotstudy.folders import pocket_models
+from cotstudy.prompts import FORMATS
 from cotstudy.recipes import LATER
 
 FULL = Condition(task="arith", method="cot", n_rationales=2, decoding="vote", n_paths=3, teacher=Teacher(pool=4))
@@ -103,12 +108,84 @@ def test_few_shot_refuses_gold(bad):
     with pytest.raises(ValueError, match="few_shot"): changed(FULL, {"supervision": "few_shot"} | bad)
 
 
+def first_fields():
+    "FULL without the fields that came later."
+    return {k: v for k, v in FULL.model_dump(mode="json").items() if k not in FIELDS or not FIELDS[k].later}
+
+
 def test_a_later_field_changes_no_name_until_it_is_used():
-    told = FULL.model_dump(mode="json")
+    told = first_fields()
     first = {k: v for k, v in told["recipe"].items() if k not in LATER}  # as recipes were before these fields
     assert row_id(FULL) == content_id("eval", told | dict(recipe=first | dict(epochs=0.0))) and FULL.recipe.named() == first
     wide, narrow = (changed(FULL, {"recipe.lora_rank": 4, "recipe.lora_alpha": a}) for a in (0.0, 4.0))
     assert len({row_id(FULL), row_id(wide), row_id(narrow)}) == len({str(c.recipe.named()) for c in (FULL, wide, narrow)}) == 3
+
+
+def test_the_words_in_which_one_who_was_never_taught_is_asked_are_part_of_its_name(monkeypatch):
+    asked, trained = (FULL.with_(method=m, format="ho") for m in ("zero_shot_cot", "cot"))
+    was = row_id(asked), row_id(trained)
+    for name, fmt in (("ho", replace(FORMATS["ho"], untaught="kojima_number")), ("ho", replace(FORMATS["ho"], untaught="")),
+                      ("ho_teacher", replace(FORMATS["ho_teacher"], cot_prompt="Q: {q}\nA: Well."))):
+        with monkeypatch.context() as m:
+            m.setitem(FORMATS, name, fmt)
+            assert row_id(asked) != was[0] and row_id(trained) == was[1], fmt
+    assert (row_id(asked), row_id(trained)) == was
+
+
+def test_rows_that_are_committed_have_the_names_of_today():
+    rows = pd.read_parquet(Path(__file__).parents[1] / "outputs/pocket/rows.parquet", columns=["row_id", "condition"])
+    assert [row_id(checked(json.loads(c))) for c in rows.condition] == rows.row_id.tolist()
+
+
+@pytest.mark.parametrize("leaf", ["task", "task_args", "sources"])
+def test_another_file_at_the_same_place_is_another_condition(leaf, tmp_path):
+    file = tmp_path / "own.jsonl"
+    cond = FULL.with_(**{leaf: dict(task=str(file), task_args=dict(exemplars=str(file)), sources=[str(file)])[leaf]})
+    found = []
+    for text in ("one", "two", "one"):
+        file.write_text(text)
+        found.append((row_id(cond), stage_key(cond, "draws")))
+    assert found[0] == found[2] and found[0][0] != found[1][0] and found[0][1] != found[1][1]
+    assert row_id(FULL) == row_id(checked(FULL.model_dump()))
+
+
+def test_another_model_in_the_same_folder_is_another_condition(tmp_path):
+    folder = Path(shutil.copytree(pocket_models()["pocket/xs"], tmp_path / "s"))
+    taught, taught_by = FULL.with_(student=str(folder)), FULL.with_(**{"teacher.model": str(folder)})
+    labels = taught_by.with_(method="label_only", n_rationales=1)
+    was = [(row_id(c), stage_key(c, "draws"), stage_key(c, "student")) for c in (taught, taught_by, labels)]
+    (folder / "config.json").write_text((folder / "config.json").read_text().replace("{", '{"x": 1,', 1))
+    now = [(row_id(c), stage_key(c, "draws"), stage_key(c, "student")) for c in (taught, taught_by, labels)]
+    assert [[a != b for a, b in zip(x, y)] for x, y in zip(was, now)] == [[True, False, True], [True] * 3, [False] * 3]
+
+
+def test_a_student_that_was_taught_before_is_not_untaught(tmp_path):
+    folder = tmp_path / "taught"
+    folder.mkdir()
+    asked = FULL.with_(method="zero_shot_cot", student=str(folder), format="ho")
+    never = row_id(asked)
+    assert is_untaught(asked)
+    (folder / "student.json").write_text(json.dumps(dict(format="ho", method="cot")))
+    assert not is_untaught(asked) and row_id(asked) != never
+    assert is_untaught(asked.with_(format="cotstudy")) and not is_untaught(asked.with_(n_exemplars=2, format="cotstudy"))
+    (folder / "student.json").write_text(json.dumps(dict(format="ho", method="label")))
+    assert is_untaught(asked) and not is_untaught(asked.with_(method="zero_shot"))
+
+
+@pytest.mark.parametrize("leaf", ["n_items", "teacher.top_k"])
+def test_a_field_that_came_later_changes_no_name_until_it_is_used(leaf, monkeypatch):
+    told, other = first_fields(), changed(FULL, {leaf: 9})
+    names = row_id(FULL), row_id(other)
+    monkeypatch.setitem(FIELDS, leaf, FIELDS[leaf]._replace(later=True))
+    (told["teacher"] if "." in leaf else told).pop(leaf.split(".")[-1])
+    before = content_id("eval", told | dict(recipe=dict(epochs=0.0) | FULL.recipe.named()))
+    assert row_id(FULL) == before != names[0] and row_id(other) == names[1]
+
+
+def test_rows_from_before_a_field_was_there_have_its_cell():
+    rows = rows_of(FULL, FULL.with_(method="zero_shot_cot"))
+    assert completed(rows.drop(columns=["n_items", "lr"])).equals(rows[[c for c in rows if c not in ("n_items", "lr")] + ["lr", "n_items"]])
+    assert completed(rows) is rows
 
 
 def test_vary_makes_every_combination_once_and_changes_nothing_else():
@@ -122,6 +199,7 @@ def test_the_base_of_a_study_is_a_condition_with_its_own_words():
     c = base_of("arith", "pocket/s", {"format": "ho", "task_args.n_train": 9, "recipe": dict(steps=7)})
     assert (c.teacher.format, c.task_args, c.recipe.steps, c.recipe.warmup) == ("ho", dict(n_train=9), 7, 30)
     assert base_of("arith", "pocket/s", {"format": "ho", "teacher.format": "wei"}).teacher.format == "wei"
+    with pytest.raises(ValueError, match="-y 'base"): base_of("arith", "pocket/s", '{"recipe.lr": 0.002}')
     assert words_of("n_rationales") == "rationales per question" and words_of("mean_sound") == "mean sound"
 
 

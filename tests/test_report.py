@@ -10,9 +10,11 @@ from browser import look_at, open_browser
 
 from cotstudy.analyses import study_cell
 from cotstudy.pages import to_pages, write_pages
+from cotstudy.recorded import recorded
 from cotstudy.report import (briefly, corpora, failures, findings, number, parts, pooled, read_report, scorecard, table_md, tally,
                              unfinished, verdicts, whole, with_points, write_answers)
 from cotstudy.studies import expand, load_study
+from cotstudy.tasks import load
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"task_args.n_train": 12, "task_args.n_test": 16, "recipe.steps": 4, "recipe.batch": 4, "teacher.pool": 2}
@@ -188,3 +190,18 @@ def test_pages_in_a_browser(committed, width, tmp_path):
 
 def test_a_value_that_is_not_there_is_read_as_nothing():
     assert [number(x) for x in (None, float("nan"), pd.NA, "", 2, 0.5, True, "vote")] == ["", "", "", "", "2", "0.5", "1", "vote"]
+
+
+def test_texts_of_others_are_named_and_not_copied(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    base = {k: v for k, v in SMALL.items() if not k.startswith("task_args")} | {
+        "n_questions": 8, "n_items": 6, "format": "ho", "teacher.pool": 1, "teacher.model": "recorded:coin_flip__ho_zero_shot_cot",
+        "teacher.format": "ho_teacher", "teacher.max_tok": 512}
+    methods = ["label_only", "greedy_cot"]
+    found = study_cell("sample_count", "real-toy", "", "coin_flip", "pocket/xs", base, n_rationales=[], methods=methods)
+    r = read_report("real-toy", "Real")
+    shown = [found.chains(), found.samples(2), *(pd.read_parquet(p) for p in tmp_path.rglob("answers.parquet"))]
+    told = whole(r) + "".join(x.to_csv() for x in shown) + "".join(p.read_text() for p in r.folder.rglob("*.md"))
+    asked = {i.question for split in ("train", "test") for i in load("coin_flip").split(split)}
+    assert any(i.id in told for i in load("coin_flip").split("test")) and not any(q in told for q in asked)
+    assert not any(t in told for t in recorded("coin_flip__ho_zero_shot_cot").rationale if len(t) > 40)

@@ -368,6 +368,12 @@ def test_one_who_was_never_taught_is_asked_for_the_answer_it_did_not_name(store,
     assert teacher.voice.twice is False
 
 
+def test_a_student_that_was_taught_before_is_asked_as_it_was_taught(tmp_path):
+    (tmp_path / "student.json").write_text(json.dumps(dict(format="ho", method="cot")))
+    voice = lambda fmt: exam_of(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student=str(tmp_path), format=fmt)).voice
+    assert [(voice(f).fmt.name, voice(f).twice) for f in ("ho", "wei")] == [("ho", False), ("ho_teacher", True)]
+
+
 def test_right_by_luck_is_counted_in_items_and_corpora(store):
     row, items = run(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="toy:scripted"), store)
     assert row["mean_sound"] == 1.0 and row["mean_lucky"] == 0.0 and {"sound", "lucky", "length", "new_wording", "copied"} <= set(items)

@@ -33,6 +33,8 @@ def test_a_cell_that_fails_is_told(monkeypatch, data_dir):
     monkeypatch.setattr("cotstudy.studies.load_study", lambda name: study)
     said = CliRunner().invoke(app, ["run", "smoke", "--smoke"])
     assert said.exit_code == 1 and "failed in small; the first: ValueError: no good" in said.stderr
+    one = expand(study)[-1].name
+    assert "1 cells" in CliRunner().invoke(app, ["run", "smoke", "--smoke", "--only", one]).stderr
 
 
 def test_small_cells_keep_what_is_to_be_tried(tmp_path, data_dir):
