@@ -30,7 +30,8 @@ _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(
                   r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|\b(?:antwort\s+(?:ist|lautet)|r[ée]ponse\s+est|respuesta\s+es|risposta\s+è"
                   r"|resposta\s+é|ответ)\s*:?|(?:^|\n)\s*(?:label|choice|verdict|prediction)\s*:", re.I)
 _TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|solution|conclusion)\s*[:=]", re.I | re.M)
-_NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human|Premise|Passage|Input|Sentence)\s*:|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
+_NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human|Premise|Passage|Input|Sentence)\s*:"
+                    r"|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
                             r"|correct\s+)?answer)(?=\s)", re.I)
 
 _ASIDES = re.compile(r"\n\s*(?:explanation|reason(?:ing|s)?|rationale|justification|confidence|why|note)\b\s*:", re.I)  # after an answer
@@ -42,6 +43,7 @@ _REPORTED = re.compile(  # others say it, or nobody
 
 def _clause(text: str, at: int) -> str: return re.split(r"[.!?;\n]\s*", text[max(0, at - 120):at])[-1]
 
+# %% ../nbs/18_answers.ipynb #11e8c4fa
 _FIELD = re.compile(r"[\"'](?:final[_ ]?)?(?:answer|choice|result|label|option|prediction|solution)[\"']\s*:\s*"
                     r"(?:\"((?:[^\"\\\n]|\\.){0,300})\"|'([^'\n]{0,300})'|(-?[\d.][\w.+-]*|true|false))(?=\s*[,}\]\n])", re.I)
 
@@ -59,7 +61,8 @@ def _opened(text: str) -> str:
 
 def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     "What follows the last cue such as `the answer is`, and whether there was one."
-    ends = sorted((m.end() for p in (_CUE, more) if p for m in p.finditer(text) if not _REPORTED.search(_clause(text, m.start()))), reverse=True)
+    cues = [m for p in (_CUE, more) if p for m in p.finditer(text) if not _REPORTED.search(_clause(text, m.start()))]
+    ends = sorted((m.end() for m in cues), reverse=True)
     at = next((e for e in ends if text[e:].strip(" .:\n*\"")), None)
     if at is None: return text, False
     aside = _ASIDES.search(text, at)
@@ -74,11 +77,14 @@ class Mention(NamedTuple):
 
 _DOUBT = re.compile(  # what a clause says of an answer that it does not give
     r"(?:\b(?:not|cannot|never|nor|neither|non|no(?!\s+(?:doubt|matter|problem|wonder|question)\b)|nobody|nothing|wrong|incorrect"
-    r"|mistaken?|hardly|unlike(?:ly)?|than|instead|except|any(?:thing)?\s+but|far\s+from|without|thought|considered|initially|at\s+first|tempt\w+|if|unless"
-    r"|whether|suppose|(?:some|many|most|other|few|people)\s+(?:\w+\s+)?(?:people|would|might|may|could|say|think|answer|choose|chose|believe|argue)|others"
+    r"|mistaken?|hardly|unlike(?:ly)?|than|instead|except|any(?:thing)?\s+but|far\s+from|without|thought|considered|initially"
+                    r"|at\s+first|tempt\w+|if|unless"
+    r"|whether|suppose|(?:some|many|most|other|few|people)\s+(?:\w+\s+)?(?:people|would|might|may|could|say|think|answer|choose"
+                    r"|chose|believe|argue)|others"
     r"|over(?=\s+(?:the\s+|an?\s+|option\s+)?$))\b"
     r"|n't\b)(?:(?!\b(?:but|so|because|rather|therefore|thus|it\s+is|it's)\b)[^.,;:!?\n()—])*$", re.I)
-_SUPPOSED = re.compile(r"\W*(?:and\s+|but\s+)?(?:if|were|unless|suppose|had|in\s+case|assuming)\b(?![^.;\n]*\b(?:so|but|therefore|since)\b)", re.I)
+_SUPPOSED = re.compile(r"\W*(?:and\s+|but\s+)?(?:if|were|unless|suppose|had|in\s+case|assuming)\b(?![^.;\n]*\b(?:so|but|therefore"
+                    r"|since)\b)", re.I)
 _UNDER = re.compile(r"[^.;\n]{0,60}\b(?:if|unless)\b", re.I)
 _LEFT_OPEN = re.compile(  # what follows a mention that is no answer: B? No. / B or C / B: no / {"B": 0.2} / B needs more
     r"[\"')\]]*(?:\?\s*(?!yes\b)\w|,?\s+\(?or\s+(?!rather\b|in\s+other\b)|\s*[:=]\s*(?:no|not|false|wrong|incorrect|untrue)\b"
@@ -163,7 +169,8 @@ _REJECTED = re.compile(r"(?:\bnot|\bno\s+longer|\bthought|\bopposed\s+to|\bup\s+
                        r"|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make"
                        r"|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
 _BOUND = re.compile(r"(?:\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|over|under|above|below"
-    r"|past|up\s+to|between|from|either|twice|thrice|double|triple|log|sin|cos|tan|sqrt)\s*\(?|[<>≤≥±√^_|]\s*=?\s*[({]*|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{"
+    r"|past|up\s+to|between|from|either|twice|thrice|double|triple|log|sin|cos|tan|sqrt)\s*\(?|[<>≤≥±√^_|]\s*=?\s*[({]*"
+                    r"|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{"
                     r"|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
 _ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|during|since|until|to|all|both|other|another|step|number"
                     r"|part|question|option|chapter|page|day|case|these|those|the)\s+"
@@ -175,10 +182,12 @@ _UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|
 _PART = re.compile(  # what follows a number that is only a part of something
     rf"(?!{_UNIT})(?:[A-Za-z]{{1,2}}(?![A-Za-z])|sin|cos|tan|log|sqrt|_)|\.?\s?\\(?!end|newline|hline|mu|deg)[A-Za-z]"
     rf"|\s?[\^√π∞±≤≥<>]"  # 5x, 5\pi, 5^n
-    r"|\s[KMB]\b|[,.:]\d|\s:\s?\d|\.\.+\d|[‰‱]|\.\(\d|!(?=\s*[.,;=/*+-])|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
+    r"|\s[KMB]\b|[,.:]\d|\s:\s?\d|\.\.+\d|[‰‱]|\.\(\d|!(?=\s*[.,;=/*+-])|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)"
+                    r"|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
     r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
     r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
-    r"|September|October|November|December)|out\s+of|and\s+(?:a\s+)?(?:half|quarter|third)|divided|multiplied|squared|cubed|factorial|doubled|tripled|halved|pi|root|score\s*$|point|(?:in\s+)?(?:binary|octal"
+    r"|September|October|November|December)|out\s+of|and\s+(?:a\s+)?(?:half|quarter|third)|divided|multiplied|squared|cubed"
+                    r"|factorial|doubled|tripled|halved|pi|root|score\s*$|point|(?:in\s+)?(?:binary|octal"
     r"|hex\w*|base)|mil|mill|thou|tn|grand|gross|halves|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
     r"|(?:dozen|hundred|thousand|(?:m|b|tr)illion|lakh|crore)s?|or\s+(?:more|less"
     r"|fewer|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
@@ -245,6 +254,8 @@ def _opens(text: str, said: Sequence[Said]) -> bool:
 
 _UNSOLVED = re.compile(r"(?<![A-Za-z])[a-z]\s?[-+*/^]\s?(?:\d+|[a-z])\s*$|[\w)]\s?[-+*/]\s?[a-z]\s*$")
 
+_GIVEN = re.compile(r"\b(?:where|with|for|when|if|let|given|since|as|because|using)\s+[A-Za-z]\s*$", re.I)  # 3n, where n = 2
+
 def _equation(text: str) -> str | None:
     "The result of the last equation of a sentence."
     signs = list(_EQUALS.finditer(text))[-20:]  # nobody concludes further up
@@ -252,11 +263,12 @@ def _equation(text: str) -> str | None:
         said, left = _said(text[m.end():end]), text[:m.start()]
         if not _opens(text[m.end():end], said) or not said[0].whole: continue
         if re.search(r"(?:\d\s?[a-z]|[a-z]\s?\^\s?\d)\s*$", left): return None  # 2x = 14 does not say what x is
-        if re.search(r"\b(?:where|with|for|when|if|let|given|since|as|because|using)\s+[A-Za-z]\s*$", left, re.I): return None  # 3n, where n = 2
+        if _GIVEN.search(left): return None
         if re.search(r"[\d.]\s*(?:,|;|\band\b|\bor\b)+\s*[A-Za-z][\w_]{0,3}\s*$|\|\s*$", left): return None  # x = 4, y = 5
         tail = text[m.end():]
         others = [s.q for s in _said(tail)[1:] if s.role == "main" and not same_number(s.q.written, said[0].q.written)]
-        return _single(tail, _said(tail), 0) if all(re.search(rf"[(:—]|(?:after|before|without)|{_WHY}", tail[said[0].q.end:q.start]) for q in others) else None
+        explained = [re.search(rf"[(:—]|\b(?:after|before|without)\b|{_WHY}", tail[said[0].q.end:q.start]) for q in others]
+        return _single(tail, _said(tail), 0) if all(explained) else None
     said = _said(text[:signs[0].start()])
     if len(said) != 1 or not _opens(text, said) or not said[0].whole: return None
     return None if text[said[0].q.end:signs[0].start()].strip() else said[0].q.written
@@ -295,7 +307,8 @@ def _sentence(text: str) -> str | None:
     if (sign := _EQUALS.search(text)) and _UNSOLVED.search(text[:sign.start()]): return None  # x + y = 7
     if _EQUALS.search(text) and (found := _equation(text)): return found
     if _EQUALS.search(text) and re.search(r"=\s*\S*[a-z\d]", text) and not any(s.role == "main" and s.whole for s in said): return None
-    if any(s.role == "aside" and re.search(r"\bfor\s+$", text[:s.q.start]) for s in said) and any(s.role == "main" for s in said): return None  # 2 pens for $7
+    paid = any(s.role == "aside" and re.search(r"\bfor\s+$", text[:s.q.start]) for s in said)
+    if paid and any(s.role == "main" for s in said): return None  # 2 pens for $7
     mains = [k for k, s in enumerate(said) if s.role == "main"] or [k for k, s in enumerate(said) if s.role == "aside"]
     if not mains: return None
     found = _single(text, said, mains[0])
@@ -319,7 +332,8 @@ def _spoken(text: str) -> str | None:
 # %% ../nbs/18_answers.ipynb #b50d4223
 _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|not\s+possible\s+to|impossible\s+to"
     r"|no\s+way\s+to|unable\s+to|hard\s+to)\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
-                      r"|more\s+information|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown|undetermined|unsure|ambiguous"
+                      r"|more\s+information|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown"
+                    r"|undetermined|unsure|ambiguous"
                       r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
 _CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|in\s+conclusion|in\s+all|overall"
                         r"|(?:this|that|which)\s+(?:means|leaves|gives|makes))\b", re.I)
@@ -368,6 +382,7 @@ def _free(text: str, last: bool) -> str | None:  # last: the end counts, not the
     said = _said(held[-1])
     return found or (said[-1].q.written if last and said and said[-1].whole and said[-1].role == "main" else None)
 
+# %% ../nbs/18_answers.ipynb #cf3f0293
 _AGAIN = re.compile(r"(?:no|now|actually|rather|correct|right|it(?:'s|\s+is)|i\s+now)\b", re.I)
 
 def _cued(text: str) -> str | None:
@@ -401,9 +416,12 @@ _DISMISSED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brather\s+than|\binstead
                         r"\s+(?:(?:be|is|the|answer|option|options|choice|either|both|necessarily|really)\s+){0,3}$", re.I)
 _CONSIDERED = re.compile(r"\b(?:considered|thought(?:\s+of)?|thinking(?:\s+of)?|tempted\s+by|tempting\s+to\s+(?:say|choose)|initially"
                          r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
-_POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&$✅✓✔☑-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe|perhaps|likely"
-    r"|definitely|clearly|certainly|obviously|only|just|simply|prefer|option|choice|answer|letter|so|therefore|thus|hence|then|is|be|was|it's|that's|with|choose|chose|pick"
-    r"|picked|select|leaving|leaves|leave|between|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both|either|wait|but"
+_POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&$✅✓✔☑-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe"
+                    r"|perhaps|likely"
+    r"|definitely|clearly|certainly|obviously|only|just|simply|prefer|option|choice|answer|letter|so|therefore|thus|hence|then|is"
+                    r"|be|was|it's|that's|with|choose|chose|pick"
+    r"|picked|select|leaving|leaves|leave|between|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both"
+                    r"|either|wait|but"
                      r"|rather|"
                      r"considered|thought|say|conclude))\s*[\"'*]*\s*$", re.I)
 
@@ -460,7 +478,8 @@ def _dismissed(text: str, group: Sequence[Mention]) -> bool:
                          rf"|right)[\w'-]+\s+){{0,4}}?{_NOT})", after)) and not re.match(r"(?i)[.,;]?\s*(?:(?:and|but)\s+)?not\b", after)
 
 # %% ../nbs/18_answers.ipynb #c489d211
-_TALKED_OF = re.compile(r"[)\]]?,?\s+(?:(?:is|was|seems|looks|sounds|could|might|may)\b(?!\s+(?:the|my)\s+answer)|if\s+(?:it|this|that)\s+were\b)", re.I)
+_TALKED_OF = re.compile(r"[)\]]?,?\s+(?:(?:is|was|seems|looks|sounds|could|might|may)\b(?!\s+(?:the|my)\s+answer)|if\s+(?:it|this"
+                    r"|that)\s+were\b)", re.I)
 _RIGHT = re.compile(r"[)\]]?:\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable)\b|\s+fits\s+(?:best|better)\b"
     r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
                     r"|to\s+say))", re.I)
@@ -473,7 +492,8 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mention], l
     groups = _groups(text, marks)
     dismissed = {m.value for g in groups if _dismissed(text, g) for m in g}
     kept = [g for g in groups if not _dismissed(text, g) and not _doubted(text, g[0])]
-    opening = kept and kept[0] is groups[0] and not text[:kept[0][0].start].strip(" \n\"'*:(") and not _TALKED_OF.match(text[kept[0][-1].end:])
+    opening = kept and kept[0] is groups[0] and not text[:kept[0][0].start].strip(" \n\"'*:(")
+    opening = opening and not _TALKED_OF.match(text[kept[0][-1].end:])
     lines = [g for g in kept[1:] if "\n" in text[max(0, g[0].start - 3):g[0].start]]
     if any(_bare(text, g[0]) for g in kept[1:]) or (len(lines) > 1 and not _bare(text, kept[0][0])): opening = False  # a list of options
     if opening and len({m.value for m in kept[0]}) == 1: return kept[0][0].value, True
@@ -502,14 +522,16 @@ def _named(text: str, options: Sequence[str]) -> str | None:
     same = words.get(re.sub(r"^(?:the|an?) (?=.)", "", _squeezed(text)))
     return same or _decide(text, held) or None
 
+_FILLER = re.compile(r"\b(?:which|that)\s+is\b|\b(?:option|choice|namely|i\.?e\.?)(?=\W)")
+
 def _contradicted(text: str, marks: Sequence[Mention], options: Sequence[str]) -> bool:
     "Do the words beside a letter name another option? '(A) a blue ball' is no answer where that is (B)."
     words = {k: _squeezed(o) for k, o in zip(LETTERS, options)}
     for m in marks:
         after = re.split(r"[.;!\n]", text[m.end:m.end + 200].lstrip(").]:*\"' -—"))[0]
         before = re.split(r"[.;!\n]\s", text[max(0, m.start - 200):m.start])[-1]
-        after, before = (_squeezed(re.sub(r"\b(?:which|that)\s+is\b|\b(?:option|choice|namely|i\.?e\.?)(?=\W)", " ", x)) for x in (after, before))
-        if any(said and said in words.values() and said != words.get(m.value) for said in (after, before)): return True
+        for said in (_squeezed(_FILLER.sub(" ", x)) for x in (after, before)):
+            if said and said in words.values() and said != words.get(m.value): return True
     return False
 
 # %% ../nbs/18_answers.ipynb #9e40b2d3
@@ -539,9 +561,11 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
 
 # %% ../nbs/18_answers.ipynb #8dcc5a75
 _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", false="no")
-_HEDGE = re.compile(r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly|simply|almost"
+_HEDGE = re.compile(r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly"
+                    r"|simply|almost"
                     r"|certainly|of\s+course|a|an?\s+clear|surely)[\W_]++|[\W_])*+", re.I)
-_FIRST = re.compile(r"(?!\s+(?:and|or)\s+(?:yes|no)\b)(?!\s+(?!because|since|as\b|it\b|he\b|she\b|they\b|you\b|we\b|i\b|there\b|that\b|this\b"
+_FIRST = re.compile(r"(?!\s+(?:and|or)\s+(?:yes|no)\b)(?!\s+(?!because|since|as\b|it\b|he\b|she\b|they\b|you\b|we\b|i\b|there\b"
+                    r"|that\b|this\b"
                     r"|the\b|to\b|but\b|although|though|not\b|is\b|if\b|in\b|indeed\b|definitely\b|absolutely\b|of\s+course\b)[a-z])", re.I)
 _ALONE = re.compile(r"\s*[.,;:!?\"')]|\s+[-—]|\s*\n|\s*$|\s+(?:from|would|if|unless|then|but)\b|\s*\[", re.I)
 
@@ -559,7 +583,8 @@ def _yes_and_no(text: str) -> list[Mention]:
 def _read_yesno(text: str, last: bool) -> str | None:
     said, cued = _after_cue(unbold(_opened(text)).replace("####", "\n"), None) if "####" not in text else _after_cue(unbold(_opened(text)))
     def read(piece: str) -> str | None:
-        piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?|\btrue\s+that\b", "", piece, flags=re.I)
+        piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?"
+                    r"|\btrue\s+that\b", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
         found = _decide(piece, _yes_and_no(piece), _HEDGE)
         loose = [m for x in re.finditer(r"\byes\b(?!-)", piece, re.I) if not _doubted(piece, m := Mention("yes", x.start(), x.end()))]

@@ -96,7 +96,8 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 def _header(path: Path) -> dict[str, str]:  # name of a tensor -> its type
     "What a safetensors file says it holds; refuses one that cannot be read to its end."
-    if not path.is_file(): raise FileNotFoundError(f"{path} is no file, but a folder or a link that leads nowhere; copy or download it again")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file, but a folder or a link that leads nowhere; copy or download it again")
     size = path.stat().st_size
     with path.open("rb") as f: start = f.read(40)
     if start.startswith(b"version https://git-lfs"):
@@ -179,12 +180,15 @@ def _short(e: Exception) -> str:
 
 def _check_size(folder: Path, config, auto):
     "Refuse a configuration whose network is far larger than its files, before it is filled with random numbers for hours."
-    stored, layers = sum(p.stat().st_size for p in folder.glob("*.safetensors")), getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
+    stored = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
     if layers <= stored:
         with torch.device("meta"): n = sum(p.numel() for p in auto.from_config(config).parameters())
         if n <= 16 * stored + 10**6: return
-    raise ValueError(f"it describes a network of {f'{n:,} numbers' if layers <= stored else f'{layers:,} layers'}, its files hold {stored:,} bytes")
+    size = f"{n:,} numbers" if layers <= stored else f"{layers:,} layers"
+    raise ValueError(f"it describes a network of {size}, its files hold {stored:,} bytes")
 
+# %% ../nbs/24_models.ipynb #6ae515b1
 def _net_of(where, dtype: str, **kw):
     "Configuration and network through the Auto classes; what they cannot do is said in one line."
     try:

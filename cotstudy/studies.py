@@ -100,7 +100,8 @@ def _n_values(node: yaml.Node, known: dict[int, int]) -> int:
     "How many values a part of a file stands for; a few lines of references (*a) can stand for billions."
     if id(node) not in known:
         known[id(node)] = MOST + 1  # for one that holds itself
-        inner = node.value if isinstance(node, yaml.SequenceNode) else [x for kv in node.value for x in kv] if isinstance(node, yaml.MappingNode) else []
+        inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode): inner = [x for pair in inner for x in pair]
         known[id(node)] = 1 + sum(_n_values(x, known) for x in inner)
     return known[id(node)]
 
@@ -108,10 +109,12 @@ def _parsed(text: str) -> object:
     loader = _Strict(text)
     try:
         node = loader.get_single_node()
-        if node and _n_values(node, {}) > MOST: raise yaml.YAMLError(f"it stands for more than {MOST:,} values; write out what it refers to")
+        if node and _n_values(node, {}) > MOST:
+            raise yaml.YAMLError(f"it stands for more than {MOST:,} values; write out what it refers to")
         return loader.construct_document(node) if node else None
     finally: loader.dispose()
 
+# %% ../nbs/80_studies.ipynb #2612208c
 def _read_yaml(path: Path) -> dict:
     "A YAML file that holds a mapping; one line says what is wrong."
     if path.is_dir(): raise ValueError(f"{path.name} is a folder; give the name of a study file")
