@@ -92,7 +92,8 @@ _words = (rf"(?:{_small}|an?(?=\s+(?:{_scale})\b))(?:\s+(?:{_scale})\b(?:\s+(?:a
           rf"|quarter)))?){{0,8}}")
 _part = r"(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?)"
 _WORDS = re.compile(rf"\b(?:(?P<parts>{_one}|an?)[-\s]+(?P<part>{_part})|(?P<whole>{_words})(?:\s+point(?P<decimals>(?:\s+(?:{_one}))+)"
-                    rf"|\s+and\s+(?P<more>a|one|three)[-\s]+(?P<rest>{_part})(?!\s+(?:{_scale})\b))?|(?P<only>half)(?:\s+an?\s+(?P<of>{_scale}))?)\b"
+                    rf"|\s+and\s+(?P<more>a|one|three)[-\s]+(?P<rest>{_part})"
+                    rf"(?!\s+(?:{_scale})\b))?|(?P<only>half)(?:\s+an?\s+(?P<of>{_scale}))?)\b"
                     rf"(?!\s+past\b)(?![-\s]+(?:{_one}|{_ten}|point)\b)", re.I)
 
 def _amount(words: str) -> int:
