@@ -569,7 +569,7 @@ _FIRST = re.compile(r"(?!\s+(?:and|or)\s+(?:yes|no)\b)(?!\s+(?!because|since|as\
                     r"|the\b|to\b|but\b|although|though|not\b|is\b|if\b|in\b|indeed\b|definitely\b|absolutely\b|of\s+course\b)[a-z])", re.I)
 _ALONE = re.compile(r"\s*[.,;:!?\"')]|\s+[-—]|\s*\n|\s*$|\s+(?:from|would|if|unless|then|but)\b|\s*\[", re.I)
 
-_CLAIM = re.compile(r"\b(?:statement|claim|it|this|that|answer|conclusion|proposition)(?:\s+is|'s)\s+(?:\w+\s+)?$", re.I)
+_CLAIM = re.compile(r"^\W*(?:\w+ly\s+)?$|\b(?:statement|claim|it|this|that|answer|conclusion|proposition)(?:\s+is|'s)\s+(?:\w+\s+)?$", re.I)
 
 def _yes_and_no(text: str) -> list[Mention]:
     "Every yes and no that opens a text or stands by itself; 'no wonder' is none."
