@@ -49,12 +49,14 @@ HEADLINE_CLAIMS = ("ho-H1", "ho-H2", "ho-H3", "ho-H4", "ho-H7a", "ho-H7b", "ho-H
                    "scotd-H4",
                    "scotd-H7a", "scotd-H8", "scotd-H11", "scotd-H12")
 
-def pair_figures(rows: pd.DataFrame) -> "dict[str, Figure]":
+def pair_figures(rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "dict[str, Figure]":  # theirs: published
     "With and without gold, and one answer or a vote, where both were run (Li et al. 2023, Tables 2b and 3a)."
     kinds = (("supervision", "decoding", "greedy", fig_supervision), ("decoding", "supervision", "full", fig_vote))
     groups = rows[rows.student_id.notna()].groupby(["task", "student"], sort=False)
     found = {(c, task, s): (fig, g[g[other] == v]) for (task, s), g in groups for c, other, v, fig in kinds}
-    return {"-".join(name): fig(both).figure for name, (fig, both) in found.items() if both[name[0]].nunique() > 1}
+    found = {name: (fig, both) for name, (fig, both) in found.items() if both[name[0]].nunique() > 1}
+    of = lambda task: None if theirs is None else theirs[theirs.task == task]
+    return {"-".join(name): fig(both, published=of(name[1])).figure for name, (fig, both) in found.items()}
 
 # %% ../nbs/77_analyses.ipynb #5b9a514d
 @analysis("Rationales per question", "Ho et al. 2023, diverse reasoning; Li et al. 2023, Fig. 2 and Table 3", "n_rationales",
@@ -337,8 +339,10 @@ def panels(a: Analysis, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {name: g for name, g in found.items() if _worth_drawing(a, g)}
 
 def _with_shared(rows: pd.DataFrame, column: str, v: object) -> pd.DataFrame:
-    "Rows with a value, and those to which the column does not apply."
-    return rows[(rows[column] == v) | rows[column].isna() | ((rows.method == "teacher") & (column == "student"))]
+    "Rows with a value, and of the same tasks those to which the column does not apply."
+    own = rows[column] == v
+    shared = rows[column].isna() | ((rows.method == "teacher") & (column == "student"))
+    return rows[own | shared & rows.task.isin(rows.task[own & (rows.method != "teacher")])]
 
 def _worth_drawing(a: Analysis, rows: pd.DataFrame) -> bool:
     "Does anything vary along the axis?"
@@ -358,11 +362,13 @@ def figures_of(
     for name, g in panels(a, a.view(rows)).items():
         if g.task.nunique() == 1: out[name] = a.figure(g, published=published).figure
         else: out[name] = small_multiples(a.figure, g, published=published)
-    return out | {f"{a.name}-{name}": figure for name, figure in further(a, rows, items).items()}
+    return out | {f"{a.name}-{name}": figure for name, figure in further(a, rows, items, published).items()}
 
-def further(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame | None) -> "dict[str, Figure]":
+def further(
+    a: Analysis, rows: pd.DataFrame, items: pd.DataFrame | None, published: pd.DataFrame | None = None
+) -> "dict[str, Figure]":
     "The figures of an analysis beside its main one."
-    return a.also(rows) | ({} if items is None else a.of_items(a.view(rows), items))
+    return a.also(rows, published) | ({} if items is None else a.of_items(a.view(rows), items))
 
 # %% ../nbs/77_analyses.ipynb #0072c2cb
 def side_by_side(a: Analysis, rows: pd.DataFrame) -> "Figure":  # rows of one task

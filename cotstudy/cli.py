@@ -605,10 +605,11 @@ def bench(
 # %% ../nbs/95_cli.ipynb #cecf94cd
 @app.command()
 def readme(root: Annotated[Path, typer.Argument(help="a checkout")] = Path(".")):
-    "Make README.md from nbs/index.ipynb."
+    "Make README.md from nbs/index.ipynb, and the lines that lead from chapter to chapter."
     with expected():
+        from cotstudy.book import write_ways
         from cotstudy.pages import write_readme
-        print(write_readme(root))
+        for path in (*write_ways(root), write_readme(root)): print(path)
 
 # %% ../nbs/95_cli.ipynb #8460e4f2
 @app.command()

@@ -28,7 +28,7 @@ from .conditions import PROTOCOL, Condition, checked, content_id, row_id, stage_
 from .files import lease, look_again, write_text
 from .later import later
 from .methods import method_named
-from .runs import Store, checkpoint_score, environment, home, make_corpus, make_student, plan_of, run, said
+from .runs import Store, environment, home, plan_of, run, said, teach
 from .studies import Cell, Study, cell_conditions, studies_folder
 
 distributed, models = later("distributed"), later("cotstudy.models")
@@ -87,7 +87,7 @@ def place_of() -> Place:
         if not file.exists(): write_text(file, uuid4().hex)
     return Place(env, file.read_text(), _code())
 
-def _code() -> str: return text_of(Path(make_corpus.__code__.co_filename).parent)
+def _code() -> str: return text_of(Path(teach.__code__.co_filename).parent)
 
 SEEN_S = 90.0  # a network file system may show a new file so late
 
@@ -153,10 +153,7 @@ def _draws(store: Store, cond: Condition) -> list[str]:
 
 def _student(store: Store, cond: Condition) -> list[str]:
     "Train a student, or find it."
-    plan = plan_of(store, cond)
-    corpus = make_corpus(store.ledger, plan.lessons, plan.exam.method, plan.exam.voice.fmt)
-    score = checkpoint_score(store.ledger, plan.judge)
-    _, folder = make_student(store, plan.start, corpus, plan.recipe, plan.exam.method, score)
+    *_, folder = teach(store, plan_of(store, cond))
     return [str(folder / "train.json")]
 
 def _answers(store: Store, cond: Condition) -> list[str]:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EXERCISES', 'FORMS', 'ANN', 'NEEDED', 'SPOKEN', 'CHAINS', 'TORN', 'OPENED', 'Said', 'Exercise', 'exercise',
-           'exercise_named', 'ask', 'is_open', 'check', 'solution', 'near', 'compare', 'listen', 'advice', 'order',
-           'be_the_teacher', 'left', 'n_tokens', 'byte_text', 'even', 'only_second', 'met', 'one_more_arm', 'be_lucky',
-           'kept', 'luck_of_two', 'new_draws', 'enough', 'budget', 'enough_questions', 'clearest', 'one_of_twenty',
-           'mended', 'never_taught', 'same_side', 'bill', 'opened', 'needs_gold']
+           'exercise_named', 'ask', 'is_open', 'check', 'solution', 'near', 'compare', 'listen', 'tell', 'advice',
+           'order', 'be_the_teacher', 'left', 'n_tokens', 'byte_text', 'even', 'only_second', 'met', 'one_more_arm',
+           'be_lucky', 'kept', 'luck_of_two', 'new_draws', 'enough', 'budget', 'enough_questions', 'clearest',
+           'one_of_twenty', 'mended', 'never_taught', 'same_side', 'bill', 'opened', 'needs_gold']
 
 # %% ../nbs/93_course.ipynb #8d5ea3b3
 """What the lessons in `nbs/course` need beside the rooms they teach: exercises as records (what is asked, and a function that looks at an
@@ -15,6 +15,7 @@ answer and says what is missing), and guesses beside measurements. The solutions
 import json
 import math
 import re
+import textwrap
 from dataclasses import dataclass
 from inspect import signature
 from typing import Callable, Mapping, Sequence, get_origin, get_type_hints
@@ -151,6 +152,11 @@ def listen(
     place = {name: k for k, name in enumerate(of)}
     drawn.sort(key=lambda c: (place[c.instance], c.draw_index))
     return pd.DataFrame([dict(instance=of[c.instance], draw=c.draw_index, text=c.text.strip()) for c in drawn])
+
+# %% ../nbs/93_course.ipynb #efc237bb
+def tell(*texts: str, width: int = 80) -> None:  # width: characters
+    "Print texts in lines that a page can hold; what goes on in the next line is set in."
+    for line in "\n".join(texts).split("\n"): print(textwrap.fill(line, width, subsequent_indent="    "))
 
 # %% ../nbs/93_course.ipynb #02bde691
 ANN = Instance("course-ann", "Ann has 4 pens. Ann buys 3 more. Ann loses 2. How many pens does Ann have now?", "5",

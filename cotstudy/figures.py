@@ -657,11 +657,21 @@ def fig_length(
     axes[0].beside = axes[1]
     return axes[0]
 
-# %% ../nbs/70_figures.ipynb #adde1885
+# %% ../nbs/70_figures.ipynb #00149632
 _PAIRS = dict(supervision=("few_shot", "full"), decoding=("greedy", "vote"))
 _PAIR_NAMES = dict(few_shot="few-shot (no gold)", full="full (gold)", greedy="one greedy answer", vote="vote over paths")
 
-def _pair_bars(df: pd.DataFrame, ax: "Axes | None", what: str, labels: bool) -> "Axes":
+def _hollow_pairs(ax: "Axes", theirs: pd.DataFrame | None, methods: Sequence[str], what: str, many: float) -> pd.DataFrame | None:
+    "Published values as hollow marks at the bars they belong to, those of as many chains; what was drawn."
+    if theirs is None: return None
+    theirs = theirs[theirs.method.isin(methods) & theirs[what].isin(_PAIRS[what]) & theirs.accuracy.notna()]
+    theirs = theirs[~theirs.method.isin(named(teach="sampled")) | (theirs.n_rationales == many)]
+    at = [methods.index(r.method) + (-0.2, 0.2)[_PAIRS[what].index(getattr(r, what))] for r in theirs.itertuples()]
+    ax.plot([x + 0.07 for x in at], theirs.accuracy, ls="none", marker="o", mfc="none", mec="#333333", mew=1.5, zorder=4)
+    return theirs
+
+# %% ../nbs/70_figures.ipynb #adde1885
+def _pair_bars(df: pd.DataFrame, ax: "Axes | None", what: str, labels: bool, theirs: pd.DataFrame | None) -> "Axes":
     "Bars in pairs, one pair a method, lighter and full."
     first, second = _PAIRS[what]
     df = df[df[what].isin(_PAIRS[what])]
@@ -679,10 +689,11 @@ def _pair_bars(df: pd.DataFrame, ax: "Axes | None", what: str, labels: bool) -> 
                     bar[0].set_url(getattr(p, "link", None))
                     ends = [[max(0, p.accuracy - p.lo)], [max(0, p.hi - p.accuracy)]]
                     ax.errorbar(i + shift, p.accuracy, ends, color="#333333", elinewidth=1.6, capsize=0)
+        beside = _hollow_pairs(ax, _comparable(theirs, df, what, ()), methods, what, many)
         ax.set_xticks(range(len(methods)), [look_of(m).words + (f"\nN = {many:g}" if m in sampled else "") for m in methods])
         ax.tick_params(axis="x", length=0)
         _chance(ax, df)
-        _head(ax, _task_title(df), caption(points, not labels))
+        _head(ax, _task_title(df), _caption(points, beside, not labels))
         _finish(ax, points, None)
         ax.set_ylim(0, max(min(1.0, ax.get_ylim()[1]) + 0.035, 0.1))
         pair = [matplotlib.patches.Patch(color=_mix("#777777", "white", pale), lw=0, label=_PAIR_NAMES[v])
@@ -690,13 +701,13 @@ def _pair_bars(df: pd.DataFrame, ax: "Axes | None", what: str, labels: bool) -> 
         if labels: ax.legend(handles=pair, loc="upper left")
     return ax
 
-def fig_supervision(df: pd.DataFrame, ax: "Axes | None" = None, labels: bool = True) -> "Axes":
+def fig_supervision(df: pd.DataFrame, ax: "Axes | None" = None, labels: bool = True, published: pd.DataFrame | None = None) -> "Axes":
     "Students taught with and without gold answers, at one decoding (Li et al. 2023, Table 2b)."
-    return _pair_bars(df, ax, "supervision", labels)
+    return _pair_bars(df, ax, "supervision", labels, published)
 
-def fig_vote(df: pd.DataFrame, ax: "Axes | None" = None, labels: bool = True) -> "Axes":
+def fig_vote(df: pd.DataFrame, ax: "Axes | None" = None, labels: bool = True, published: pd.DataFrame | None = None) -> "Axes":
     "One greedy answer against a vote over many, at one supervision (Li et al. 2023, Table 3a)."
-    return _pair_bars(df, ax, "decoding", labels)
+    return _pair_bars(df, ax, "decoding", labels, published)
 
 # %% ../nbs/70_figures.ipynb #547b39ea
 VERDICT_COLOURS = {"reproduced": "#009E73", "direction only": "#0072B2", "contradicted": "#D55E00", "inconclusive": "#808080",

@@ -257,5 +257,6 @@ def set_facts(key: Mapping) -> dict:
     "A set in a few numbers."
     kinds = [p["kind"] for p in key["pairs"]]
     tasks = sorted({p["task"] for p in key["pairs"]})
+    silent = sum(p["kind"] == "pair" and not (p["left"].strip() and p["right"].strip()) for p in key["pairs"])
     return dict(set=key["id"], n_pairs=kinds.count("pair"), n_checks=kinds.count("check"), n_same=kinds.count("same"),
-                n_both_correct=sum(p["both_correct"] for p in key["pairs"]), tasks=" ".join(tasks), a=key["a"], b=key["b"])
+                n_silent=silent, n_both_correct=sum(p["both_correct"] for p in key["pairs"]), tasks=" ".join(tasks), a=key["a"], b=key["b"])

@@ -30,6 +30,7 @@ h1 { font-size: 1.9rem; line-height: 1.2; } h2 { margin-top: 2.6rem; border-bott
 nav { background: #f6f6f6; padding: .4rem 1rem; border-radius: 6px; } nav ul { columns: 2 16rem; padding-left: 1.2rem; margin: .4rem 0; }
 a { color: #005f99; } a:focus-visible { outline: 3px solid #e69f00; } :target { background: #fff7c2; }
 figure { margin: 1.2rem 0; overflow-x: auto; } figure svg, figure img { display: block; max-width: 100%; height: auto; }
+figure svg a { pointer-events: all; }  /* also where a mark is drawn without a colour */
 figcaption { font-size: .9rem; color: #444; max-width: 60rem; } code { background: #f4f4f4; padding: 0 .2em; }
 pre { background: #f4f4f4; padding: .6rem .8rem; overflow-x: auto; font-size: .9rem; } pre code { padding: 0; }
 .scroll { overflow-x: auto; margin: 1rem 0; background: linear-gradient(90deg, #fff 1rem, #fff0 2rem) local,
@@ -39,7 +40,8 @@ table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabu
 th, td { padding: .25rem .5rem; text-align: left; border-bottom: 1px solid #e6e6e6; vertical-align: top; white-space: nowrap; }
 td.long { white-space: normal; min-width: 14rem; } th { border-bottom: 2px solid #999; white-space: normal; vertical-align: bottom; }
 blockquote { margin: .3rem 0 .6rem; padding: .1rem .9rem; border-left: 4px solid #ccc; background: #fafafa; }
-@media (max-width: 640px) { figure svg { width: 100%; } body { font-size: 16px; } h1 { font-size: 1.5rem; } }
+@media (max-width: 640px) { figure svg { max-width: none; min-width: 32rem; }
+  body { font-size: 16px; } h1 { font-size: 1.5rem; } }
 @media print { nav { display: none; } h2, h3 { break-after: avoid; } figure, tr { break-inside: avoid; } body { font-size: 11pt; }
   .scroll, figure { overflow: visible; } a { color: inherit; } }
 """
@@ -71,7 +73,9 @@ class _Page(mistune.HTMLRenderer):
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         file = self.folder / url
-        drawn = file.read_text("utf-8") if file.suffix == ".svg" and file.exists() else super().image(text, url, title)
+        if file.suffix != ".svg" or not file.exists(): return f"<figure>{super().image(text, url, title)}</figure>"
+        inside = lambda m: m[1] + os.path.relpath(file.parent / m[2], self.folder).replace(os.sep, "/")  # a link as seen from the page
+        drawn = re.sub(r'(\bhref=")(?![a-z]+:|[#/])([^"#]+)', inside, file.read_text("utf-8"))
         return f"<figure>{drawn[max(0, drawn.find('<svg')):]}</figure>"
 
 def html_of(

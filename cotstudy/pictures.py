@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['INK', 'PALE', 'LINE', 'FILLS', 'Step', 'PIPELINE', 'SIGNS', 'Picture', 'wide', 'words', 'block', 'box', 'arrow',
-           'chain', 'pipeline', 'marks', 'trunk', 'spans', 'intervals']
+           'chain', 'pipeline', 'marks', 'trunk', 'places', 'spans', 'intervals']
 
 # %% ../nbs/03_pictures.ipynb #1f26056c
 """Drawings of this book that are no plots: boxes and arrows, grids of marks, texts cut into their parts, intervals under a rule. Each is
 plain SVG of a few kilobytes with real letters, which a notebook, a page and a code host all show; each says in words what it shows."""
+import re
 import textwrap
 from html import escape
 from pathlib import Path
@@ -59,9 +60,10 @@ def block(p: Picture, x: float, y: float, w: float, h: float, fill: str = "plain
 def box(p: Picture, x: float, y: float, w: float, h: float, title: str, sub: str = "", fill: str = "plain", size: float = 18) -> None:
     "A named box; what does not fit into a line goes into the next."
     block(p, x, y, w, h, fill)
+    bold = min(size, (w - 16) / max(1.0, wide(title, 1)))  # a long title is written smaller
     below = textwrap.wrap(sub, max(4, int(w / wide("x", 0.78 * size)))) if sub else []
     top = y + h / 2 - 0.55 * size * len(below)
-    words(p, x + w / 2, top, title, size, "middle", bold=True)
+    words(p, x + w / 2, top, title, bold, "middle", bold=True)
     for k, line in enumerate(below): words(p, x + w / 2, top + 1.1 * size * (k + 1), line, 0.78 * size, "middle", PALE)
 
 def arrow(p: Picture, *points: tuple[float, float], colour: str = "#444444") -> None:
@@ -164,6 +166,18 @@ def trunk(
     words(p, 4, p.height - 12, f"read {len(branches)} times: {alone} tokens, {alone / shared:.1f} times as many", 16, colour=PALE)
     return p
 
+# %% ../nbs/03_pictures.ipynb #c74ded16
+def places(text: str, most: int) -> list[tuple[int, int]]:  # most: columns of a line
+    "Line and column of each character of a text that is broken before words, and within one only if it is longer than a line."
+    found, line, k = [], 0, 0
+    for word in re.findall(r"\S+|\s", text):
+        if k and not word.isspace() and k + len(word) > most - 1: line, k = line + 1, 0  # the last column is for a space
+        for c in word:
+            if k == most: line, k = line + 1, 0
+            found.append((line, k))
+            line, k = (line + 1, 0) if c == "\n" else (line, k + 1)
+    return found
+
 # %% ../nbs/03_pictures.ipynb #f2193fbb
 def spans(
     parts: Sequence[tuple[str, str, str]],  # (text, its name, fill)
@@ -172,13 +186,11 @@ def spans(
     size: float = 16,
 ) -> Picture:
     "A text whose parts are coloured and named below."
-    unit, runs, k, line = wide("x", size), [], 0, 0  # a run: (line, first column, characters, fill)
-    for text, _, fill in parts:
-        for c in text:
-            if k == int((width - 16) / unit): k, line = 0, line + 1
-            if k and runs and runs[-1][0] == line and runs[-1][3] == fill: runs[-1][2].append(c)
-            else: runs.append((line, k, [c], fill))
-            k, line = (0, line + 1) if c == "\n" else (k + 1, line)
+    unit, runs = wide("x", size), []  # a run: (line, first column, characters, fill)
+    said = [(c, fill) for text, _, fill in parts for c in text]
+    for (c, fill), (line, k) in zip(said, places("".join(c for c, _ in said), int((width - 16) / unit))):
+        if k and runs[-1][0] == line and runs[-1][3] == fill: runs[-1][2].append(c)
+        else: runs.append((line, k, [c], fill))
     p = Picture(width, 1.7 * size * (runs[-1][0] + 1) + 46, says)
     for j, column, said, fill in runs: _run(p, 8 + unit * column, 8 + 1.7 * size * j, unit, size, "".join(said), fill)
     x = 8
@@ -196,6 +208,13 @@ def _run(p: Picture, x: float, y: float, unit: float, size: float, said: str, fi
     p.add(f'<text x="{x:g}" y="{y + 1.14 * size:g}" font-size="{size:g}" fill="{INK}" textLength="{w}" '
           f'font-family="DejaVu Sans Mono, Menlo, monospace">{shown}</text>')
 
+# %% ../nbs/03_pictures.ipynb #23271e05
+def _steps(low: float, high: float, smallest: float) -> list[float]:
+    "Numbers to write along the axis: the smallest effect where there is room for it, else round steps."
+    if high - low <= 12 * smallest: return [-smallest, 0, smallest]
+    step = next(s for k in range(9) for s in (5 * 10**k, 10 * 10**k, 20 * 10**k) if (high - low) / s <= 7)
+    return [step * k for k in range(int(-(-low // step)), int(high // step) + 1)]
+
 # %% ../nbs/03_pictures.ipynb #7962a0e1
 def intervals(
     rows: Sequence[tuple[str, float, float, float]],  # (words, low end, value, high end), in points
@@ -209,8 +228,9 @@ def intervals(
     x = lambda v: 20 + (v - low) / (high - low) * (width - 240)
     p = Picture(width, 44 * len(rows) + 74, says)
     p.add(f'<rect x="{x(-smallest):g}" y="6" width="{x(smallest) - x(-smallest):g}" height="{44 * len(rows) + 4:g}" fill="#eeeeee"/>')
-    for v in (-smallest, 0, smallest):
-        p.add(f'<line x1="{x(v):g}" x2="{x(v):g}" y1="6" y2="{44 * len(rows) + 14:g}" stroke="{INK if v == 0 else LINE}"/>')
+    for v in (-smallest, 0, smallest): p.add(f'<line x1="{x(v):g}" x2="{x(v):g}" y1="6" y2="{44 * len(rows) + 14:g}" '
+                                             f'stroke="{INK if v == 0 else LINE}"/>')
+    for v in _steps(low, high, smallest):
         words(p, x(v), 44 * len(rows) + 28, f"{v:+g}".replace("-", "−") if v else "0", 16, "middle")
     for k, (told, lo, value, hi) in enumerate(rows):
         y, colour = 28 + 44 * k, (colours or {}).get(told, INK)

@@ -55,7 +55,7 @@ class Analysis:
     measure: str = "accuracy"  # or a measure
     along: tuple[str, ...] = ()  # columns that are varied one at a time, the others at their largest; (): x alone
     view: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows  # its rows as figure and sentences want them
-    also: "Callable[[pd.DataFrame], dict[str, Figure]]" = lambda rows: {}  # further figures of its rows, by name
+    also: "Callable[..., dict[str, Figure]]" = lambda rows, theirs=None: {}  # further figures of its rows (and published ones), by name
     of_items: "Callable[[pd.DataFrame, pd.DataFrame], dict[str, Figure]]" = lambda rows, items: {}  # and of its rows with their items
     margin: float | None = None  # differences are also tested for being smaller than this
     width: float = 8.0  # of a panel, inches
@@ -299,7 +299,7 @@ def right_for_the_wrong_reason(
     return under_filters(base, n_rationales, filter_sets, seeds)
 
 # %% ../nbs/76_questions.ipynb #09af1cea
-def _passes(rows: pd.DataFrame) -> "dict[str, Figure]":
+def _passes(rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "dict[str, Figure]":
     "pass@k: some path is right."
     voted = rows[(rows.decoding == "vote") & rows.n_passed.notna()] if "n_passed" in rows else rows.iloc[:0]
     ends = [wilson(k, n) for k, n in zip(voted.n_passed, voted.n)]
@@ -506,13 +506,13 @@ def overlap(base: Condition, n_rationales: int = 8, seeds: Sequence[int] = (0,))
     return plain(base, n_rationales, seeds, ("zero_shot_cot", "label_only", "cot"))
 
 # %% ../nbs/76_questions.ipynb #6c0c66a5
-def _errors(rows: pd.DataFrame) -> "dict[str, Figure]":
+def _errors(rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "dict[str, Figure]":
     "Kinds of error, where steps can be checked."
     known = rows[rows.mean_error_format.notna()] if "mean_error_format" in rows else rows.iloc[:0]
     students = known[known.method != "teacher"].student.unique()
     of = lambda t, s: known[(known.task == t) & ((known.student == s) | (known.method == "teacher"))]
     shown = {(t, s): of(t, s) for t in known.task.unique() for s in students}
-    return {f"{t}-{s}": fig_errors(arms()(g)).figure for (t, s), g in shown.items() if len(g)}
+    return {f"{t}-{s}": fig_errors(arms()(g)).figure for (t, s), g in shown.items() if (g.student == s).any()}
 
 ERROR_COLUMNS = ("mean_error_calculation", "mean_error_reasoning", "mean_error_format")
 

@@ -330,7 +330,8 @@ def provenance(r: Report) -> str:
     tasks = [f"{titled(t)} ({size(g)})" for t, g in once.groupby("task", sort=False)]
     facts = {"code": ", ".join(commits) or "no commit", "versions": "; ".join(sorted(set(once.versions))), "tasks": ", ".join(tasks),
              "models": ", ".join(models), "students trained": f"{once.student_id.nunique():,}", "points": f"{once.point.nunique():,}",
-             "evaluations": f"{len(once):,}", "answers": f"{len(r.items):,}", "time": f"{once.wall_s.sum() / 60:.0f} minutes of one core"}
+             "evaluations": f"{len(once):,}", "answers": f"{len(r.items):,}",
+             "time": f"{once.wall_s.sum() / 60:.0f} minutes (what lay in the store costs none)"}
     again = f"cotstudy run {r.study}      # the rows: only what is missing\ncotstudy report {r.study}   # this page, from the rows"
     return table_md(pd.DataFrame({"what": list(facts), "in this study": list(facts.values())})) + f"\n\n```sh\n{again}\n```"
 

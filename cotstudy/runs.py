@@ -7,7 +7,7 @@ __all__ = ['students', 'CHAIN', 'home', 'environment', 'Store', 'Voice', 'said',
            'to_examples', 'Corpus', 'corpus_id', 'Lesson', 'exemplars', 'questions', 'teacher_voice', 'lesson_of',
            'taught', 'make_corpus', 'Start', 'make_student', 'Exam', 'scorer', 'Judge', 'checkpoint_score',
            'reading_of', 'make_items', 'known_measures', 'provenance', 'answer_voice', 'exam_of', 'Plan', 'plan_of',
-           'start_of', 'judge_of', 'learning', 'carry_out', 'run', 'means']
+           'start_of', 'judge_of', 'learning', 'teach', 'carry_out', 'run', 'means']
 
 # %% ../nbs/55_runs.ipynb #21838228
 """What a condition sets in motion: draws, chains, a corpus, a student, its answers, each under an id chained from the contents of what
@@ -31,8 +31,9 @@ from .conditions import Condition, Teacher, asked_format, content_id, describe, 
 from .decoding import Decoding, Model, Request
 from .draws import Ledger
 from .evaluate import summarise
-from .files import lease, look_again, write_parquet
+from .files import lease, look_again, write_json, write_parquet
 from .filters import Sieve, apply_filters, needed, parse_filter, stream, votes
+from .folders import RECORD
 from .instances import Instance, Task, few_samples
 from .later import later
 from .measures import MEASURES, scores
@@ -321,14 +322,12 @@ class Start:
 
 def make_student(
     store: Store, start: Start, corpus: Corpus, recipe: Recipe,
-    method: Method,
     scored: tuple[Callable, list] | None = None,  # how checkpoints are scored, and what names that; see `scorer`
     progress: Callable | None = None,
-    own: Mapping[str, Callable] | None = None,  # objective, write of `train`; None: those of the method alone
+    own: Mapping[str, Callable] = {},  # objective, write of `train`; see `learning`
 ) -> tuple[str, Path]:
     "The trained student of a corpus: its id and folder."
     score, chosen_on = scored or (None, None)
-    if own is None: own = dict(objective=method.objective) if method.objective else {}
     more = [students.name_of(function) for function in own.values()]
     student_id = content_id("student", corpus.id, corpus.eos, start.model.id, recipe.named(), chosen_on, *more)
     folder = store.folder / "students" / student_id
@@ -518,14 +517,20 @@ def learning(plan: Plan, corpus: Corpus) -> dict[str, Callable]:
     return own | (dict(write=OwnWords(corpus.examples, teacher.how.max_tok, fmt.stop, plan.recipe.seed)) if method.writes else {})
 
 # %% ../nbs/55_runs.ipynb #a5aaf92a
+def teach(store: Store, plan: Plan, progress: Callable | None = None) -> tuple[Corpus, str, Path]:
+    "The corpus of a plan, and the student that was taught it: its id, and its folder, where how it was taught is written down."
+    fmt, method, read = plan.exam.voice.fmt, plan.exam.method, plan.start.model
+    corpus = make_corpus(store.ledger, plan.lessons, method, fmt, progress, lambda text: len(read.completion_ids(fmt.lead + text)))
+    score, own = checkpoint_score(store.ledger, plan.judge), learning(plan, corpus)
+    student_id, folder = make_student(store, plan.start, corpus, plan.recipe, score, progress, own)
+    if not (folder / RECORD).exists(): write_json(folder / RECORD, dict(format=fmt.name, method=method.name))
+    return corpus, student_id, folder
+
 def carry_out(store: Store, plan: Plan, progress: Callable | None = None) -> tuple[dict, pd.DataFrame]:
     "Make or find everything that a plan needs: its row and its items."
     exam, model, made = plan.exam, plan.start.model, dict(corpus_id=None, student_id=None, start_id=plan.start.model.id, teacher_id=None)
     if plan.lessons:
-        count = lambda text: len(plan.start.model.completion_ids(exam.voice.fmt.lead + text))
-        corpus = make_corpus(store.ledger, plan.lessons, exam.method, exam.voice.fmt, progress, count)
-        score, own = checkpoint_score(store.ledger, plan.judge), learning(plan, corpus)
-        student_id, folder = make_student(store, plan.start, corpus, plan.recipe, exam.method, score, progress, own)
+        corpus, student_id, folder = teach(store, plan, progress)
         record = students.read_record(folder)
         spent = dict(n_steps=record["step"], n_label_tok=record["n_label_tok"], n_train_tok=record["n_computed_tok"])
         model = store.models.open(folder)

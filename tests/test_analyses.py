@@ -219,6 +219,16 @@ def test_panels_share_what_belongs_to_all():
     assert all((g.method == "teacher").sum() == 1 and (g.method == "zero_shot_cot").sum() == 1 for g in parts.values())
 
 
+def test_a_task_that_a_student_was_not_taught_has_no_panel():
+    rows, _ = results_of(conditions_of("sample_count", BASE, dict(n_rationales=[1, 4])), "sample_count")
+    rows = rows.drop_duplicates("row_id")
+    both = pd.concat([rows, rows.assign(task="letters"), rows[rows.method != "teacher"].assign(student="pocket/m")])
+    parts = panels(ANALYSES["sample_count"], both)
+    assert {name: set(g.task) for name, g in parts.items()} == {
+        "sample_count-full-pocket/s": {"arith", "letters"}, "sample_count-full-pocket/m": {"arith"}}
+    assert "teacher" in set(parts["sample_count-full-pocket/m"].method)
+
+
 def test_a_difference_is_paired():
     joined = pd.DataFrame(dict(task="t", seed=[0] * 4, instance=["a", "b"] * 2, n=[1, 1, 4, 4], score=[0.0, 1.0, 1.0, 1.0]))
     e = difference(joined, dict(n=4), dict(n=1))

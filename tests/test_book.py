@@ -1,6 +1,7 @@
 """The seams of the book: every link leads somewhere, what is stored is what the rows say, pages need no other host."""
 import json
 import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pandas as pd
 import pytest
 from browser import look_at, open_browser
 
-from cotstudy.book import Change, broken_links, broken_pages, changes, notebooks, site, site_sources, text_of, write_slides
+from cotstudy.book import (Change, broken_links, broken_pages, changes, notebooks, site, site_sources, slides_of, text_of, ways,
+                           write_slides, write_ways)
 from cotstudy.pages import moved, to_markdown
 from cotstudy.results import good_rows
 
@@ -35,8 +37,19 @@ def test_broken_links_are_seen(tmp_path):
     (tmp_path / "nbs").mkdir()
     (tmp_path / "nbs" / "a.md").write_text("# A b\n\n[x](#a-b) [y](#c) [z](../no.md) [w](https://example.org/no) `[v](none)`")
     assert broken_links(tmp_path, [tmp_path / "nbs" / "a.md"]) == ["nbs/a.md: #c", "nbs/a.md: ../no.md"]
-    (tmp_path / "p.html").write_text('<h1 id="x"></h1><a href="#x"></a><a href="#y"></a><script src="q.js"></script>')
-    assert broken_pages(tmp_path) == ["p.html: #y", "p.html: q.js"]
+    (tmp_path / "p.html").write_text('<h1 id="x"></h1><a href="#x"></a><a href="#y"></a><script src="q.js"></script>'
+                                     '<svg><a xlink:href="#x"></a><a xlink:href="../r.html#p"></a></svg>')
+    assert broken_pages(tmp_path) == ["p.html: #y", "p.html: q.js", "p.html: ../r.html#p"]
+
+
+def test_every_chapter_leads_back_on_and_to_the_contents(tmp_path):
+    said = ways(ROOT)
+    assert len(said) > 40 and all(nbformat.read(p, 4).cells[1].source == line for p, line in said.items()), "run `make readme`"
+    first, *_, last = said.values()
+    assert "←" not in first and "→" not in last and all("#The-book" in line for line in said.values())
+    (tmp_path / "nbs").mkdir()
+    for p in list(said)[:3]: shutil.copy(p, tmp_path / "nbs")
+    assert [p.name for p in write_ways(tmp_path)] == [list(said)[2].name] and not write_ways(tmp_path)  # no fourth: nothing to lead on to
 
 
 def test_readme_is_the_index_with_its_links_moved():
@@ -197,13 +210,16 @@ def test_site_from_a_folder(tmp_path):
 
 @pytest.mark.skipif(find_spec("sphinx_revealjs") is None, reason="no reveal.js: pip install -c constraints.txt -e '.[site]' to make slides")
 def test_slides_turn_offline(tmp_path, monkeypatch):
-    import shutil
-
-    from cotstudy.report import read_report
+    from cotstudy.report import read_report, verdicts
     monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
     (tmp_path / "pocket").mkdir()
     for name in ("rows", "items"): shutil.copy(ROOT / "outputs" / "pocket" / f"{name}.parquet", tmp_path / "pocket")
-    deck = write_slides(read_report("pocket", "Pocket"))
+    r = read_report("pocket", "Pocket")
+    deck = write_slides(r)
+    shown = slides_of(r)
+    claims = verdicts(r).query("effect == effect")
+    assert all(sum(f"{v.id} {v.title}: {v.verdict}" in s.drawn for s in shown) == 1 for v in claims.itertuples())
+    assert next(k for k, s in enumerate(shown) if s.drawn) < 5, "a picture comes soon"
     assert deck.read_text().count("<section>") > 7 and "What became of the claims" in deck.read_text() and "<svg" in deck.read_text()
     with open_browser() as browser:
         def turn(page):

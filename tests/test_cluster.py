@@ -79,6 +79,15 @@ def test_a_cluster_gives_what_a_local_run_gives(small, tmp_path, monkeypatch):
     assert weights == {p.parent.name: p.read_bytes() for p in (tmp_path / "local/store/students").glob("*/model.safetensors")}
 
 
+@pytest.mark.parametrize("method", ["cot_filler", "token_level"])
+def test_the_student_of_a_job_is_the_one_that_is_asked(small, tmp_path, method):
+    store = runs.Store(tmp_path / "store")
+    taught = next(c for c in studies.cell_conditions(studies.expand(small)[0], studies.studies_folder()) if c.method == "cot")
+    made = [Path(p).parent.name for p in cluster._student(store, taught.with_(method=method))]
+    row, _ = runs.run(taught.with_(method=method), store)
+    assert made == [row["student_id"]] == [p.name for p in (tmp_path / "store/students").iterdir() if p.is_dir()]
+
+
 def test_a_worker_refuses_other_code_and_another_folder(small):
     place = cluster.place_of()
     with pytest.raises(RuntimeError, match="another cotstudy"):

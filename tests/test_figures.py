@@ -270,6 +270,23 @@ def test_pairs_of_bars():
     assert [p.get_height() for p in ax.patches] == pytest.approx([0.59, 0.8])
 
 
+def test_pairs_of_bars_stand_beside_what_was_published():
+    made = (rows(task="quarel", n_params=1.3e9, ns=(1, 30), supervision=s) for s in ("full", "few_shot"))
+    full, few = (r.assign(accuracy=0.9 * r.accuracy) for r in made)
+    ax = fig_supervision(pd.concat([full, few]), published=published(task="quarel"))
+    known = published("scotd2023", table=["2b", "3a"], task="quarel", decoding="greedy")  # Table 2b has votes where 3a has not
+    hollow = next(line for line in ax.lines if line.get_mfc() == "none" and len(line.get_xdata()))
+    assert set(hollow.get_ydata()) == set(known.accuracy) and len(hollow.get_xdata()) == 5  # no greedy chain without gold and vote
+    place = {round(x): i for i, x in enumerate(ax.get_xticks())}
+    assert all(abs(x - round(x)) < 0.5 and round(x) in place for x in hollow.get_xdata())
+    assert any("hollow: published (opt-1.3b)" in t.get_text() for t in ax.texts)
+    voted = pd.concat([full.query("method == 'cot'"), full.query("method == 'cot'").assign(decoding="vote")])
+    ax = fig_vote(voted.query("n_rationales == 30"), published=published(task="quarel"))
+    assert {y for line in ax.lines if line.get_mfc() == "none" for y in line.get_ydata()} == {0.838}
+    fewer = fig_supervision(pd.concat([full, few]).query("n_rationales < 30"), published=published(task="quarel"))
+    assert 0.838 not in {y for line in fewer.lines for y in line.get_ydata()}, "a mark of thirty chains beside a bar of one"
+
+
 def test_claims_forest_keeps_order_and_colours():
     table = pd.DataFrame([("A", "one", 0.1, 0.05, 0.15, 0.2, 0.03, "reproduced"),
                           ("B", "two", np.nan, np.nan, np.nan, np.nan, 0.03, "not testable here")],

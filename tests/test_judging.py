@@ -91,6 +91,14 @@ def test_the_same_words_are_a_tie_that_nobody_sees():
     assert judging.outcome(table)["n_same"] == len(same)
 
 
+def test_pairs_in_which_a_side_says_nothing_are_counted():
+    assert judge.set_facts(made(n=10))["n_silent"] == 0
+    mute = GOOD.assign(rationale=["" if k % 2 else text for k, text in enumerate(GOOD.rationale)])
+    key = made(mute, n=10)
+    n = sum(not (p["left"] and p["right"]) for p in key["pairs"] if p["kind"] == "pair")
+    assert 0 < n < 10 and judge.set_facts(key)["n_silent"] == n
+
+
 def test_both_correct_seeds_and_tasks():
     key = made(both_correct=True, n=15)
     assert all(p["both_correct"] for p in key["pairs"] if p["kind"] == "pair") and key["subset"] == "both correct"

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import pytest
 
 from cotstudy.figures import VERDICT_COLOURS
-from cotstudy.pictures import chain, intervals, marks, pipeline, spans, trunk
+from cotstudy.pictures import chain, intervals, marks, pipeline, places, spans, trunk
 
 DRAWN = {
     "pipeline": pipeline(), "chain": chain([("a & b", "<c>", "plain")] * 5, "A chain & more.", per_row=2),
@@ -39,6 +39,18 @@ def test_trunk_counts_tokens():
 def test_a_long_chain_turns():
     p = chain([(str(k), "", "plain") for k in range(7)], "Seven.", per_row=3)
     assert p.svg().count("<polygon") == 6 and p.height > 3 * 84
+
+
+@pytest.mark.parametrize("most", [6, 11, 30])
+def test_a_text_is_broken_between_words(most):
+    text = "Ann has 4 pens, extraordinarily long.\nSo 5"
+    lines = {}
+    for c, (line, k) in zip(text, where := places(text, most)):
+        assert k == len(lines.setdefault(line, "")) < most
+        lines[line] += c
+    assert len(where) == len(text) and "".join(lines.values()) == text
+    whole = {w for w in text.split() if len(w) < most}
+    assert whole <= {w for line in lines.values() for w in line.split()}, "a word that fits on a line was cut"
 
 
 def test_saves_what_it_shows(tmp_path):

@@ -122,8 +122,10 @@ def test_every_point_leads_to_its_answers(toy, committed):
         links = re.findall(r"\(answers\.md#(p-\w+)\)", text)
         assert set(links) == {f"p-{p}" for p in r.good.point}
         assert all(f'<a id="{name}"></a>' in answers and f'id="{name}"' in page for name in links)
-        drawn = re.findall(r'href="answers\.html#(p-\w+)"', (r.folder / "report.html").read_text())
-        assert set(drawn) == set(links), "a point of a figure leads nowhere"
+        figures = "".join(re.findall(r"<figure>.*?</figure>", (r.folder / "report.html").read_text(), re.S))
+        drawn = re.findall(r'href="([^"]*)#(p-\w+)"', figures)
+        assert {name for _, name in drawn} == set(links), "a point of a figure leads nowhere"
+        assert {to for to, _ in drawn} == {"answers.html"}, "the page beside the report"
 
 
 def test_answers_hold_the_texts_and_mark_luck(toy):
@@ -186,6 +188,19 @@ def test_pages_in_a_browser(committed, width, tmp_path):
             assert not seen.said and not seen.asked, (seen.said, seen.asked)
             assert seen.scroll_width <= width, f"{page} is wider than the screen of {width}"
             assert (tmp_path / f"{page}-{width}.png").stat().st_size > 10_000
+
+
+UNDER = """links => links.map(a => { a.scrollIntoView({block: "center"}); const b = a.getBoundingClientRect();
+  const e = document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2); return e && e.closest("a") ? 1 : 0 })"""
+
+
+def test_every_point_of_a_figure_can_be_clicked(committed):
+    r, _ = committed
+    with open_browser() as browser:
+        page = browser.new_page(viewport=dict(width=1200, height=900))
+        page.goto((r.folder / "report.html").as_uri())
+        hit = page.eval_on_selector_all("figure svg a", UNDER)
+        assert len(hit) >= r.good.point.nunique() and all(hit), f"{hit.count(0)} of {len(hit)} points are covered or cannot be hit"
 
 
 def test_a_value_that_is_not_there_is_read_as_nothing():

@@ -14,13 +14,14 @@ import pytest
 
 from cotstudy import openers, runs, steps
 from cotstudy.conditions import Condition, Teacher
+from cotstudy.folders import read_student
 from cotstudy.instances import Instance, Task
 from cotstudy.decoding import Completion, Model, prompt_id
 from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.methods import METHODS, Method
 from cotstudy.prompts import Parsed
 from cotstudy.results import collect, run_cell, show_answers, show_chains, texts_of
-from cotstudy.runs import Exam, Store, Voice, carry_out, checkpoint_score, exam_of, make_items, make_student, plan_of, run
+from cotstudy.runs import Exam, Store, Voice, carry_out, exam_of, make_items, plan_of, run, teach
 from cotstudy.students import Recipe
 
 SIZES = dict(n_train=10, n_selection=4, n_test=6)
@@ -143,9 +144,7 @@ def test_checkpoints_are_chosen_without_the_test_split(store, rule, monkeypatch)
                    splits={k: Watched(v, k, seen) for k, v in task.splits.items()})
     monkeypatch.setattr(runs, "load_task", lambda *a, **k: watched)
     cond = condition(recipe=Recipe(steps=4, batch=4, checkpoint=rule, score_every=2), supervision="full" if rule == "gold" else "few_shot")
-    corpus = make_corpus(store, cond, runs.load_task())
-    plan = plan_of(store, cond)
-    make_student(store, plan.start, corpus, plan.recipe, plan.exam.method, checkpoint_score(store.ledger, plan.judge))
+    teach(store, plan_of(store, cond))
     assert "selection" in seen and "test" not in seen
 
 
@@ -366,6 +365,13 @@ def test_one_who_was_never_taught_is_asked_for_the_answer_it_did_not_name(store,
     assert not own.asks_again(" 3 + 4 = 7. The answer is 7.") and own.asks_again(" Hm.") and own.asks_again(" 3 + 4 = 7. So the answer is:")
     teacher = exam_of(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="pocket/teacher", format="cotstudy"))
     assert teacher.voice.twice is False
+
+
+def test_a_student_of_a_store_says_how_it_was_taught(store):
+    *_, folder = teach(store, plan_of(store, condition(format="ho")))
+    assert read_student(folder) == dict(format="ho", method="cot")
+    again = exam_of(Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student=str(folder), format="ho"))
+    assert again.voice.fmt.name == "ho" and not again.voice.twice
 
 
 def test_a_student_that_was_taught_before_is_asked_as_it_was_taught(tmp_path):
