@@ -96,6 +96,8 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 def _header(path: Path) -> dict[str, str]:  # name of a tensor -> its type
     "What a safetensors file says it holds; refuses one that cannot be read to its end."
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file, but a folder or a link that leads nowhere; copy or download it again")
     size = path.stat().st_size
     with path.open("rb") as f: start = f.read(40)
     if start.startswith(b"version https://git-lfs"):
@@ -176,6 +178,17 @@ def _short(e: Exception) -> str:
     said = " ".join(str(e).split())[:300]
     return "it needs code that lies beside it, which is never run here; take another model" if "custom code" in said else said
 
+def _check_size(folder: Path, config, auto):
+    "Refuse a configuration whose network is far larger than its files, before it is filled with random numbers for hours."
+    stored = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
+    if layers <= stored:
+        with torch.device("meta"): n = sum(p.numel() for p in auto.from_config(config).parameters())
+        if n <= 16 * stored + 10**6: return
+    size = f"{n:,} numbers" if layers <= stored else f"{layers:,} layers"
+    raise ValueError(f"it describes a network of {size}, its files hold {stored:,} bytes")
+
+# %% ../nbs/24_models.ipynb #6ae515b1
 def _net_of(where, dtype: str, **kw):
     "Configuration and network through the Auto classes; what they cannot do is said in one line."
     try:
@@ -190,6 +203,7 @@ def _net_of(where, dtype: str, **kw):
         raise ValueError(f"config.json of {where} is of model_type {config.model_type!r}, expected a language model that reads and writes "
                          "text (causal, or an encoder-decoder); take the text part of it, or another model")
     try:
+        if Path(where).is_dir(): _check_size(Path(where), config, auto)
         with no_bar(), quiet():  # its report about tensors is checked below
             return auto.from_pretrained(where, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True,
                                         ignore_mismatched_sizes=True, trust_remote_code=False, **kw)  # mismatched: to say which

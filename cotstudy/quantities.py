@@ -54,7 +54,7 @@ def unlatex(text: str) -> str:
     for _ in range(4): text = _FONT.sub(r"\1", text)
     # two boxes that are joined are two answers, not a correction
     text = re.sub(rf"{_BOX}((?:[\s$]|\\[()])*+(?:\w+\s+){{0,3}}(?:,|;|and|or)(?:[\s$]|\\[()])*+(?:[a-z]\s*+=\s*+)?){_BOX}",
-                  r"\\boxed{\1\2\3}", text)
+                  lambda m: f"\\boxed{{{m[1]} {' '.join(m[2].split())} {m[3]}}}", text)
     text = re.sub(_BOX, r"\n#### \1\n", text)
     return re.sub(r"\\[()\[\]]", " ", text)
 
@@ -92,7 +92,8 @@ _words = (rf"(?:{_small}|an?(?=\s+(?:{_scale})\b))(?:\s+(?:{_scale})\b(?:\s+(?:a
           rf"|quarter)))?){{0,8}}")
 _part = r"(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?)"
 _WORDS = re.compile(rf"\b(?:(?P<parts>{_one}|an?)[-\s]+(?P<part>{_part})|(?P<whole>{_words})(?:\s+point(?P<decimals>(?:\s+(?:{_one}))+)"
-                    rf"|\s+and\s+(?P<more>a|one|three)[-\s]+(?P<rest>{_part}))?|(?P<only>half)(?:\s+an?\s+(?P<of>{_scale}))?)\b"
+                    rf"|\s+and\s+(?P<more>a|one|three)[-\s]+(?P<rest>{_part})"
+                    rf"(?!\s+(?:{_scale})\b))?|(?P<only>half)(?:\s+an?\s+(?P<of>{_scale}))?)\b"
                     rf"(?!\s+past\b)(?![-\s]+(?:{_one}|{_ten}|point)\b)", re.I)
 
 def _amount(words: str) -> int:
@@ -137,13 +138,14 @@ def plain_numbers(text: str) -> str:
         text = re.sub(r"\\(?:approx|simeq)(?![A-Za-z])", "\u2248", text)
         text = re.sub(r"\^\s*+\{?\\(?:circ|degree)\}?|\\(?:degree|euro|pounds)(?![A-Za-z])", " ", text)
     text = re.sub(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?!\w)", lambda m: m[0].replace("_", ""), text)
+    text = re.sub(r"(\d)\s+and\s+(?:a|one)[-\s]half\b(?!\s+(?:dozen|hundred|thousand|million|billion)\b)", r"\1 1/2", text)
     text = _CURRENCY.sub("", re.sub(r"-\s?(?=[$\u20ac\u00a3\u00a5\u20b9]\s?\d)", "-", text))
     text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3})++(?:,\d++(?![\d.,]\d)"
                   r"|(?<=\.\d{3}\.\d{3})(?![\d.,]*+\d))", lambda m: m[0].replace(".", "").replace(",", "."), text)
     text = re.sub(r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})++|\d{1,2}(?:,\d\d)+,\d{3})(?![\d]|,\d)", lambda m: m[0].replace(",", ""), text)
     text = re.sub(r"(?<![\d.,/:^])(?<!\d[ '])\d{1,3}(?:([ '])\d{3}(?:\1\d{3})*+)(?![\d/:^]|[ '.,]\d{4}|-[a-z]"
                   r"|[ ']\d)", lambda m: re.sub("[ ']", "", m[0]), text)
-    return re.sub(r"\(\s*+(-?[\d.]++)\s*+\)", r" \1 ", text)
+    return re.sub(r"(?<!\d\.)\(\s*+(-?[\d.]++)\s*+\)", r" \1 ", text)
 
 # %% ../nbs/11_quantities.ipynb #3f071545
 class Quantity(NamedTuple):
@@ -161,7 +163,7 @@ _QUANTITY = re.compile(
     rf"|(?:(?P<whole>\d++)\s++(?:and\s++)?)?+(?P<over>{_N})\s?/\s?(?P<under>{_N})(?!\s?/|\d)"
     rf"|(?:(?P<base>{_N})\s?\^\s?[{{(]?\s?(?P<power>[-+]?\d{{1,3}})\s?[}})]?(?!\d)|(?P<plain>{_N})(?:[eE](?P<e>[-+]?\d{{1,4}})(?![\w.]))?+)"
     rf"(?:\s?[*x]\s?10\s?\^\s?[{{(]?\s?(?P<ten>[-+]?\d{{1,4}})\s?[}})]?)?+(?P<percent>\s?%|\s+(?:percent|per\s+cent"
-    rf"|pct)\b)?+(?:\s?(?P<magnitude>k|K|M|B|bn|mn|mln)\b(?![/^.]\w)|\s+(?P<scale>(?:{_scale})(?:\s+(?:{_scale}))*)\b)?+")
+    rf"|pct)\b)?+(?:(?P<magnitude>[kKMB]|\s?(?:bn|mn|mln))\b(?![/^.]\w)|\s+(?P<scale>(?:{_scale})(?:\s+(?:{_scale}))*)\b)?+")
 
 def _value(m: re.Match) -> Fraction | None:
     "The value of a match without its sign; None where it is too large to be meant, or divides by zero."

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 import inspect
 import math
+import re
 import threading
 
 import numpy as np
@@ -25,6 +26,7 @@ from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache, 
 from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 
+from .files import explained
 from .decoding import Completion, Decoding, Model, Request, choose, distribution, draw_key, list_id, uniforms
 
 # %% ../nbs/22_sampling.ipynb #087c167b
@@ -185,14 +187,19 @@ def _generation(lm: LM) -> GenerationConfig:
         config = GenerationConfig(**{k: getattr(config, k, None) for k in names})
     return config
 
+# %% ../nbs/22_sampling.ipynb #8a777cef
 def _save(lm: LM, folder: Path) -> Path:
     "Write model and tokenizer so that `load(folder)` and `from_pretrained(folder)` read them."
     before = getattr(lm.net, "generation_config", None)
     try:
         lm.net.generation_config = _generation(lm)
         with no_bar(): lm.net.save_pretrained(folder)
+        lm.tokenizer.save_pretrained(folder)
+    except OSError as e: raise explained(e, folder) from e
+    except Exception as e:  # what is written in Rust tells of the disk in errors of its own
+        if not (said := re.search(r"os error (\d+)", str(e))): raise
+        raise explained(OSError(int(said[1]), str(e)), folder) from e
     finally: lm.net.generation_config = before
-    lm.tokenizer.save_pretrained(folder)
     return folder
 
 # %% ../nbs/22_sampling.ipynb #7a18322a

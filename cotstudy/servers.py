@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['WINDOW_TOK', 'JUMP_TOK', 'PRICES', 'DIALECTS', 'HINTS', 'OPTIONS', 'Price', 'OverBudget', 'Book', 'Purse', 'Budget',
-           'opened', 'price_of', 'Failed', 'api_key', 'send', 'words_of', 'mended', 'turned_away', 'expected',
-           'attempt', 'bill_of', 'ask', 'Server', 'as_chat', 'complete', 'counts', 'strange', 'recall', 'probe',
-           'Answer', 'read_answer', 'Vllm', 'named_options', 'budget']
+           'opened', 'price_of', 'Failed', 'api_key', 'shown_key', 'send', 'words_of', 'mended', 'turned_away',
+           'expected', 'attempt', 'bill_of', 'ask', 'Server', 'as_chat', 'complete', 'counts', 'strange', 'recall',
+           'probe', 'Answer', 'read_answer', 'Vllm', 'named_options', 'budget']
 
 # %% ../nbs/28_servers.ipynb #ed2b7884
 """Models that run elsewhere: any OpenAI-compatible server (Ho et al. 2023 and Li et al. 2023 both drew their rationales from one),
@@ -247,7 +247,7 @@ class Failed(Exception):
     "A request that brought no completion."
     def __init__(self, kind: str, said: str = "", status: int = 0, again: bool = False, billed: bool = True,
                  wait_s: float | None = None, answer: Any = None):  # wait_s: what the server asks for; answer: its body, if it was JSON
-        super().__init__(f"{kind}: {said}" if said else kind)
+        super().__init__(f"{kind}: {' '.join(said.split())}" if said else kind)
         self.status, self.again, self.billed, self.wait_s, self.answer = status, again, billed, wait_s, answer
 
 def api_key(server: "Server") -> str:
@@ -259,9 +259,14 @@ def api_key(server: "Server") -> str:
         raise ValueError(f"no key for {server.base_url}: set the environment variable {server.key_variable}")
     return key
 
+def shown_key(key_variable: str) -> re.Pattern | None:
+    "The key as it may be shown: over several lines, or as a part of an address."
+    key = (os.environ.get(key_variable) or "").strip()
+    return re.compile(r"\s*".join(f"(?:{re.escape(c)}|%{ord(c):02x})" for c in key), re.I) if len(key) > 3 else None
+
 def _hide_key(server: "Server", text: str) -> str:
     "A text that may be shown or stored: without the key, should the server have echoed it, and without halves of characters."
-    if len(key := (os.environ.get(server.key_variable) or "").strip()) > 3: text = text.replace(key, "***")
+    if secret := shown_key(server.key_variable): text = secret.sub("***", text)
     return text.encode(errors="replace").decode()
 
 def _seconds_of(said: str | None) -> float | None:
@@ -509,7 +514,7 @@ class Server(Model):
         self.name = f"api:{model}"
         more = [f"#{revision}" * bool(revision), f"+{dialect}" * (dialect != "plain"), "+mixed" * mixed]
         if self.extra: more.append(f"+{json.dumps(self.extra, sort_keys=True)}")
-        self._id = f"{model}@{known_as or self.base_url}{''.join(more)}"
+        self._id = _without_key(f"{model}@{known_as or self.base_url}{''.join(more)}", key_variable)
 
     id = property(lambda self: self._id + ("/chat" if self.chat else ""))
     def __repr__(self): return f"Server({self.id!r})"
@@ -527,6 +532,12 @@ def _check_pace(concurrency: int, attempts: int, timeout_s: float) -> None:
     if not 1 <= concurrency <= 1024: raise ValueError(f"concurrency is {concurrency}, expected 1 to 1024 requests side by side")
     if attempts < 1 or not 0 < timeout_s < float("inf"):
         raise ValueError(f"attempts is {attempts} and timeout_s is {timeout_s}, expected at least one attempt, and seconds above 0")
+
+def _without_key(id: str, key_variable: str) -> str:
+    "An identity, which is stored with every draw; an error where it holds the key."
+    if (secret := shown_key(key_variable)) and secret.search(id):
+        raise ValueError(f"the model's name or an option holds the key of {key_variable}; it would be stored. Leave it in the environment")
+    return id
 
 def _checked_url(url: str, key_variable: str = "OPENAI_API_KEY") -> str:
     "A server's address, written in one way; an error where it cannot be one, or holds a secret."

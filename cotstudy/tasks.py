@@ -18,7 +18,7 @@ from inspect import signature
 from pathlib import Path
 from random import Random
 from typing import Any, Callable, Sequence
-import hashlib, json, math, re, unicodedata
+import hashlib, html, json, math, re, unicodedata
 
 import pandas as pd
 
@@ -106,9 +106,9 @@ def _options(r: dict, where: str) -> tuple[tuple[str, ...], str]:
 # %% ../nbs/12_tasks.ipynb #815f403a
 def question_key(question: str) -> str:
     "A short name for a question's text: equal for questions that read the same."
-    said = unicodedata.normalize("NFKC", question).casefold()
+    said = unicodedata.normalize("NFKC", html.unescape(question)).casefold()
     if not said.isascii(): said = "".join(c for c in said if unicodedata.category(c) != "Cf")  # what nobody sees
-    said = " ".join(re.sub(r"(?<!\d)[.,](?!\d)|[?!;:\"'\u2018\u2019\u201c\u201d](?!\d)|[.,?!](?=\s|$)", " ", said).split())
+    said = " ".join(re.sub(r"\*\*|__|`|(?<!\d)[.,](?!\d)|[?!;:\"'\u2018\u2019\u201c\u201d](?!\d)|[.,?!](?=\s|$)", " ", said).split())
     return hashlib.sha256((said or question).encode()).hexdigest()[:12]
 
 # %% ../nbs/12_tasks.ipynb #11a55c51

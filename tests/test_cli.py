@@ -175,6 +175,10 @@ def test_malformed_files_are_named(desk, command):
 
 STUDY = "study: mine\ntitle: T\ncells:\n  - {template: sample_count, over: {task: [arith], student: [pocket/xs]}}\n"
 BAD_STUDIES = {
+    "bomb": "a: &a [x, x, x, x, x, x, x, x, x]\n" + "study: *i\ntitle: T\n".join(["".join(  # 387 million values
+            f"{z}: &{z} [{', '.join([f'*{y}'] * 9)}]\n" for y, z in zip("abcdefgh", "bcdefghi")), ""]),
+    "holds itself": "study: &a [*a]\ntitle: T\n",
+    "many keys": "study: s\n" + "".join(f"k{k}: 1\n" for k in range(40_000)),
     "empty": "", "comment": "# nothing\n", "number": "5", "text": "hello", "list": "- a\n- b", "null": "null", "tab": "study:\n\ttitle: x",
     "colon": "study: a: b", "bracket": "study: [a", "quote": 'study: "a', "anchor": "study: *x",
     "tag": "study: !!python/object/apply:os.system [ls]",

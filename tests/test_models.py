@@ -1,6 +1,7 @@
 """Draws are exact, repeatable and equal to what `transformers` itself would do."""
 import json
 import os
+import signal
 from itertools import product
 
 import numpy as np
@@ -479,6 +480,12 @@ UP = "model.layers.1.mlp.up_proj.weight"
 DAMAGE = {
     "missing tensor": (edit_tensors(lambda t: t.pop(UP)), ValueError, f"lacks {UP}"),
     "missing head": (edit_tensors(lambda t: t.pop("lm_head.weight")), ValueError, "lacks lm_head.weight"),
+    "far larger than its files": (edit_json("config.json", hidden_size=10**7),
+                                 ValueError, "describes a network of .* numbers, its files hold"),
+    "more layers than bytes": (edit_json("config.json", num_hidden_layers=10**9),
+                              ValueError, "describes a network of 1,000,000,000 layers"),
+    "weights that are a folder": (lambda p: ((p / "model.safetensors").unlink(), (p / "model.safetensors").mkdir()),
+                                  FileNotFoundError, "is no file"),
     "fewer layers than configured": (edit_json("config.json", num_hidden_layers=3), ValueError, r"lacks model.layers.2.*\(9\)"),
     "more layers than configured": (edit_json("config.json", num_hidden_layers=1), ValueError,
                                     "holds model.layers.1.*larger or another model"),
@@ -506,6 +513,19 @@ DAMAGE = {
                                 (d / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {UP: "model-00002-of-00002.safetensors"}}))), FileNotFoundError, "lacks model-00002-of-00002"),
 }
+
+
+@pytest.mark.parametrize("limit", [1000, 30_000])
+def test_a_full_disk_names_the_folder_of_a_model(limit, tmp_path):
+    import resource
+    lm, before = LM(small_llama(tok := make_tokenizer()), tok, "x", "x"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    was = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # no file may be longer
+    try:
+        with pytest.raises(OSError, match=f"the disk is full: {tmp_path / 'm'} was not written"): lm.save(tmp_path / "m")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, was)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

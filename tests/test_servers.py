@@ -569,6 +569,21 @@ def test_no_output_of_a_run_holds_the_key(odd, tmp_path, monkeypatch, caplog, ca
     assert secret not in parts.to_csv() and "***" in parts.to_csv()
 
 
+@pytest.mark.parametrize("echo", [lambda k: k[:9] + "\n" + k[9:], lambda k: k.replace("-", "%2D"), str.lower])
+def test_a_key_that_is_echoed_in_pieces_is_not_shown(odd, monkeypatch, echo):
+    monkeypatch.setenv("OPENAI_API_KEY", key := "sk-proj-Zq7Wm3Xk9Tt1")
+    odd.behave = lambda body, n: (400, f"bad key {echo(key)}")
+    with pytest.raises(ConnectionError, match=r"^[^\n]*bad key \*\*\*$"): draw(model(odd))
+
+
+@pytest.mark.parametrize("where", ["extra", "revision", "known_as", "model"])
+def test_a_key_in_an_option_is_refused(odd, monkeypatch, where):
+    monkeypatch.setenv("OPENAI_API_KEY", key := "sk-proj-Zq7Wm3Xk9Tt1")
+    options = dict(model="m") | {where: dict(api_key=key) if where == "extra" else key}
+    with pytest.raises(ValueError, match="holds the key of OPENAI_API_KEY") as e: Server(base_url=odd.url, **options)
+    assert key not in str(e.value)
+
+
 def test_a_key_that_cannot_be_one_is_not_shown(odd, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-caf\u00e9-secret")
     with pytest.raises(ValueError, match="holds characters that no key has") as error: draw(model(odd), 1, Decoding())

@@ -304,6 +304,7 @@ def test_an_inserted_line_moves_no_id_and_hardly_a_question(n, seed, at, tmp_pat
 
 def test_ids_follow_the_text_but_not_its_case_spaces_or_marks(tmp_path):
     assert question_key("How  many, then?") == question_key("how many then")
+    assert question_key("**How** many&nbsp;then?") == question_key("How many `then`") and question_key("2 * 3") != question_key("2 3")
     assert question_key("-5 + 2?") != question_key("5 + 2?") and question_key("1.5") != question_key("15")
     assert question_key("3 < 4?") != question_key("3 > 4?") and question_key("?") != question_key("!") and len(question_key("x")) == 12
     with pytest.raises(ValueError, match="line 2: question 'WHO is it' is also on line 1"):
