@@ -257,6 +257,7 @@ def site(root: str | Path, out: str | Path) -> Path:  # the first page
         shutil.move(made, out)
     return out / "index.html"
 
+# %% ../nbs/92_book.ipynb #89af1cf5
 class _Links(HTMLParser):
     "Links and names of one page."
     def __init__(self):
