@@ -38,8 +38,9 @@ from .decoding import Decoding, Request
 from .models import load, pocket_models, threads
 from .sampling import LM
 from .checker import Family
-from .procedural import (BAD, CREATURES, FAMILIES, GOOD, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS, bucket,
+from .procedural import (CREATURES, FAMILIES, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS, bucket,
                                  procedural_task, renamed)
+from .reviews import BAD, GOOD
 from .prompts import FORMATS, Exemplar, parse_completion, render_completion, render_prompt
 
 # %% ../nbs/60_pocket.ipynb #f0daf032

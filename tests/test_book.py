@@ -149,7 +149,7 @@ def test_stored_figures_are_vectors_or_true_in_colour():
             if svg := data.get("image/svg+xml"): assert 'aria-label="' in svg, f"{path.name}: a figure without words"
 
 
-METHOD = ("05_procedural", "15_prompts", "18_answers", "30_draws", "35_filters", "40_students", "45_evaluate", "50_conditions", "55_runs",
+METHOD = ("06_procedural", "15_prompts", "18_answers", "30_draws", "35_filters", "40_students", "45_evaluate", "50_conditions", "55_runs",
           "60_pocket", "70_figures", "75_claims", "77_analyses", "03_pictures")
 
 @pytest.mark.parametrize("name", METHOD)
