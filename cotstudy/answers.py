@@ -81,7 +81,8 @@ _DOUBT = re.compile(  # what a clause says of an answer that it does not give
                     r"|at\s+first|tempt\w+|if|unless"
     r"|whether|suppose|(?:some|many|most|other|few|people)\s+(?:\w+\s+)?(?:people|would|might|may|could|say|think|answer|choose"
                     r"|chose|believe|argue)|others"
-    r"|over(?=\s+(?:the\s+|an?\s+|option\s+)?$))\b"
+    r"|(?:choos|chose|pick|prefer|favou?r|select|sa[iy])\w*\s[^.;\n]{0,80}\bover(?=\s+(?:the\s+|an?\s+|option\s+)?$)"
+    r"|(?-i:[A-Z])\)?\s+over(?=\s+(?:option\s+)?$))\b"
     r"|n't\b)(?:(?!\b(?:but|so|because|rather|therefore|thus|it\s+is|it's)\b)[^.,;:!?\n()—])*$", re.I)
 _SUPPOSED = re.compile(r"\W*(?:and\s+|but\s+)?(?:if|were|unless|suppose|had|in\s+case|assuming)\b(?![^.;\n]*\b(?:so|but|therefore"
                     r"|since)\b)", re.I)

@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from cotstudy.answers import RULES, extract, is_correct, readings, rescore
 from cotstudy.instances import KINDS, Instance, Task
+from cotstudy.recorded import recorded
 from cotstudy.sources import read_jsonl
 from cotstudy.tasks import TASKS, load, outline
 
@@ -59,6 +60,18 @@ def test_our_rule_loses_little_on_real_text(data_dir):
         ours, theirs = rescore(path, name), rescore(path, name, rule)
         slack = max(0.25, 101 / ours["n"])  # one completion: "A, B, C, D, or E." is no answer
         assert ours["accuracy"] > theirs["accuracy"] - slack, path.name
+
+
+@pytest.mark.parametrize("name", ["quarel_test__gpt3_mario", "quarel_train__gpt3_mario"])
+def test_explanations_that_weigh_both_options_are_read(name, data_dir):
+    "Somebody noted which option each of these texts comes to; a value that is another one is worse than none."
+    if not (data_dir / "recorded" / f"{name}.jsonl.gz").exists(): pytest.skip(f"the folder has no recorded/{name}.jsonl.gz")
+    task = load("quarel:official_test" if "test" in name else "quarel")
+    asked = {i.id: i for part in task.splits.values() for i in part}
+    said = [r for r in recorded(name).itertuples() if r.instance in asked and r.prediction]
+    read = [extract(r.rationale, task, options=asked[r.instance].options) for r in said]
+    other = sum(p is not None and not is_correct(p, r.prediction, task) for p, r in zip(read, said))
+    assert len(said) > 500 and other < 0.02 * len(said) and sum(p is None for p in read) < 0.12 * len(said)
 
 
 NUMBERS = [("5", "5"), (" 5.", "5"), ("$5.00", "5"), ("1,234 pens", "1234"), ("-3", "-3"), ("\u22123 degrees", "-3"), ("-$4.50", "-4.5"),
