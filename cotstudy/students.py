@@ -609,7 +609,7 @@ def _refuse_foreign(lm, folder: Path):
         raise ValueError(f"{folder} holds {', '.join(foreign[:3])}{' ...' * (len(foreign) > 3)}, which no training wrote; "
                          "take an empty folder, or a new one")
 
-_TRACES = (_STATE, _MARK, "best-*.safetensors", ".new", "..new.*", ".*.safetensors.*", f".{_RECORD}.*", f".{_MARK}.*")
+_TRACES = (_STATE, _MARK, "best-*.safetensors", ".new", "..new.*", ".tmp??????", ".*.safetensors.*", f".{_RECORD}.*", f".{_MARK}.*")
 
 def _clear(folder: Path, names: Sequence[str]):
     for pattern in names:
