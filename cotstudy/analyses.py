@@ -522,8 +522,7 @@ class Found(Numbers):
             texts = texts_of(self.store, plan.exam, r.model_id, plan.start.model.decode)
             asked = plan.exam.asked[:n]
             out[getattr(r, "arm", r.method)] = [texts.get((i.id, 0)) for i in asked]
-        name = "id" if plan.exam.task.fetched else "question"
-        return pd.DataFrame(dict(question=[getattr(i, name) for i in asked], gold=[i.answer for i in asked]) | out)
+        return pd.DataFrame(dict(question=[plan.exam.task.shown(i) for i in asked], gold=[i.answer for i in asked]) | out)
 
     def says(self) -> str:
         "What the numbers say, in words."

@@ -37,8 +37,7 @@ from .openers import content_of, scheme_of
 from .pages import to_pages
 from .results import collect, good_rows, results, study_folder
 from .runs import environment
-from .studies import (Cell, Study, cell_conditions, check_parameters, expand, parameters_of, studies_folder,
-                              template_at)
+from .studies import Cell, Study, cell_conditions, check_parameters, expand, parameters_of, studies_folder, template_at
 
 kernels, models, papermill = later("cotstudy.kernels"), later("cotstudy.models"), later("papermill")
 

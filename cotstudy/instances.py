@@ -55,6 +55,10 @@ class Task:
         "Are its texts those of others, fetched from where they are published? Results name such questions and do not copy them."
         return self.source.startswith("http")
 
+    def shown(self, i: Instance) -> str:
+        "What results write of a question: its words, or its name where they are those of others."
+        return i.id if self.fetched else i.question
+
     def split(self, name: str) -> Sequence[Instance]:
         "The instances of one split."
         if name not in self.splits: raise KeyError(f"task {self.name!r} has no split {name!r}; it has {sorted(self.splits)}")

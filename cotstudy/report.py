@@ -273,14 +273,14 @@ def _behind(store: Store, row: Mapping, items: pd.DataFrame, n_each: int) -> Ite
     "Some right, lucky and wrong answers of one row."
     cond = condition_at(row)
     exam = exam_of(cond)
-    asked, name = {i.id: i for i in exam.asked}, "id" if exam.task.fetched else "question"
+    asked = {i.id: i for i in exam.asked}
     theirs = exam.task.fetched and is_teacher(cond)  # a recorded completion is not copied either
     texts = {} if theirs else texts_of(store, exam, row["model_id"], lambda ids: store.model(cond.student, cond.revision).decode(ids))
     mine = items[items.eval_id == row["eval_id"]].drop_duplicates("instance")
     lucky = mine.lucky.fillna(0) > 0 if "lucky" in mine else pd.Series(False, mine.index)
     for kind, some in dict(right=mine[mine.correct & ~lucky], lucky=mine[lucky], wrong=mine[~mine.correct]).items():
         for i in some.head(n_each).itertuples():
-            yield dict(row_id=row["row_id"], kind=kind, instance=i.instance, question=getattr(asked[i.instance], name),
+            yield dict(row_id=row["row_id"], kind=kind, instance=i.instance, question=exam.task.shown(asked[i.instance]),
                        gold=asked[i.instance].answer, said=texts.get((i.instance, i.path)),
                        prediction=None if pd.isna(i.prediction) else i.prediction,
                        truncated=bool(i.truncated))
