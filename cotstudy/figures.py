@@ -525,7 +525,7 @@ def small_multiples(
     n_columns = min(n_columns, len(values))
     n_rows = -(-len(values) // n_columns)
     with style(0.95):
-        fig, axes = plt.subplots(n_rows, n_columns, figsize=(max(8.0, 4.4 * n_columns), 4.1 * n_rows + 0.6), sharey=True, squeeze=False)
+        fig, axes = plt.subplots(n_rows, n_columns, figsize=(max(8.0, 3.6 * n_columns), 4.1 * n_rows + 0.6), sharey=True, squeeze=False)
         for ax, value in zip(axes.flat, values):
             theirs = {} if published is None else dict(published=published[published[by] == value] if by in published else published)
             fig_function(df[df[by] == value], ax=ax, labels=False, **theirs, **options)
@@ -721,7 +721,7 @@ def fig_claims(
     "A forest plot of claims: effect, interval, published effect, verdict."
     table = table.iloc[::-1].reset_index(drop=True)
     with style(0.9):
-        ax = _canvas(ax, (11, 0.52 * len(table) + 1.8))
+        ax = _canvas(ax, (7.6, 0.62 * len(table) + 1.1))
         small = float(table.smallest.dropna().median()) if table.smallest.notna().any() else 0.03
         ax.axvspan(-small, small, color="#eeeeee", lw=0, zorder=0)
         ax.axvline(0, color="#888888", lw=1.2, zorder=1)
@@ -732,10 +732,12 @@ def fig_claims(
             hollow = dict(marker="o", mfc="none", mec="#555555", mew=1.5, ls="none", zorder=2)
             if pd.notna(r.published_effect): ax.plot(r.published_effect, i, **hollow)
             told = colour if r.verdict != "not testable here" else "#888888"
-            ax.annotate(r.verdict, (1, i), (8, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", color=told)
-        ax.set_yticks(range(len(table)), [f"{r.id}  {r.title}" for r in table.itertuples()])
-        ax.set_ylim(-0.6, len(table) - 0.4)
-        ax.tick_params(axis="y", length=0)
+            above = dict(xycoords=("axes fraction", "data"), va="center", bbox=dict(fc="white", ec="none", pad=1))
+            ax.annotate(f"{r.id}  {r.title}", (0, i + 0.42), color="#333333", **above)  # above its interval: room on a narrow page
+            ax.annotate(r.verdict, (1, i + 0.42), ha="right", color=told, **above)
+        ax.set_yticks([])
+        ax.set_ylim(-0.4, len(table) - 0.3)
+        ax.spines["left"].set_visible(False)
         ax.grid(axis="x")
         ax.grid(False, axis="y")
         ax.xaxis.set_major_formatter(lambda v, _: f"{100 * v:+.0f}" if round(100 * v) else "0")

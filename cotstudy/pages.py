@@ -43,7 +43,7 @@ blockquote { margin: .3rem 0 .6rem; padding: .1rem .9rem; border-left: 4px solid
 @media (max-width: 640px) { figure svg { max-width: none; min-width: 32rem; }
   body { font-size: 16px; } h1 { font-size: 1.5rem; } }
 @media print { nav { display: none; } h2, h3 { break-after: avoid; } figure, tr { break-inside: avoid; } body { font-size: 11pt; }
-  .scroll, figure { overflow: visible; } a { color: inherit; } }
+  .scroll, figure { overflow: visible; } .scroll { background: none; } a { color: inherit; } }
 """
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

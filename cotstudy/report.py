@@ -143,7 +143,10 @@ def tally(found: str) -> str:
     told = [s for s in found.split("\n\n") if "difference" in s]
     counts = {word: sum(mark in s for s in told) for mark, word in WORDS.items()}
     each = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
-    return f"{len(told)} curves, the last point of each against its first: {each}" if told else "nothing that can be compared"
+    if not told: return "nothing that can be compared"
+    sizes = sorted(float(m[1]) for s in told if (m := re.search(r"difference ([+-][\d.]+) points", s)))
+    span = f" (from {sizes[0]:+.1f} to {sizes[-1]:+.1f} points)" if len(sizes) > 1 else ""
+    return f"{len(told)} curves, the last point of each against its first: {each}{span}"
 
 def briefly(found: str, most: int = 2) -> str:
     "What an analysis says: its comparisons where they are few, else how many came out which way."

@@ -496,4 +496,4 @@ def test_from_stored_results_to_a_figure():
     found = table.set_index("id")
     assert found.verdict["scotd-H2"] == "reproduced" and found.on["scotd-H2"] == "published tasks" and set(table.verdict) <= set(VERDICTS)
     ax = fig_claims(table[table.paper == "scotd2023"])
-    assert len(ax.get_yticklabels()) == len(SCOTD)
+    assert [f"{c.id}  {c.title}" in {t.get_text() for t in ax.texts} for c in SCOTD] == [True] * len(SCOTD)

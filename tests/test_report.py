@@ -84,7 +84,7 @@ def test_findings_say_every_verdict_and_what_is_open(committed):
 def test_a_tally_counts_what_is_said():
     told = "\n\n".join(["a: difference +1 points, a gain (3 seeds)", "b: difference +0 points, not told apart from nothing (9)",
                         "c: difference -1 points, a loss (3 seeds)", "d: difference -1 points, a loss (3 seeds)"])
-    assert tally(told) == "4 curves, the last point of each against its first: 1 gained, 2 lost, 1 undecided"
+    assert tally(told) == "4 curves, the last point of each against its first: 1 gained, 2 lost, 1 undecided (from -1.0 to +1.0 points)"
     assert tally("Nothing of this kind was measured.") == "nothing that can be compared"
 
 
