@@ -35,9 +35,21 @@ SIDE = ("task", "seed", "eval_id", "instance", "path", "question", "rationale", 
 _NAMES_ANSWER = re.compile(r"(?:^|(?<=[.!?\n]))\s*(?:(?:so|therefore|thus|hence)\b,?\s+)?(?:the\s+)?(?:(?:final|correct|right)\s+)?"
                            r"answer\s+(?:is|must\s+be|should\s+be|would\s+be)\b[^\n.!?]*(?:[.!?](?=\S)[^\n.!?]*)*[.!?]*$", re.I)
 
+_NAMED_LATER = re.compile(r"\b(?:the|our|correct|final|right|best)\s+answer\b(?:\s+(?:to|of|for)\b(?:\"[^\"\n]*\"|[^\",.;:!?\n])*?)?\s*"
+                          r"(?::|\b(?:is|remains|(?:must|should|would|will|has\s+to|can\s+only)\s+be)\b)"
+                          r"|\b(?:answer|option|choice)\s*\(?(?-i:[A-E])\b", re.I)
+_NO_REASON = re.compile(r"\s*(?:and|but|so|thus|hence|therefore|overall|in (?:conclusion|summary)"
+                        r"|(?:based on|given|considering|from|with|due to) (?:all|this|these|that|the)\b)", re.I)
+
 def without_answer(rationale: str) -> str:
-    "A chain without a last sentence that names its answer."
-    return re.sub(r"\s*\n\s*", "\n", _NAMES_ANSWER.sub("", rationale.strip()).strip())
+    "A chain without a last sentence, or the end of one, that names its answer."
+    text = re.sub(r"\s*\n\s*", "\n", _NAMES_ANSWER.sub("", rationale.strip()).strip())
+    last = max((m.end() for m in re.finditer(r"[.!?][\"')]*\s+(?=[^a-z])|\n", text)), default=0)
+    named = _NAMED_LATER.search(text, last)
+    if not named: return text
+    before = text[last: named.start()].rpartition(",")[0].rstrip(" ,;")
+    is_reason = any(len(part.split()) > 3 and not _NO_REASON.match(part) for part in re.split("[,;]", before))
+    return without_answer(text[:last] + (before + "." if is_reason else ""))
 
 def side_of_corpus(rows: Iterable[Mapping]) -> pd.DataFrame:  # columns SIDE
     "The chains of a corpus."

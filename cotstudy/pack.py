@@ -47,9 +47,10 @@ from .tasks import load as load_task
 COUNTS = ("n", "n_correct", "accuracy", "lo", "hi", "n_unparsed", "n_truncated", "eval_id", "student_id", "corpus_id")
 
 def varied(rows: pd.DataFrame) -> list[str]:
-    "Columns of the conditions in which some rows differ."
+    "Columns of the conditions in which some rows differ; that a method has no such thing is no difference."
     always = ("task", "student", "method", "seed")
-    return [c for c in COLUMNS.values() if c in rows and (c in always or rows[c].nunique(dropna=False) > 1)]
+    within = lambda c: rows.groupby("method")[c].nunique(dropna=False).max() > 1
+    return [c for c in COLUMNS.values() if c in rows and (c in always or rows[c].nunique() > 1 or within(c))]
 
 def numbers(study: str, rows: pd.DataFrame) -> pd.DataFrame:  # one row an evaluation, with a column `command`
     "The numbers of a study, each with the command that makes it again."
@@ -114,7 +115,7 @@ def not_for_the_harness(cond: Condition) -> str:
     method, fmt = method_named(cond.method), asked_format(cond)
     if method.answers or method.parse is not parse_completion: return "its method has a way of its own to get or to read answers"
     if fmt.chat: return "its prompt is put into a chat template by the model"
-    return "it may be asked twice" if answer_voice(fmt, method, Decoding(), (), is_untaught(cond)).twice else ""
+    return "it may be asked a second time, for its answer" if answer_voice(fmt, method, Decoding(), (), is_untaught(cond)).twice else ""
 
 # %% ../nbs/89_pack.ipynb #3769bf23
 def docs_of(asked: Asked, exam: Exam) -> list[dict]:
@@ -296,15 +297,21 @@ def corpus_card(rows: pd.DataFrame) -> str:
               *["* Some chains reach the right answer over a wrong step (`n_lucky`)."] * (facts["n_lucky"] not in ("", 0)),
               *["* Gold chose nothing here; `label_accuracy` says how many answers are right."] * (row.get("supervision") == "few_shot"),
               "* Made for one study; whoever trains on it should look for the test questions of their own first."]
-    return (_front(pretty_name=f"Corpus {row.corpus_id}", tags=["chain-of-thought", "distillation", "cotstudy"])
+    licence = licence_of([load_task(name) for name in str(_plain(row.get("sources", ""))).split() or [row.task]])
+    return (_front(pretty_name=f"Corpus {row.corpus_id}", license=licence, tags=["chain-of-thought", "distillation", "cotstudy"])
             + f"# Corpus {row.corpus_id}\n\nTaught to: {', '.join(sorted(rows.student_id.unique()))}\n\n## Made by\n\n" + _list(told)
-            + "\n\n## Contents\n\n" + _list(facts) + "\n\n## Limits\n\n" + "\n".join(limits) + "\n")
+            + "\n\n## Contents\n\n" + _list(facts) + _made_again(row) + "\n\n## Limits\n\n" + "\n".join(limits) + "\n")
+
+def _made_again(row: pd.Series) -> str:
+    "How a model or a corpus comes into being on another machine."
+    if not isinstance(row.get("condition"), str): return ""
+    return f"\n\n## Made again\n\n`cotstudy reproduce {row.study} {row.row_id[:12]}` makes it, and examines it, in `outputs/_reproduced`."
 
 def _plain(x: object) -> object:
     "A cell of a table as text; empty where nothing is known."
     if pd.isna(x): return ""
     if hasattr(x, "item"): x = x.item()
-    if isinstance(x, float): return int(x) if x.is_integer() else round(x, 4)
+    if isinstance(x, float): return int(x) if x.is_integer() else float(f"{x:.4g}")
     return short(x) if isinstance(x, str) and x else x
 
 # %% ../nbs/89_pack.ipynb #93df748f
@@ -314,7 +321,7 @@ def model_card(rows: pd.DataFrame, store: Store) -> str:
     "The card of a model: what it is, what was measured, and what that does not say."
     row, trained = rows.iloc[0], isinstance(rows.iloc[0].student_id, str)
     name = "Student " + ", ".join(rows.student_id.unique()) if trained else str(short(row.student))
-    made = dict(begins_with=short(row.student), parameters=_plain(row.n_params), corpus=row.corpus_id if trained else "",
+    made = dict(begins_with=short(row.student) if trained else "", parameters=_plain(row.n_params), corpus=row.corpus_id if trained else "",
                 method=row.method if trained else "", model_id=row.model_id) | ({k: _plain(row.get(k)) for k in RECIPE} if trained else {})
     weights = store.folder / "students" / str(row.student_id) / "model.safetensors"
     if trained and weights.is_file(): made["sha256 of model.safetensors"] = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -324,7 +331,7 @@ def model_card(rows: pd.DataFrame, store: Store) -> str:
         table.append(f"| {short(r.task)} | {r.split} | {r.method} | {r.decoding} | {r.n} | {100 * r.accuracy:.1f} | {100 * r.lo:.1f} to "
                      f"{100 * r.hi:.1f} | {r.n_unparsed} | {r.n_truncated} |")
     return (_front(pretty_name=name, tags=["chain-of-thought", "distillation", "cotstudy"]) + f"# {name}\n\n" + _list(made)
-            + "\n\n## Measured\n\n" + "\n".join(table) + "\n\n## Limits\n\n" + "\n".join(_limits(rows)) + "\n")
+            + "\n\n## Measured\n\n" + "\n".join(table) + _made_again(row) * trained + "\n\n## Limits\n\n" + "\n".join(_limits(rows)) + "\n")
 
 def _limits(rows: pd.DataFrame) -> list[str]:
     "What the numbers of a model do not say."
@@ -395,9 +402,10 @@ def sums_of(folder: Path) -> str:
 def front_page(study: str, table: pd.DataFrame, verdicts: pd.DataFrame, rows: pd.DataFrame) -> str:
     "The first page of a pack."
     agree, counts = _agreeing(table), verdicts.verdict.value_counts()
+    told = ", ".join(f"{n} {v}" for v, n in counts.items())
     lines = [f"# Evidence for the study {study}", "",
              f"{len(table)} evaluations of {rows.model_id.nunique()} models on {rows.task.nunique()} tasks. "
-             f"Claims of both papers: {', '.join(f'{n} {v}' for v, n in counts.items())} (`claims.csv`).", "", "## What is here", "",
+             f"Claims of both papers, and beyond them: {told} (`claims.csv`).", "", "## What is here", "",
              "* `numbers.csv`: every number with its interval, and the command that makes it again",
              "* `rows.parquet`, `items.parquet`: every condition, every answer",
              "* `datasets/`, `models/`: cards of questions, corpora and models",
@@ -415,7 +423,8 @@ def front_page(study: str, table: pd.DataFrame, verdicts: pd.DataFrame, rows: pd
         lines += [f"* without a log: {n}, because {why}" for why, n in table.left_out.value_counts().items()]
     named = table.harness_task.dropna().iloc[:1].tolist() if "harness_task" in table else []
     call = "lm-eval run --model hf --model_args pretrained=FOLDER --include_path harness --log_samples --output_path out --tasks"
-    lines += ["", "```sh", *(f"{call} {t}" for t in named), "```", "", "## Numbers", "", _number_table(table), ""]
+    where = "`FOLDER` is a model: `outputs/store/students/ID`, or `outputs/_reproduced/students/ID` once it was made again."
+    lines += ["", "```sh", *(f"{call} {t}" for t in named), "```", "", where, "", "## Numbers", "", _number_table(table), ""]
     return "\n".join(lines)
 
 # %% ../nbs/89_pack.ipynb #ba281f2e

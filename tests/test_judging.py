@@ -121,7 +121,15 @@ def test_what_cannot_be_a_set_says_so(more, said):
 @pytest.mark.parametrize("text, left", [
     ("5 and 3 is 8. So the answer is 8.", "5 and 3 is 8."), ("5 and 3.5 is 8.5. The correct answer must be (d) 8.5.", "5 and 3.5 is 8.5."),
     ("The answer must be big. 5 and 3 is 8.", "The answer must be big. 5 and 3 is 8."), ("One.\n\n\nTwo.", "One.\nTwo."),
-    ("the answer is 4", ""), ("We look for the answer is what he said", "We look for the answer is what he said")])
+    ("the answer is 4", ""), ("We look for the answer that he gave.", "We look for the answer that he gave."),
+    ("A is big. Based on this, the correct answer is (B) no.", "A is big."),
+    ("A is big. This leads us to the answer (B) no.", "A is big."),
+    ("A is big. It is unlikely that B would fit into it, making option (A) the best choice.",
+     "A is big. It is unlikely that B would fit into it."),
+    ("A is big. Step 4: So the answer is no, it is. The answer is no.", "A is big."),
+    ('A is big. Therefore, the answer to the question "Is A small?" is no.', "A is big."),
+    ("A is big, so there is no sure answer to this as it is open.", "A is big, so there is no sure answer to this as it is open."),
+    ("The answer is 4, as 2 + 2 is 4. Then 4 + 1 is 5.", "The answer is 4, as 2 + 2 is 4. Then 4 + 1 is 5.")])
 def test_answers_are_taken_off(text, left): assert judge.without_answer(text) == left
 
 
@@ -388,11 +396,13 @@ def test_a_class_judges_under_voila(browser, tmp_path):
     folder, port = judging.write_set(made(n=8), tmp_path / "set"), 18866
     server = subprocess.Popen([sys.executable, "-c", f"from cotstudy.judging import serve; serve({str(folder)!r}, {port})"],
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    elsewhere = []
     try:
         wait_for(f"http://localhost:{port}/static/")
         for visit in range(2):
             page = browser.new_context().new_page()
             page.set_default_timeout(180_000)
+            page.on("response", lambda r: elsewhere.append(r.url) if not r.url.startswith(("http://localhost", "data:", "blob:")) else None)
             page.goto(f"http://localhost:{port}/")
             page.wait_for_function("document.activeElement?.id === 'cj-name'")  # once it is shown
             page.keyboard.type("Ann")
@@ -403,7 +413,7 @@ def test_a_class_judges_under_voila(browser, tmp_path):
             assert progress(page) == f"{3 * visit} of 10", "who comes back goes on"
             press(page, "1", "2", "0")
             page.wait_for_timeout(1500)
-        assert len(judging.read_results(folder)[0]["answers"]) == 6
+        assert len(judging.read_results(folder)[0]["answers"]) == 6 and not elsewhere
     finally:
         stop(server)
 
