@@ -150,7 +150,7 @@ CONF = """
 import re
 project, author, language = "cotstudy", "cotstudy developers", "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
-html_theme, html_title, html_show_sphinx, html_copy_source = "furo", "cotstudy", False, False
+html_theme, html_title, html_show_sphinx, html_copy_source, html_show_copyright = "furo", "cotstudy", False, False, False
 html_show_search_summary = False  # excerpts are fetched page by page, which a browser refuses in a folder
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
