@@ -67,7 +67,7 @@ def execute(path: str | Path, timeout_s: int = 1800, tries: int = 3):
     for left in reversed(range(tries)):
         nb = nbformat.read(path, 4)
         run = ExecutePreprocessor(timeout=timeout_s, startup_timeout=300, kernel_name="python3", kernel_manager_class=WarmManager,
-                                  coalesce_streams=True, extra_arguments=["--log-level=50"])
+                                  coalesce_streams=True, store_widget_state=False, extra_arguments=["--log-level=50"])
         try: run.preprocess(nb, dict(metadata=dict(path=str(Path(path).parent))))
         except RuntimeError as e:
             if not left or "Kernel" not in str(e): raise
@@ -346,7 +346,7 @@ def slides_of(r: Report) -> list[Slide]:
     lines = [re.sub(r" \[Figure and table\]\(.*?\)|; the \[scorecard.*", "", line) for line in findings(r, table).split("\n")]
     claims = [line for line in lines if re.match(r"\* \*\*[^*]+\*\* \(\w+-\w+\): ", line)]
     several = lambda title, told, n: [Slide(f"## {title}\n\n" + "\n".join(some)) for some in _cut(told, n)]
-    found = sorted([*(line for line in lines if line not in claims), *in_short(table)], key=lambda line: not line.startswith("* **"))
+    found = sorted([*in_short(table), *(line for line in lines if line not in claims)], key=lambda line: not line.startswith("* **"))
     out = [Slide(head(r)), *several("What was found", found, 3)]
     for a in r.analyses:
         text = section(r, a)

@@ -40,9 +40,9 @@ table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabu
 th, td { padding: .25rem .5rem; text-align: left; border-bottom: 1px solid #e6e6e6; vertical-align: top; white-space: nowrap; }
 td.long { white-space: normal; min-width: 14rem; } th { border-bottom: 2px solid #999; white-space: normal; vertical-align: bottom; }
 blockquote { margin: .3rem 0 .6rem; padding: .1rem .9rem; border-left: 4px solid #ccc; background: #fafafa; }
-@media (max-width: 640px) { figure svg { max-width: none; min-width: 32rem; }
+@media (max-width: 640px) { figure svg { width: 100%; max-width: none; }
   body { font-size: 16px; } h1 { font-size: 1.5rem; } }
-@media print { nav { display: none; } h2, h3 { break-after: avoid; } figure, tr { break-inside: avoid; } body { font-size: 11pt; }
+@media print { nav { display: none; } h2, h3, h2 + p { break-after: avoid; } figure, tr { break-inside: avoid; } body { font-size: 11pt; }
   .scroll, figure { overflow: visible; } .scroll { background: none; } a { color: inherit; } }
 """
 PAGE = """<!doctype html>
@@ -76,6 +76,8 @@ class _Page(mistune.HTMLRenderer):
         if file.suffix != ".svg" or not file.exists(): return f"<figure>{super().image(text, url, title)}</figure>"
         inside = lambda m: m[1] + os.path.relpath(file.parent / m[2], self.folder).replace(os.sep, "/")  # a link as seen from the page
         drawn = re.sub(r'(\bhref=")(?![a-z]+:|[#/])([^"#]+)', inside, file.read_text("utf-8"))
+        wide = re.search(r'<svg\b[^>]*\bwidth="([\d.]+)pt"', drawn)  # on a telephone not smaller than can be read, and pushed sideways
+        if wide: drawn = drawn.replace("<svg ", f'<svg style="min-width: {0.62 * float(wide[1]):.0f}px" ', 1)
         return f"<figure>{drawn[max(0, drawn.find('<svg')):]}</figure>"
 
 def html_of(
