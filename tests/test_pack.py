@@ -100,7 +100,7 @@ def test_the_strict_filter_reads_what_a_format_writes(name, mode):
 def test_what_the_harness_cannot_ask_is_left_out_with_a_reason(studied):
     cond = checked(json.loads(results("judged")[0].condition.iloc[0]))
     assert pack.not_for_the_harness(cond) == ""
-    assert "twice" in pack.not_for_the_harness(cond.with_(method="zero_shot_cot", format="ho_teacher"))
+    assert "second time" in pack.not_for_the_harness(cond.with_(method="zero_shot_cot", format="ho_teacher"))
     assert "chat" in pack.not_for_the_harness(cond.with_(format="chat"))
 
 
