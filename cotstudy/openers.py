@@ -46,6 +46,7 @@ def _vllm(name: str, revision: str | None, seed: int, **options): return Vllm(na
 
 def _load(name: str, revision: str | None, seed: int, **options): return models.load(name, revision, **options)
 
+# %% ../nbs/29_openers.ipynb #51c4ae0b
 class Scheme(NamedTuple):
     "What a name's beginning says of its model; functions of the whole name."
     opens: Callable[..., Model]  # (name, revision, seed, **options)
