@@ -22,9 +22,10 @@ import transformers
 from transformers import GenerationConfig
 
 from .analyses import conditions_of
-from .conditions import base_of
+from .conditions import Condition, base_of
 from .decoding import Decoding
 from .files import write_json
+from .methods import method_named
 from .runs import CHAIN, Plan, Store, home, make_corpus, plan_of, read_chains, said
 from .sampling import LM
 from .students import Recipe, Row, tokenise
@@ -130,8 +131,6 @@ class Weekend:
     def accuracy(self, plan: Plan) -> float:
         "Share of right answers of a condition."
         exam, model = plan.exam, plan.start.model
-        if exam.method.objective or exam.method.towards or exam.method.answers or plan.judge:
-            raise ValueError(f"{exam.method.name} or its choice of checkpoints needs more than a trainer and `generate`")
         if plan.lessons:
             corpus = make_corpus(self.drafts, plan.lessons, exam.method, exam.voice.fmt)
             key = f"{corpus.id}-{model.id}-{plan.recipe.named()}"
@@ -141,6 +140,11 @@ class Weekend:
         draws = said(self.drafts, exam.voice, exam.asked, 1)
         return float(read_chains(draws, exam.voice, exam.task, exam.asked, exam.rule).correct.mean())
 
+def _needs_more(c: Condition) -> bool:
+    "Is there something in a condition that is not written here?"
+    method = method_named(c.method)
+    return bool(c.n_paths > 1 or c.recipe.checkpoint != "last" or method.objective or method.towards or method.answers)
+
 def plain_cell(
     analysis: str, task: str, student: str, base: Mapping[str, Any],  # as in a study file
     cell: str = "cell",  # its name
@@ -149,8 +153,9 @@ def plain_cell(
 ) -> Path:  # a file with a line for each condition
     "A cell of a study, by the usual libraries."
     conditions = conditions_of(analysis, base_of(task, student, base), knobs)
-    if many := [c for c in conditions if c.n_paths > 1]:
-        raise ValueError(f"{len(many)} of {len(conditions)} conditions of {analysis} vote over paths, which is not written here")
+    if more := [c for c in conditions if _needs_more(c)]:
+        raise ValueError(f"{len(more)} of {len(conditions)} conditions of {analysis} need more than a trainer and `generate`, "
+                         f"{more[0].method} for one (votes, objectives, choices of checkpoints); take other knobs or another analysis")
     weekend = Weekend(rows)
     found = [dict(method=c.method, n_rationales=c.n_rationales, max_rationale_tok=c.max_rationale_tok, max_student_tok=c.max_student_tok,
                   seed=c.seed, accuracy=weekend.accuracy(plan_of(weekend.store, c))) for c in conditions]

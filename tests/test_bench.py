@@ -71,9 +71,9 @@ def test_the_usual_libraries_do_the_same_conditions(tmp_path, monkeypatch):
 
 def test_what_the_usual_libraries_do_not_do_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
-    with pytest.raises(ValueError, match="vote over paths"): plain_cell("self_consistency", "strategy", "pocket/xs", {}, n_paths=[1, 5])
-    small = {"task_args.n_train": 10, "task_args.n_test": 4, "teacher.pool": 2}
-    with pytest.raises(ValueError, match="needs more than a trainer"): plain_cell("distillation", "strategy", "pocket/xs", small)
+    for analysis, knobs, method in (("self_consistency", dict(n_paths=[1, 5]), "cot"), ("distillation", {}, "token_level")):
+        with pytest.raises(ValueError, match=f"need more than a trainer and `generate`, {method} for one"):
+            plain_cell(analysis, "strategy", "pocket/xs", {}, **knobs)
 
 
 @pytest.mark.parametrize("name", b.GROUPS["gpu"])
