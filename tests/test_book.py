@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from browser import look_at, open_browser
 
-from cotstudy.book import (Change, broken_links, broken_pages, changes, notebooks, site, site_sources, slides_of, text_of, ways,
-                           write_slides, write_ways)
+from cotstudy.book import (Change, _cut, broken_links, broken_pages, changes, execute, in_short, notebooks, site, site_sources, slides_of,
+                           text_of, ways, write_slides, write_ways)
 from cotstudy.pages import moved, to_markdown
 from cotstudy.results import good_rows
 
@@ -206,6 +206,23 @@ def test_site_from_a_folder(tmp_path):
         for width in (1200, 400):
             seen = look_at(browser, first, width, after=search if width == 1200 else None)
             assert not seen.said and not seen.asked and seen.scroll_width <= width
+
+
+def test_no_slide_holds_what_was_left_over():
+    for n in range(12):
+        parts = list(_cut(range(n), 4))
+        assert [x for part in parts for x in part] == list(range(n)) and max(map(len, parts), default=0) <= 4
+        assert len({*map(len, parts)}) <= 2 and (n < 5 or min(map(len, parts)) > 1), parts
+    told = pd.DataFrame(dict(verdict=["reproduced", "inconclusive", "reproduced", "not testable here"], effect=[0.1, 0.0, 0.2, None]))
+    assert in_short(told) == ["* Of 3 claims that were tested: 2 reproduced, 1 inconclusive"] and in_short(told[told.effect.isna()]) == []
+
+
+def test_a_notebook_keeps_no_state_of_its_widgets(tmp_path):
+    pytest.importorskip("anywidget", reason="anywidget is not installed: pip install -e '.[judge]'")
+    shown = nbformat.v4.new_code_cell("import anywidget, traitlets\nclass W(anywidget.AnyWidget): _esm = 'export default {}'\nW()")
+    nbformat.write(nbformat.v4.new_notebook(cells=[shown]), tmp_path / "w.ipynb")
+    found = execute(tmp_path / "w.ipynb")
+    assert found.cells[0].outputs and "widgets" not in found.metadata
 
 
 @pytest.mark.skipif(find_spec("sphinx_revealjs") is None, reason="no reveal.js: pip install -c constraints.txt -e '.[site]' to make slides")

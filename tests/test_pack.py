@@ -1,6 +1,7 @@
 """A pack is whole, its numbers can be made again, and a program that is not ours reads its logs to the same numbers."""
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_every_model_and_corpus_has_a_card_with_its_numbers(packed):
     corpora = [p for p in (where / "datasets").iterdir() if p.name.startswith("corpus-")]
     assert {p.stem.removeprefix("corpus-") for p in corpora} == set(rows.corpus_id.dropna())
     assert all("## Limits" in p.read_text() for folder in ("models", "datasets") for p in (where / folder).iterdir())
+    made_again = {m for p in where.rglob("*.md") for m in re.findall(r"cotstudy reproduce judged (\w+)` makes it", p.read_text())}
+    assert made_again and all(rows.row_id.str.startswith(m).sum() == 1 for m in made_again)
+
+
+def test_only_what_differs_is_told():
+    rows = pd.DataFrame(dict(task="t", student="s", method=["cot", "cot", "label_only"], seed=0, lr=[1e-3, 2e-3, 1e-3],
+                             pool=[8, 8, None], max_rationale_tok=[None, 48, None], steps=[9, 9, 9]))
+    assert {*pack.varied(rows)} == {"task", "student", "method", "seed", "lr", "max_rationale_tok"}
+    assert pack._plain(1e-8) == 1e-8 and pack._plain(0.123456) == 0.1235 and pack._plain(2.0) == 2
 
 
 def test_a_number_is_made_again_from_nothing(studied, packed, monkeypatch):
