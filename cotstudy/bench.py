@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'WORKS', 'COMMANDS', 'GROUPS', 'TARGETS', 'PLAIN', 'ARMS', 'LEDGER_STEPS', 'Work', 'model', 'examples',
-           'work_of', 'Turns', 'take_turns', 'best_of', 'ours_training', 'trl_training', 'train_row', 'machine',
-           'where_time_goes', 'matrix_peak', 'operations', 'peak_row', 'ours_sampling', 'generate_sampling',
-           'generate_batch_sampling', 'sample_row', 'ours_studying', 'start_share', 'papermill_studying', 'study_row',
-           'stack_studying', 'stack_row', 'gpu_training', 'gpu_work', 'gpu_row', 'peak_memory', 'with_memory',
-           'ledger_step', 'ledger_row', 'start_row', 'bench', 'bench_file', 'save', 'bench_table', 'table_of']
+           'work_of', 'Turns', 'take_turns', 'best_of', 'ours_training', 'stepped_training', 'trl_training',
+           'train_row', 'machine', 'where_time_goes', 'matrix_peak', 'operations', 'peak_row', 'ours_sampling',
+           'generate_sampling', 'generate_batch_sampling', 'sample_row', 'ours_studying', 'start_share',
+           'papermill_studying', 'study_row', 'stack_studying', 'stack_row', 'gpu_work', 'gpu_row', 'peak_memory',
+           'with_memory', 'ledger_step', 'ledger_row', 'start_row', 'bench', 'bench_file', 'save', 'bench_table',
+           'table_of']
 
 # %% ../nbs/90_bench.ipynb #df042d43
 """Speed, measured: training against `trl.SFTTrainer`, sampling against `transformers.generate` and `generate_batch`, a study against plain
@@ -39,19 +40,15 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
 
 from . import decoding, models, students
-from .analyses import conditions_of
-from .conditions import base_of
 from .draws import Ledger
 from .files import lease, write_json
 from .memory import GPU_TOK
-from .prompts import format_named, render_prompt
 from .runs import home
 from .models import cores, threads
 from .sampling import LM
-from .stack import generated, sft_trainer, trl
+from .stack import generated, sft_trainer, teacher_of, trl
 from .studies import expand, load_study, studies_folder
 from .students import Example, Recipe
-from .tasks import load as load_task
 
 # %% ../nbs/90_bench.ipynb #8b217416
 @dataclass(frozen=True)
@@ -199,31 +196,51 @@ def _plan(work: Work, batch: int) -> Recipe:
 def _digest(completions: Counter) -> str:  # of (prompt, completion) pairs as token ids
     return sha256(repr(sorted(completions.items())).encode()).hexdigest()[:16]
 
-def ours_training(
-    work: Work, batch: int = 60, n_threads: int = 1, seen: dict | None = None,
-    precision: str = "float32",  # or bfloat16, computed so
-) -> Callable:
+def ours_training(work: Work, batch: int = 60, n_threads: int = 1, seen: dict | None = None) -> Callable:
     "One epoch of `students.train`."
     def prepare():
         base = model(work)
         lm = LM(deepcopy(base.net), base.tokenizer, base.name, base.id)
-        lessons, folder = examples(work), Path(tempfile.mkdtemp())
-        plan = _plan(work, batch).model_copy(update=dict(precision=precision))
+        lessons, plan, folder = examples(work), _plan(work, batch), Path(tempfile.mkdtemp())
         def go():
             with threads(n_threads): students.train(lm, lessons, plan, folder, eos=True)
             record = students.read_record(folder)
             shutil.rmtree(folder)
-            if seen is not None: seen["ours"] = _seen_by_us(work, plan, record)
+            if seen is not None: seen["ours"] = _seen_by_us(work, plan, record["n_label_tok"])
             return record["n_completions_seen"]
         return go
     return prepare
 
-def _seen_by_us(work: Work, plan: Recipe, record: dict) -> dict:
-    "Which completions the steps held: `batch_at` is a function of seed and step alone; the record must count the same tokens."
+def _seen_by_us(work: Work, plan: Recipe, label_tok: int) -> dict:
+    "Which completions the steps held: `batch_at` is a function of seed and step alone; what was counted in training must be the same."
+    pairs = Counter({(r.prompt, c): w for step in _steps_of(work, plan) for r in step for c, w in zip(r.completions, r.weights)})
+    return dict(completions=sum(pairs.values()), label_tok=label_tok, digest=_digest(pairs))
+
+def _steps_of(work: Work, plan: Recipe) -> list[list]:
+    "The rows of each step."
     rows, _ = students.tokenise(model(work), examples(work), plan, True)
-    steps = [students.step_rows(rows, students.batch_at([len(r.completions) for r in rows], plan, s)) for s in range(plan.steps)]
-    pairs = Counter({(r.prompt, c): w for step in steps for r in step for c, w in zip(r.completions, r.weights)})
-    return dict(completions=sum(pairs.values()), label_tok=record["n_label_tok"], digest=_digest(pairs))
+    return [students.step_rows(rows, students.batch_at([len(r.completions) for r in rows], plan, s)) for s in range(plan.steps)]
+
+# %% ../nbs/90_bench.ipynb #57ac0005
+def stepped_training(
+    work: Work, batch: int = 60, n_threads: int = 1, seen: dict | None = None,
+    precision: str = "bfloat16",  # of what is computed (autocast); weights and optimiser are in float32
+) -> Callable:
+    "One epoch of the steps of `students.train`, without its trials of the architecture and without files."
+    def prepare():
+        base, plan = model(work), _plan(work, batch).model_copy(update=dict(precision=precision))
+        lm, steps = LM(deepcopy(base.net), base.tokenizer, base.name, base.id), _steps_of(work, plan)
+        nll, optimiser = students.choose_nll(lm, [row for step in steps for row in step]), students._optimiser(lm, plan)
+        tok = GPU_TOK if torch.cuda.is_available() else 2048  # as `train` begins
+        def go():
+            with threads(n_threads):
+                for s, step in enumerate(steps): students._step(lm, nll, optimiser, step, plan, s, tok)
+                _finished()
+            label_tok = sum(len(c) * w for step in steps for r in step for c, w in zip(r.completions, r.weights))
+            if seen is not None: seen["ours"] = _seen_by_us(work, plan, int(label_tok))
+            return float(work.n_prompts * work.n)
+        return go
+    return prepare
 
 # %% ../nbs/90_bench.ipynb #d2cb06a2
 def trl_training(
@@ -280,21 +297,21 @@ def train_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     small = replace(work, n_prompts=work.n_prompts // 2) if not fast and work.n > 1 else work  # for sweeps
     total = small.n_prompts * small.n
     sizes = [b for b in (8, 16, 30, 60, 120) if total % b == 0 and b >= min(8, n)] or [total // 2, total]
-    half, cut = {}, {}
-    n_threads = _some_threads()
+    half, cut, n_threads, mine = {}, {}, _some_threads(), ours_training
     if work.shape: sizes, n_threads = [8, total], [cores()]  # a turn takes a minute
-    if "135m" in name: half, cut = dict(precision=["float32", "bfloat16"]), dict(bf16=[False, True])
-    ours_training(small, sizes[-1])()(), trl_training(small, sizes[-1])()()  # warm up
+    if "135m" in name: half, cut, mine = dict(precision=["float32", "bfloat16"]), dict(bf16=[False, True]), stepped_training
+    mine(small, sizes[-1])()(), trl_training(small, sizes[-1])()()  # warm up
     fits = [b for b in sizes if b % work.n == 0] or sizes[-1:]
-    ours, our_sweep = _swept(ours_training, small, _settings(batch=fits, n_threads=n_threads, **half))
+    ours, our_sweep = _swept(mine, small, _settings(batch=fits, n_threads=n_threads, **half))
     peer, sweep = _swept(trl_training, small, _settings(batch=sizes, grouped=[False, True], n_threads=n_threads, **cut))
     seen: dict = {}
-    turns = take_turns({"ours": ours_training(work, **ours, seen=seen), "peer": trl_training(work, **peer, seen=seen)}, repeats)
+    turns = take_turns({"ours": mine(work, **ours, seen=seen), "peer": trl_training(work, **peer, seen=seen)}, repeats)
     if seen["ours"] != seen["peer"]: raise RuntimeError(f"the two sides saw other completions: {seen}")
-    profile = where_time_goes(ours_training(small, **ours | dict(n_threads=1))())
-    return _row(name, turns, "rate", "rows/s", fast, ours=ours, peer=dict(of="trl.SFTTrainer", **peer), seen=seen, sweep=sweep,
-                our_sweep=our_sweep, profile=profile, work=vars(work))
+    profile = where_time_goes(mine(small, **ours | dict(n_threads=1))())
+    return _row(name, turns, "rate", "rows/s", fast, ours=dict(of=mine.__name__, **ours), peer=dict(of="trl.SFTTrainer", **peer),
+                seen=seen, sweep=sweep, our_sweep=our_sweep, profile=profile, work=vars(work))
 
+# %% ../nbs/90_bench.ipynb #57ac0004
 def _row(name: str, turns: dict[str, Turns], key: str, unit: str, fast: bool, **settings) -> dict:
     "A line of the table."
     a, b = (getattr(turns[k], key) for k in ("ours", "peer"))
@@ -575,14 +592,11 @@ def stack_studying(study: str, rows: int = 64, seen: dict | None = None) -> Call
 
 def _swept_rows(study: str) -> tuple[int, dict[str, float]]:
     "How many completions `generate` writes at once, for a study's teacher to be fastest, and completions a second of each size."
-    cell = expand(load_study(study))[0]
-    cond = conditions_of(cell.template, base_of(cell.parameters["task"], cell.parameters["student"], cell.parameters["base"]), {})[-1]
-    lm, asked = models.load(cond.teacher.model), load_task(cond.task, **cond.task_args).split("train")[:64]
-    prompts = [render_prompt(format_named(cond.teacher.format), i.question) for i in asked]
-    how = decoding.Decoding(cond.teacher.temperature, max_tok=cond.teacher.max_tok)
+    given = expand(load_study(study))[0].parameters
+    lm, prompts, n, how = teacher_of(given["task"], given["student"], given["base"])
     def arm(rows):
         def go():
-            with threads(1): return float(sum(map(len, generated(lm, prompts, cond.teacher.pool, how, rows))))
+            with threads(1): return float(sum(map(len, generated(lm, prompts[:64], n, how, rows))))
         return lambda: go
     best, reached = best_of({f"rows={k}": arm(k) for k in (32, 128, 512)})
     return int(best.removeprefix("rows=")), reached
@@ -596,22 +610,6 @@ def stack_row(repeats: int = 3, fast: bool = False, study: str = "quick") -> dic
     turns = take_turns({"ours": ours_studying(study, seen), "peer": stack_studying(study, rows, seen)}, 1 if fast else repeats)
     return _of_seconds("study_stack", turns, seen, dict(of="generate and trl.SFTTrainer under papermill", workers=cores(), rows=rows),
                        study=study, sweep=sweep, fast=fast)
-
-# %% ../nbs/90_bench.ipynb #cd3cd0df
-def gpu_training(work: Work, batch: int = 60) -> Callable:
-    "One epoch of the steps of `students.train`, in bfloat16."
-    def prepare():
-        base, plan = model(work), _plan(work, batch).model_copy(update=dict(precision="bfloat16"))
-        lm = LM(deepcopy(base.net), base.tokenizer, base.name, base.id)
-        rows, _ = students.tokenise(lm, examples(work), plan, True)
-        steps = [students.step_rows(rows, students.batch_at([len(r.completions) for r in rows], plan, s)) for s in range(plan.steps)]
-        nll, optimiser = students.choose_nll(lm, rows), students._optimiser(lm, plan)
-        def go():
-            for s, step in enumerate(steps): students._step(lm, nll, optimiser, step, plan, s, GPU_TOK)
-            _finished()
-            return float(work.n_prompts * work.n)
-        return go
-    return prepare
 
 # %% ../nbs/90_bench.ipynb #6b1edc8e
 _VOCAB = {"gpt2": 50_257, "smollm2_135m": 49_152, "opt_1.3b": 50_272}
@@ -638,7 +636,7 @@ def _gpu_arms(work: Work, fast: bool) -> tuple[dict[str, Callable], dict[str, di
     peers = {f"SFTTrainer batch={b} grouped": trl_training(work, b, True, **how) for b in sizes}
     packed = how | dict(packing=True, max_length=1024)
     if not fast: peers["SFTTrainer batch=12 packed"] = trl_training(work, 12, **packed)
-    return {f"batch={b}": gpu_training(work, b) for b in ((work.n_prompts * work.n,) if fast else (60, 120))}, peers
+    return {f"batch={b}": stepped_training(work, b) for b in ((work.n_prompts * work.n,) if fast else (60, 120))}, peers
 
 # %% ../nbs/90_bench.ipynb #c4d5268e
 def gpu_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
@@ -660,7 +658,7 @@ def gpu_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
                 n_params=model(work).n_params, work=vars(work), **more)
 
 # %% ../nbs/90_bench.ipynb #705ac14d
-ARMS = {"ours_training": ours_training, "trl_training": trl_training, "ours_sampling": ours_sampling,
+ARMS = {"ours_training": ours_training, "stepped_training": stepped_training, "trl_training": trl_training, "ours_sampling": ours_sampling,
         "generate_sampling": generate_sampling,
         "generate_batch_sampling": generate_batch_sampling}
 
@@ -698,7 +696,7 @@ def with_memory(row: dict) -> dict:
     names = {"trl.SFTTrainer": "trl_training", "generate": "generate_sampling", "generate_batch": "generate_batch_sampling"}
     peer = names.get(s["peer"]["of"])
     strip = lambda d: {k: v for k, v in d.items() if k != "of"}
-    row["memory_mb"] = dict(ours=peak_memory(f"ours_{kind}", Work(**s["work"]), s["ours"]))
+    row["memory_mb"] = dict(ours=peak_memory(s["ours"].get("of", f"ours_{kind}"), Work(**s["work"]), strip(s["ours"])))
     if peer: row["memory_mb"]["peer"] = peak_memory(peer, Work(**s["work"]), strip(s["peer"]))
     return row
 

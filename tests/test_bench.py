@@ -113,7 +113,7 @@ def test_steps_on_a_gpu_are_the_steps_of_train(monkeypatch):
         losses.append(float(out[0]))
         return out
     monkeypatch.setattr(b.students, "backward", noted)
-    assert b.gpu_training(SMALL, 3)()() == 6
+    assert b.stepped_training(SMALL, 3)()() == 6
     steps, told = losses[:], []
     lm = b.LM(deepcopy(b.model(SMALL).net), b.model(SMALL).tokenizer, "x", b.model(SMALL).id)
     plan = b._plan(SMALL, 3).model_copy(update=dict(precision="bfloat16"))
