@@ -29,7 +29,7 @@ _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(
                   r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
                   r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|\b(?:antwort\s+(?:ist|lautet)|r[ée]ponse\s+est|respuesta\s+es|risposta\s+è"
                   r"|resposta\s+é|ответ)\s*:?|(?:^|\n)\s*(?:label|choice|verdict|prediction)\s*:", re.I)
-_TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|solution|conclusion)\s*[:=]", re.I | re.M)
+_TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|solution|conclusion)\s*[:=]|(?<=[.!?]\s)final\s*:", re.I | re.M)
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human|Premise|Passage|Input|Sentence)\s*:"
                     r"|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
                             r"|correct\s+)?answer)(?=\s)", re.I)
@@ -193,7 +193,8 @@ _PART = re.compile(  # what follows a number that is only a part of something
     r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
     r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
     r"|September|October|November|December)|out\s+of|and\s+(?:a\s+)?(?:half|quarter|third)|divided|multiplied|squared|cubed"
-                    r"|factorial|doubled|tripled|halved|pi|root|score\s*$|point|tens|(?:in\s+)?(?:binary|octal"
+                    r"|factorial|doubled|tripled|halved|pi|root|score\s*$|point|tens|(?:and\s+)?(?:(?:twen|thir|for|fif|six|seven|eigh|nine)ty|(?:thir|four|fif|six|seven|eigh|nine)teen|eleven|twelve)(?![-\s][a-z])"
+                    r"|and\s+(?:one|two|three|four|five|six|seven|eight|nine|ten)(?![-\s][a-z])|(?:in\s+)?(?:binary|octal"
     r"|hex\w*|base)|mil|mill|thou|tn|grand|gross|halves|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
     r"|(?:dozen|hundred|thousand|(?:m|b|tr)illion|lakh|crore)s?|or\s+(?:more|less"
     r"|fewer|greater|higher|lower|above|below|over|under))\b|[xyznkabpqrtw](?=\s*[-+*/=^]|\s*$))")
@@ -206,6 +207,7 @@ _JOINED = re.compile(r"\s*(?:[A-Za-z°$]+\.?\s*){0,3}(?:(?:,|;|/|-|~|\+|\*|\bor\
 _SHARE = re.compile(r"\s+of\s+(?:[a-z]+\s+)?\d")
 _MORE = re.compile(r"\s+(?:times\s+(?:as|more|less|larger|bigger|smaller|older|that|what|his|her|their)|(?:[a-z]+\s+)?(?:more|less|fewer"
                    r"|larger|smaller|older|younger|taller|shorter|longer)\s+than\s+[-$]?\d+|(?:possible\s+)?(?:answers|solutions))\b", re.I)
+_IN_BRACKETS = re.compile(r"\w[^()]*\s\((?!\s*(?:or|and|not|but|actually|maybe|perhaps|possibly)\b)[^()]*$", re.I)
 _SCALED = re.compile(r"\d\s*(?:k|K|M|B|bn|mn|mln|dozen|hundred|thousand|million|billion|trillion|lakh|crore)$", re.I)
 
 class Said(NamedTuple):
@@ -223,6 +225,7 @@ def _said(text: str) -> tuple[Said, ...]:
         clause, after = _clause(text, q.start), text[q.end:q.end + 80]
         if _WRONG.match(after) or _REPORTED.search(clause) or (_WOULD.search(clause) and _UNDER.match(after)): before = "not "
         role = next((r for r, p in (("rejected", _REJECTED), ("bound", _BOUND), ("aside", _ASIDE)) if p.search(before)), "main")
+        if role == "main" and _IN_BRACKETS.search(text[:q.start]): role = "aside"
         open_ended = "." in text[q.start:q.end] and text[q.end:].startswith("..")  # 0.333...
         share = q.percent or "/" in text[q.start:q.end]
         of_it = (_SHARE if share else _MORE).match(text[q.end:q.end + 40])  # no answer by itself
@@ -287,7 +290,8 @@ _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|whic
     r"|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to)|for\s+a\s+total\s+of|totall?ing|making"
                     r"|(?:but|and)?\s*(?:now\s+it\s+is|it\s+is\s+now|now\s+it's|it's\s+now)"
-                    r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
+                    r"|which\s+rounds(?:\s+(?:up|down|off))?\s+to(?!\s+\d+\s+(?:dec|sig|d\.?p))"
+    r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
 _CENTS = re.compile(r"\b(\d+) dollars?,? and (\d{1,2}) cents?\b", re.I)
 
 _WHY = r"\b(?:because|since|as|when|if|where|while|although|though)\b"
@@ -299,8 +303,16 @@ def _concluded(text: str) -> str | None:
     if len(parts) > 1: return _sentence(parts[-1])
     return _equation(text) if _EQUALS.search(text) else None
 
+_NOT_BUT = re.compile(r"\b(?:not|\w+n't)\s+[^.,;:!?]{1,40}?,?\s+but\s+(?=[-$]?\d)", re.I)
+_TOLD_TO = re.compile(r"(?:\W|\b(?:step|\d+|first|second|third|next|then|now|finally|lastly|so|to\s+\w+\s+this|please|we|you|can|must|should"
+                      r"|(?:need|have)\s+to|let's|let\s+us)\b)*\b(?:add|subtract|multiply|divide|find|calculate|compute|determine|take"
+                      r"|deduct|convert|substitute|solve|round|combine|count)\b(?!\s*:)(?![^=]*=)", re.I)
+_TO_GET = re.compile(r"\b(?:get|gives?|giving|obtain|reach|find|yields?|leaving|leaves|have|is|are|equals)\s+(?:us\s+|you\s+|me\s+)?(?=[-$]?\d)", re.I)
+
 def _sentence(text: str) -> str | None:
-    "The number that a sentence gives as its answer."
+    "The number that a sentence gives as its answer; one that says what to do gives what it comes to."
+    text = _NOT_BUT.sub("", text)
+    if _TOLD_TO.match(text): text = _TO_GET.split(text)[-1] if _TO_GET.search(text) else ""
     said = _said(text)
     if (parts := _WHICH.split(text))[1:] and (found := _sentence(parts[-1])): return found
     if (parts := _SO.split(text))[1:] and _opens(parts[-1], _said(parts[-1])) and (found := _sentence(parts[-1])): return found
@@ -377,7 +389,9 @@ def _free(text: str, last: bool) -> str | None:  # last: the end counts, not the
     if re.search(r"[-+*/=]\s*$", unbold(text)): return None
     if found := _bold_number(text): return found
     concluding = [s for s in sentences if (_CONCLUDES.match(s) or (s is sentences[-1] and _SO.search(s))) and _said(s)]
-    if concluding and (found := _spoken(concluding[-1])): return found
+    if concluding and (found := _spoken(concluding[-1])):
+        on = [_equation(s) for s in sentences[len(sentences) - sentences[::-1].index(concluding[-1]):] if _EQUALS.search(s)]
+        return None if on and same_number(on[-1] or "", found) is False else found
     cut_off = _CONCLUDES.match(sentences[-1]) and not _said(sentences[-1]) and not re.search(r"[.!?]\W*$", text)  # "Therefore, Ann"
     if _UNKNOWN.search(text) or cut_off: return None
     for s in reversed(sentences):
@@ -501,6 +515,7 @@ def _dismissed(text: str, group: Sequence[Mention]) -> bool:
 # %% ../nbs/18_answers.ipynb #c489d211
 _TALKED_OF = re.compile(r"[)\]]?,?\s+(?:(?:is|was|seems|looks|sounds|could|might|may)\b(?!\s+(?:the|my)\s+answer)|if\s+(?:it|this"
                     r"|that)\s+were\b)", re.I)
+_THOUGH = re.compile(r",?\s+(?:although|though|even\s+though)\s", re.I)
 _RIGHT = re.compile(r"[)\]]?[:?]\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable)\b|\s+fits\s+(?:best|better)\b"
     r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
                     r"|to\s+say))", re.I)
@@ -513,6 +528,7 @@ def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mention], l
     groups = _groups(text, marks)
     dismissed = {m.value for g in groups if _dismissed(text, g) for m in g}
     kept = [g for g in groups if not _dismissed(text, g) and not _doubted(text, g[0])]
+    kept = [g for g in kept if g is kept[0] or not _THOUGH.search(_clause(text, g[0].start))]
     opening = kept and kept[0] is groups[0] and not text[:kept[0][0].start].strip(" \n\"'*:(")
     opening = opening and not _TALKED_OF.match(text[kept[0][-1].end:])
     lines = [g for g in kept[1:] if "\n" in text[max(0, g[0].start - 3):g[0].start]]
@@ -606,6 +622,7 @@ def _read_yesno(text: str, last: bool) -> str | None:
     def read(piece: str) -> str | None:
         piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?"
                     r"|\btrue\s+that\b", "", piece, flags=re.I)
+        piece = re.sub(r"\btrue\s+or\s+false\s*[?:.]", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
         found = _decide(piece, _yes_and_no(piece), _HEDGE)
         loose = [m for x in re.finditer(r"\byes\b(?!-)", piece, re.I) if not _doubted(piece, m := Mention("yes", x.start(), x.end()))]
