@@ -210,6 +210,8 @@ _MORE = re.compile(r"\s+(?:times\s+(?:as|more|less|larger|bigger|smaller|older|t
 _IN_BRACKETS = re.compile(r"\w[^()]*\s\((?!\s*(?:or|and|not|but|actually|maybe|perhaps|possibly)\b)[^()]*$", re.I)
 _SCALED = re.compile(r"\d\s*(?:k|K|M|B|bn|mn|mln|dozen|hundred|thousand|million|billion|trillion|lakh|crore)$", re.I)
 
+_ROLES = dict(rejected=_REJECTED, bound=_BOUND, aside=_ASIDE)
+
 class Said(NamedTuple):
     "A number in a sentence, and what the sentence makes of it."
     q: Quantity
@@ -224,7 +226,7 @@ def _said(text: str) -> tuple[Said, ...]:
         before = text[max(0, q.start - 60):q.start]
         clause, after = _clause(text, q.start), text[q.end:q.end + 80]
         if _WRONG.match(after) or _REPORTED.search(clause) or (_WOULD.search(clause) and _UNDER.match(after)): before = "not "
-        role = next((r for r, p in (("rejected", _REJECTED), ("bound", _BOUND), ("aside", _ASIDE)) if p.search(before)), "main")
+        role = next((r for r, p in _ROLES.items() if p.search(before)), "main")
         if role == "main" and _IN_BRACKETS.search(text[:q.start]): role = "aside"
         open_ended = "." in text[q.start:q.end] and text[q.end:].startswith("..")  # 0.333...
         share = q.percent or "/" in text[q.start:q.end]
@@ -304,10 +306,11 @@ def _concluded(text: str) -> str | None:
     return _equation(text) if _EQUALS.search(text) else None
 
 _NOT_BUT = re.compile(r"\b(?:not|\w+n't)\s+[^.,;:!?]{1,40}?,?\s+but\s+(?=[-$]?\d)", re.I)
-_TOLD_TO = re.compile(r"(?:\W|\b(?:step|\d+|first|second|third|next|then|now|finally|lastly|so|to\s+\w+\s+this|please|we|you|can|must|should"
-                      r"|(?:need|have)\s+to|let's|let\s+us)\b)*\b(?:add|subtract|multiply|divide|find|calculate|compute|determine|take"
+_TOLD_TO = re.compile(r"(?:\W|\b(?:step|\d+|first|second|third|next|then|now|finally|lastly|so|to\s+\w+\s+this|please|we|you|can"
+                      r"|must|should|(?:need|have)\s+to|let's|let\s+us)\b)*+\b(?:add|subtract|multiply|divide|find|calculate|compute|determine|take"
                       r"|deduct|convert|substitute|solve|round|combine|count)\b(?!\s*:)(?![^=]*=)", re.I)
-_TO_GET = re.compile(r"\b(?:get|gives?|giving|obtain|reach|find|yields?|leaving|leaves|have|is|are|equals)\s+(?:us\s+|you\s+|me\s+)?(?=[-$]?\d)", re.I)
+_TO_GET = re.compile(r"\b(?:get|gives?|giving|obtain|reach|find|yields?|leaving|leaves|have|is|are|equals)\s+(?:(?:us|you|me)\s+)?"
+                     r"(?=[-$]?\d)", re.I)
 
 def _sentence(text: str) -> str | None:
     "The number that a sentence gives as its answer; one that says what to do gives what it comes to."
@@ -572,7 +575,8 @@ def _contradicted(text: str, marks: Sequence[Mention], options: Sequence[str]) -
     return False
 
 # %% ../nbs/18_answers.ipynb #9e40b2d3
-_MAYBE = re.compile(r"(?:\bit\s+)?\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem|look)\b[^.;\n]{1,60}?,?\s+but\s+(?!not\b|\w+n't\b|never\b)", re.I)
+_MAYBE = re.compile(r"(?:\bit\s+)?\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem|look)\b[^.;\n]{1,60}?,?\s+but\s+"
+                    r"(?!not\b|\w+n't\b|never\b)", re.I)
 
 def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) -> str | None:
     said, cued = _after_cue(unbold(_opened(text)))
