@@ -55,6 +55,7 @@ def _opened(text: str) -> str:
     if len(text) > HEAD + TAIL: text = "\n...\n".join((*text[:HEAD].rsplit(None, 1)[:1], *text[-TAIL:].split(None, 1)[-1:]))
     text = re.sub(r"\[([^\[\]\n]{1,200})\]\(https?:[^()\s]*\)", r"\1", text)  # a link
     text = _FIELD.sub(lambda m: f"\n#### {m[1] or m[2] or m[3] or ''}\n", text)  # {"answer": 7}
+    text = re.sub(r"(?<=\d)!(?=\s*(?:[}$]|\\[)\]]))", " factorial", text)  # in a formula, and not for joy
     text = re.sub(r"[^\S\n]{2,}", " ", re.sub(r"\n\s*+", "\n", unwrap(text)))
     marked = re.findall(r"(?m)^(\d{1,2})[.)] ", text)
     if len(marked) > 1 and marked == [str(k) for k in range(1, len(marked) + 1)]: text = re.sub(r"(?m)^\d{1,2}[.)] ", "", text)  # a list
@@ -80,7 +81,7 @@ class Mention(NamedTuple):
 
 _DOUBT = re.compile(  # what a clause says of an answer that it does not give
     r"(?:\b(?:not|cannot|never|nor|neither|non|no(?!\s+(?:doubt|matter|problem|wonder|question)\b)|nobody|nothing|wrong|incorrect"
-    r"|mistaken?|hardly|unlike(?:ly)?|than|instead|except|any(?:thing)?\s+but|far\s+from|without|thought|considered|initially"
+    r"|mistaken?|hardly|was\s+(?:going|about)\s+to|unlike(?:ly)?|than|instead|except|any(?:thing)?\s+but|far\s+from|without|thought|considered|initially"
                     r"|at\s+first|tempt\w+|if|unless"
     r"|whether|suppose|(?:some|many|most|other|few|people)\s+(?:\w+\s+)?(?:people|would|might|may|could|say|think|answer|choose"
                     r"|chose|believe|argue)|others"
@@ -174,12 +175,16 @@ def _settled(text: str, read: Read, no: bool = True, again: Callable[[str, Read]
 _REJECTED = re.compile(r"(?:\bnot|\bno\s+longer|\bthought|\bopposed\s+to|\bup\s+from|\bdown\s+from|n't|\bneither|\bnor|\brather\s+than"
                        r"|\binstead\s+of|\bnever|\bcannot|\bbut\s+not)\s+(?:(?:be|equal|to|the|an?|just|only|exactly|simply|have|get|make"
                        r"|about)\s+){0,3}(?:[A-Za-z]\s?=\s?)?$", re.I)
-_BOUND = re.compile(r"(?:\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|over|under|above|below"
+_PLACES = (r"step|part|question|option|chapter|page|case|example|figure|fig\.|table|section|equation|eq\.|room|gate|flight|problem"
+           r"|exercise|appendix|footnote|source|reference|row|column|version|volume|edition|lesson|paragraph|apartment|route|highway|platform")
+_MATH_BEFORE = re.compile(r"(?:\\[A-Za-z]+|\b(?:log|ln|lg|exp)|[\w)}][\^_])[^\s=:,]*\s+$")  # log_2 3
+_BOUND = re.compile(rf"(?:\b(?:{_PLACES})\s+|"
+                    r"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|over|under|above|below"
     r"|past|up\s+to|between|from|either|twice|thrice|double|triple|log|sin|cos|tan|sqrt)\s*\(?|[<>≤≥±√^_|]\s*=?\s*[({]*"
                     r"|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{"
                     r"|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
-_ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|during|since|until|to|all|both|other|another|step|number"
-                    r"|part|question|option|chapter|page|day|case|these|those|the)\s+"
+_ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|during|since|until|to|all|both|other|another|number"
+                    r"|day|these|those|the)\s+"
                     r"(?:(?:the|an?|all|each|every|his|her|their|its|my|our|your|other|these|those|another)\s+)?(?:(?<=the\s)(?:first"
                     r"|last|next)\s+)?(?:only\s+|about\s+)?$", re.I)
 _UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|ml|[lL]|kWh|[kM]?W|V|Hz|k?Pa|J|N|C|F|K|st|nd|rd|th|am"
@@ -231,11 +236,12 @@ def _said(text: str) -> tuple[Said, ...]:
         open_ended = "." in text[q.start:q.end] and text[q.end:].startswith("..")  # 0.333...
         share = q.percent or "/" in text[q.start:q.end]
         of_it = (_SHARE if share else _MORE).match(text[q.end:q.end + 40])  # no answer by itself
-        named = text[q.start] in "-\u2013\u2011" and text[:q.start][-1:].isalpha()  # COVID-19
+        named = _MATH_BEFORE.search(before) or (text[q.start] in "-\u2013\u2011" and text[:q.start][-1:].isalpha())  # COVID-19
         whole = bool(q.written) and not named and not open_ended and not of_it and not _PART.match(text[q.end:q.end + 40])
         out.append(Said(q, "aside" if of_it and role == "main" else role, whole))
-    for k, (a, b) in enumerate(zip(out, out[1:])):  # 3 thousand 5 hundred
-        if _SCALED.search(text[a.q.start:a.q.end]) and re.fullmatch(r"\s+(?:and\s+)?", text[a.q.end:b.q.start]):
+    for k, (a, b) in enumerate(zip(out, out[1:])):  # 3 thousand 5 hundred, 7 7
+        beside, scaled = text[a.q.end:b.q.start], _SCALED.search(text[a.q.start:a.q.end])
+        if re.fullmatch(r"\s+(?:and\s+)?", beside) if scaled else beside.isspace() and not same_number(a.q.written, b.q.written):
             out[k:k + 2] = a._replace(whole=False), b._replace(whole=False)
     return tuple(out)
 
@@ -290,7 +296,8 @@ def _equation(text: str) -> str | None:
 _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|which\s+(?:means|gives|makes|is)|meaning"
     r"|(?<!\bafter )(?<!\bbefore )(?<!\bby )(?<!\bof )(?<!\bfor )(?<!\bwithout )(?<!\bwhile )(?<!\bwhen )(?:giving|leaving)"
     r"|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
-_WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to)|for\s+a\s+total\s+of|totall?ing|making"
+_WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to|leaves\s+(?:\w+\s+)?with)"
+                    r"|for\s+a\s+total\s+of|totall?ing|making"
                     r"|(?:but|and)?\s*(?:now\s+it\s+is|it\s+is\s+now|now\s+it's|it's\s+now)"
                     r"|which\s+rounds(?:\s+(?:up|down|off))?\s+to(?!\s+\d+\s+(?:dec|sig|d\.?p))"
     r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
@@ -417,7 +424,8 @@ _NAMED = re.compile(  # the answer is Room 12: a name
     r"\W*(?:the\s+)?+(?!(?:is|are|has|have|had|was|be|it|that|there|she|he|they|we|about|approximately|roughly|around|exactly|only|just|still"
     r"|nearly|almost|over|to|x|no|not|a|an|number|value|amount|total|sum|result|product|usd|eur|gbp|inr|rs|us|cad|aud|simply|now|then|in|circa|year|neither|nor|by"
     r"|definitely|clearly|probably|likely|indeed|therefore|so|hence|thus|minus|negative|plus|positive|also|actually|equal|answer)\b)"
-    r"[A-Za-z]+\s+\d[^=]*$", re.I)
+    r"[A-Za-z]+\s+\d[^=]*$|\W*(?:on|in|at|under|behind|near|inside|beside)\s+(?!\W*\d|(?:total|all|sum|fact|short|the\s+end|other\s+words"
+    r"|conclusion|this\s+case|my)\b)", re.I)
 
 def _cued(text: str) -> str | None:
     "The number that a text after a cue begins with, or where a whole solution follows the cue, that solution's."
@@ -452,14 +460,15 @@ _NOT = (r"(?:no(?=\W*(?:[.,;\n]|$))|not|\w+n't|never|neither|incorrect|inaccurat
 _DISMISSED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brather\s+than|\binstead\s+of|\brul\w+\s+out|\beliminat\w+|\bexclud\w+"
                         r"|\bdiscard\w*|\bother\s+than|\bexcept(?:\s+for)?|\bunlike|\bwithout|\bneither\s+of|\bnone\s+of)"
                         r"\s+(?:(?:be|is|the|answer|option|options|choice|either|both|necessarily|really)\s+){0,3}$", re.I)
-_CONSIDERED = re.compile(r"\b(?:considered|thought(?:\s+of)?|thinking(?:\s+of)?|tempted\s+by|tempting\s+to\s+(?:say|choose)|initially"
+_CONSIDERED = re.compile(r"\b(?:was\s+(?:going|about)\s+to\s+\w+|considered|thought(?:\s+of)?|thinking(?:\s+of)?|tempted\s+by"
+                         r"|tempting\s+to\s+(?:say|choose)|initially"
                          r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
 _POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&$✅✓✔☑-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe"
                     r"|perhaps|likely"
     r"|definitely|clearly|certainly|obviously|only|just|simply|prefer|option|choice|answer|letter|so|therefore|thus|hence|then|is|is\s+it"
                     r"|be|was|it's|that's|with|choose|chose|pick"
     r"|picked|select|leaving|leaves|leave|between|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both"
-                    r"|either|wait|but"
+                    r"|either|wait|but|think|believe"
                      r"|rather|"
                      r"considered|thought|say|conclude))\s*[\"'*]*\s*$", re.I)
 
@@ -677,6 +686,8 @@ def _unquoted(text: str) -> str:
     if re.fullmatch(r"\([^()]+\)", text): text = text[1:-1].strip()
     return text.strip("\"' ") if re.fullmatch(r"([\"']).*\1\.?", text) else text
 
+_GLOSS = re.compile(r",?\s+because\s|,\s+I\s+(?:think|believe|guess|suppose)\b|,\s+(?:and\s+)?not\s|\s+\((?:and\s+)?not\s")
+
 def _read_text(text: str) -> str | None:
     opened = re.sub(r"[\u2600-\u27bf\U0001f300-\U0001faff]", "", _opened(text))  # without pictures
     said, found = _after_cue(unbold(opened))
@@ -687,7 +698,7 @@ def _read_text(text: str) -> str | None:
         piece = re.sub(r"^\s*(?:it\s+(?:is|should\s+be)|it's)\s+", "", piece) if found else piece
         piece = re.sub(r"\bnot\s+[^.,;]{1,60}?,?\s+but\s+", "", piece)
         first = next((x for x in piece.split("\n") if x.strip(" .:#")), "") if found else piece
-        first = re.split(r",?\s+because\s|,\s+(?:and\s+)?not\s|\s+\((?:and\s+)?not\s", _first_sentence(first))[0] if found else first
+        first = _GLOSS.split(_first_sentence(first))[0] if found else first
         return _unquoted(_unquoted(first)) or None
     return _settled(said, read) if found else read(said)
 
