@@ -389,8 +389,27 @@ def _bold_number(text: str) -> str | None:
     return None
 
 # %% ../nbs/18_answers.ipynb #cf3f0292
+_CHECKS = re.compile(r"\s*\(|\W*(?:check|verif\w+|to\s+(?:check|verify|confirm)|let's\s+(?:check|verify)|(?:because|since|as|for)\b"
+                     r"|note|explanation|reason\w*|confidence|source)\b", re.I)
+_TALE = re.compile(r"\W*(?:there\s+(?:are|is|were|was)\b|a\s+total\s+of\b|[\d.,]+\s*[-+*/])", re.I)  # not yet an answer
+_UNFINISHED = re.compile(r"[a-z,]\s*$")
+
+def _stands(found: str | None, sentences: Sequence[str], text: str) -> str | None:
+    "A number, unless the last sentence that has any has others, or the text breaks off behind it."
+    if not found or len(sentences) < 2: return found
+    if len(sentences[-1].split()) > 3 and not _said(sentences[-1]) and _UNFINISHED.search(text): return None
+    told = [s for s in sentences if not _CHECKS.match(s) and any(x.role == "main" for x in _said(s))]
+    return found if len(told) < 2 or same_number(_spoken(told[-1]) or "", found) else None
+
 def _free(text: str, last: bool) -> str | None:  # last: the end counts, not the beginning
     "The number that a text without a cue gives as its answer."
+    sentences = [_clean_end(s) for s in _sentences(unbold(text))]
+    opens = not last and sentences and _opens(sentences[0], _said(digits_for_words(sentences[0]))) and not _TALE.match(sentences[0])
+    found = _read_freely(text, last)
+    return found if opens else _stands(found, sentences, unbold(text))
+
+def _read_freely(text: str, last: bool) -> str | None:
+    "The same, whatever stands behind it."
     lines = [x for x in unbold(text).split("\n") if x.strip(" .:|")]
     sentences = [_clean_end(s) for s in _sentences(unbold(text))]
     if not sentences or not lines: return None
@@ -434,7 +453,7 @@ def _cued(text: str) -> str | None:
         direct = _opens(s, _said(digits_for_words(s)))
         if not direct and any(_CONCLUDES.match(x) or "=" in x for x in sentences[n + 1:]): return _free(text, False)
         if direct or any(x.role != "rejected" for x in _said(s)) or n == len(sentences) - 1:
-            found, later = _spoken(s), [_spoken(x) for x in sentences[n + 1:] if _AGAIN.match(x)]
+            found, later = _spoken(s), [_spoken(x) for x in sentences[n + 1:] if _AGAIN.match(x) or _CONCLUDES.match(x)]
             if any(_YET.match(x) for x in sentences[n + 1:]) or (not direct and _NAMED.match(s)): return None
             return None if any(same_number(x, found or "") is False for x in later if x) else found
         if _UNKNOWN.search(s): return None
