@@ -302,7 +302,7 @@ def test_a_careful_reader_agrees(kind):
 
 def test_a_chain_without_a_conclusion_is_left_unread():
     "A number in the middle of a solution is no answer where the end says another one, or breaks off."
-    ends = ["If she gets 37 more lives, she will have 41 lives.", "To do this, we need to subtract the number of hours he spends on learning",
+    ends = ["If she gets 37 more lives, she will have 41 lives.", "To do this, we need to subtract the number of hours he spends on",
             "4 divided by", "12 students in 3 groups would be 4 students per group.", "How many does she lack? She lacks 33 of them."]
     for begin in ("There are 10 lives.", "Ann had 10 and lost 6.", "That leaves 8 lives.", "10 - 2 = 8, so she has 8."):
         for prefix in (None, "answer is"):
