@@ -413,7 +413,9 @@ def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
     by = ["task", *(["student"] if a.x != "n_params" else []), "method", "supervision", "decoding", "n_rationales"]
     groups = rows.groupby([c for c in by if c != a.x], sort=False, dropna=False)
     told = [_compared(a, x, g, joined, score) for _, g in groups for x in a.along or (a.x,)]
-    return "\n\n".join(t for t in told if t) or "Too little was measured to compare anything."
+    if found := "\n\n".join(t for t in told if t): return found
+    words = {m: look_of(m).words for m in rows.method.unique()}  # nothing varies along the axis: then the methods
+    return arms_compared(a, *(f.assign(arm=f.method.map(words)) for f in (rows, joined)), score)
 
 # %% ../nbs/77_analyses.ipynb #94b4a550
 def _compared(a: Analysis, x: str, g: pd.DataFrame, joined: pd.DataFrame, score: str) -> str:

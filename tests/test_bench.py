@@ -10,7 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 from cotstudy import bench as b
+from cotstudy.analyses import study_cell
 from cotstudy.cli import app
+from cotstudy.stack import plain_cell
 
 SMALL = replace(b.work_of("train_n30", fast=True), n_prompts=2, n=3, width=16, layers=1)
 
@@ -37,10 +39,41 @@ def test_without_trl_the_train_rows_say_what_to_install(monkeypatch):
 
 
 def test_unknown_groups_few_turns_and_a_missing_gpu_are_refused():
-    with pytest.raises(KeyError, match="train, sample, study"): b.bench("speed")
+    with pytest.raises(KeyError, match="train, sample, real, study, stack"): b.bench("speed")
     with pytest.raises(ValueError, match="at least 3"): b.bench("sample", repeats=1)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="CUDA"): b.bench("gpu")
+
+
+@pytest.mark.parametrize("name", b.GROUPS["real"])
+def test_rows_of_a_real_size_choose_their_precision(name, recwarn):
+    pytest.importorskip("trl", reason="trl is not installed: pip install 'cotstudy[bench]'")
+    row = (b.train_row if "train" in name else b.sample_row)(name, repeats=1, fast=True)
+    settings, half = row["settings"], "precision" if "train" in name else "dtype"
+    assert b.WORKS[name].shape == "smollm2_135m" and settings["ours"][half] in ("float32", "bfloat16")
+    assert {key.rpartition("=")[2] for key in settings["our_sweep"]} == {"float32", "bfloat16"} and min(settings["our_sweep"].values()) > 0
+    assert len(settings["sweep"]) >= 4 and min(settings["sweep"].values()) > 0, "the peer chooses, too"
+
+
+def test_the_usual_libraries_do_the_same_conditions(tmp_path, monkeypatch):
+    pytest.importorskip("trl", reason="trl is not installed: pip install 'cotstudy[bench]'")
+    small = {"task_args.n_train": 30, "task_args.n_test": 40, "teacher.pool": 2, "recipe.steps": 60, "recipe.batch": 12, "recipe.lr": 0.002,
+             "teacher.max_tok": 64, "max_student_tok": 64}
+    knobs = dict(n_rationales=[1, 2], methods=["zero_shot_cot", "label_only", "greedy_cot"])
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    ours = study_cell("sample_count", "s", "", "strategy", "pocket/xs", small, **knobs).rows
+    found = json.loads(plain_cell("sample_count", "strategy", "pocket/xs", small, "theirs", **knobs).read_text())
+    assert [c["method"] for c in found] == ["zero_shot_cot", "zero_shot_cot", "label_only", "greedy_cot", "cot", "cot"]
+    untaught = ours[ours.student_id.isna()].accuracy
+    assert [c["accuracy"] for c in found[:2]] == pytest.approx(untaught.tolist()), "greedy answers are the same, whoever computes them"
+    assert all(0.2 < c["accuracy"] for c in found[2:]), "TRL's students learn, too"
+
+
+def test_what_the_usual_libraries_do_not_do_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    for analysis, knobs, method in (("self_consistency", dict(n_paths=[1, 5]), "cot"), ("distillation", {}, "token_level")):
+        with pytest.raises(ValueError, match=f"need more than a trainer and `generate`, {method} for one"):
+            plain_cell(analysis, "strategy", "pocket/xs", {}, **knobs)
 
 
 @pytest.mark.parametrize("name", b.GROUPS["gpu"])
@@ -80,7 +113,7 @@ def test_steps_on_a_gpu_are_the_steps_of_train(monkeypatch):
         losses.append(float(out[0]))
         return out
     monkeypatch.setattr(b.students, "backward", noted)
-    assert b.gpu_training(SMALL, 3)()() == 6
+    assert b.stepped_training(SMALL, 3)()() == 6
     steps, told = losses[:], []
     lm = b.LM(deepcopy(b.model(SMALL).net), b.model(SMALL).tokenizer, "x", b.model(SMALL).id)
     plan = b._plan(SMALL, 3).model_copy(update=dict(precision="bfloat16"))
@@ -130,7 +163,7 @@ def test_fast_rows_are_not_kept(tmp_path):
     row = dict(name="train_n1", ours=2.0, peer=1.0, ratio=2.0, unit="rows/s", settings=dict(fast=True, machine=b.machine()))
     with pytest.raises(ValueError, match="measure nothing"): b.save([row], tmp_path / "bench.json")
     b.save([row | dict(settings=dict(fast=False, machine=b.machine()))], tmp_path / "bench.json")
-    assert "| 2.00x | 1.10x | 1.50x | aim |" in b.bench_table(tmp_path / "bench.json")
+    assert "| 2.00x | 1.30x | 1.80x | aim |" in b.bench_table(tmp_path / "bench.json")
 
 
 def test_start_share_is_the_time_before_the_first_condition(tmp_path):

@@ -26,7 +26,7 @@ def test_every_opener_gives_a_model(said, tmp_path):
     for name in ("pocket/teacher", "scratch/0.1m", said, "api:m", str(folder), folder):
         assert isinstance(open_model(name), Model), name
     assert isinstance(open_model(said), Recorded) and isinstance(open_model("api:m"), Server)
-    assert {scheme_of(n) for n in ("pocket/m", "pypi/m", "hub/m", "scratch/1m", said, "api:m", "vllm:m")} == set(OPENERS)
+    assert {scheme_of(n) for n in ("pocket/m", "pypi/m", "hub/m", "scratch/1m", said, "api:m", "vllm:m", "owner/model")} == set(OPENERS)
     assert scheme_of("owner/model") == scheme_of(folder) == ""
 
 

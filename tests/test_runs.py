@@ -61,7 +61,7 @@ class Scripted(Model):
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path / "outputs"))
     teacher = Scripted()
-    monkeypatch.setitem(openers.OPENERS, "toy:", lambda name, revision, seed, **options: teacher)
+    monkeypatch.setitem(openers.OPENERS, "toy:", openers.Scheme(lambda name, revision, seed, **options: teacher))
     store = Store(tmp_path / "store")
     store.teacher = teacher
     return store
@@ -346,7 +346,7 @@ def hash_of(text): return sum(map(ord, text))
 
 
 def test_one_who_was_never_taught_is_asked_for_the_answer_it_did_not_name(store, monkeypatch):
-    monkeypatch.setitem(openers.OPENERS, "shy:", lambda name, revision, seed, **options: Mumbling())
+    monkeypatch.setitem(openers.OPENERS, "shy:", openers.Scheme(lambda name, revision, seed, **options: Mumbling()))
     for fmt, twice in (("cotstudy", "silent"), ("ho", True), ("ho_teacher", True)):
         cond = Condition(task="arith", task_args=SIZES, method="zero_shot_cot", student="shy:x", format=fmt)
         row, items = run(cond, store)
