@@ -14,6 +14,7 @@ __all__ = ['app', 'AsJson', 'EXPECTED', 'HINTS', 'Task', 'Revision', 'Rule', 'La
 """The `cotstudy` command. It parses, calls one function of another room and prints; it holds no logic of its own."""
 import errno
 import json
+import logging
 import os
 import signal
 import sys
@@ -64,6 +65,7 @@ def one_line(e: BaseException) -> str:
 @contextmanager
 def expected() -> Iterator[None]:
     "Expected errors in one line on stderr, exit status 1; Ctrl-C says how to go on."
+    logging.raiseExceptions = False  # a library's warning that fails would print where it stands in the code
     try: yield
     except (typer.Exit, BrokenPipeError): raise  # whoever read our output has gone
     except KeyboardInterrupt:

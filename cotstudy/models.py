@@ -108,6 +108,15 @@ def _header(path: Path) -> dict[str, str]:  # name of a tensor -> its type
         raise ValueError(f"{path} ({size:,} bytes) is no complete safetensors file: {e}. "
                          "It was cut off or damaged; copy or download it again") from e
 
+def _shards(index: Path) -> set[str]:
+    "The files that an index of weights names."
+    found = json_object(index)
+    names = files.values() if isinstance(files := found.get("weight_map"), dict) else ()
+    if not names or not all(isinstance(s, str) and Path(s).name == s for s in names) or not isinstance(found.get("metadata"), dict):
+        raise ValueError(f"{index} is no index of weights: expected `metadata`, an object, and `weight_map`, an object with the file "
+                         "beside it that holds each tensor; copy or download it again")
+    return set(names)
+
 def _check_folder(folder: Path):
     "Refuse a folder that holds no model, or a damaged one, as far as can be seen without loading it."
     if not (folder / "config.json").exists():
@@ -117,7 +126,7 @@ def _check_folder(folder: Path):
                                 "Convert them with save_pretrained(folder)")
     config, index = json_object(folder / "config.json"), folder / "model.safetensors.index.json"
     many = index.exists() and not (folder / "model.safetensors").exists()
-    shards = set(json_object(index).get("weight_map", {}).values()) if many else set()
+    shards = _shards(index) if many else set()
     if lost := sorted(s for s in shards if not (folder / s).exists()):
         raise FileNotFoundError(f"{folder} lacks {', '.join(lost)}, which {index.name} names; copy or download them")
     for path in sorted(folder.glob("*.safetensors")):
@@ -212,7 +221,8 @@ def _net_of(where, dtype: str, **kw):
                           f"of {', '.join(_FLOATS)}") from e
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, ArithmeticError, SafetensorError) as e:
         if out_of_memory(e): raise
-        raise ValueError(f"the weights of {where} do not fit its config.json (model_type {config.model_type!r}): {_short(e)}. "
+        said = f"{_short(e)} is not known" if isinstance(e, KeyError) else _short(e)
+        raise ValueError(f"the weights of {where} do not fit its config.json (model_type {config.model_type!r}): {said}. "
                          "Shapes or names differ; copy or download both again") from e
 
 def _tokenizer_of(where, folder: Path | None, **kw):
@@ -220,9 +230,13 @@ def _tokenizer_of(where, folder: Path | None, **kw):
     fix = "expected tokenizer.json, or the files of its class; save it beside the weights with tokenizer.save_pretrained"
     if folder and not has_tokenizer(folder):
         raise FileNotFoundError(f"{folder} has no tokenizer; {fix}")
-    try: return AutoTokenizer.from_pretrained(where, trust_remote_code=False, **kw)
+    try: found = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **kw)
     except Exception as e:  # tokenizers raises plain exceptions
         raise ValueError(f"the tokenizer of {where} cannot be read: {_short(e)}; {fix}") from e
+    if not isinstance(found.model_max_length, (int, float)):
+        raise ValueError(f"the tokenizer of {where} has model_max_length {found.model_max_length!r}, expected a number; mend it in "
+                         "tokenizer_config.json")
+    return found
 
 # %% ../nbs/24_models.ipynb #36cc266d
 def _read(where, name: str, id: str, dtype: str, device: str | None, folder: Path | None = None, **kw) -> LM:

@@ -93,6 +93,8 @@ def _mapping(loader: _Strict, node: yaml.MappingNode, deep: bool = False) -> dic
     return yaml.SafeLoader.construct_mapping(loader, node, deep)
 
 _Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Strict.add_constructor("tag:yaml.org,2002:int", lambda loader, node: loader.construct_scalar(node) if ":" in node.value else
+                        yaml.SafeLoader.construct_yaml_int(loader, node))  # 1:30 is no 90
 LARGEST = 1 << 20  # bytes of a study file
 MOST = 100_000  # values in it, each counted as often as it is referred to
 

@@ -309,6 +309,17 @@ def configured(folder, **said):
     (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | said))
 
 
+def indexed(folder, found):
+    "Weights in parts, with an index that says something strange."
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(found))
+
+
+def said_beside(folder, **said):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
+
+
 DAMAGE = {
     "no_config": lambda m: (m / "config.json").unlink(), "config_empty": lambda m: (m / "config.json").write_text(""),
     "config_list": lambda m: (m / "config.json").write_text("[]"),
@@ -326,6 +337,11 @@ DAMAGE = {
     "remote": lambda m: configured(m, model_type="own", auto_map={"AutoModelForCausalLM": "own.Model"}),
     "generation_half": lambda m: (m / "generation_config.json").write_text("{"),
     "generation_list": lambda m: (m / "generation_config.json").write_text("[]"),
+    "index_list": lambda m: indexed(m, dict(metadata={}, weight_map=[])), "index_none": lambda m: indexed(m, {}),
+    "index_number": lambda m: indexed(m, dict(metadata={}, weight_map={"a": 3})),
+    "index_outside": lambda m: indexed(m, dict(metadata={}, weight_map={"a": "../pens.jsonl"})),
+    "longest_text": lambda m: said_beside(m, model_max_length="long"),
+    "rope_strange": lambda m: configured(m, rope_scaling=dict(rope_type="banana", factor=2)),
     "student_text": lambda m: (m / "student.json").write_text("mine"), "student_list": lambda m: (m / "student.json").write_text("[]"),
     "student_format": lambda m: (m / "student.json").write_text('{"format": "cto", "method": "cot"}'),
     "student_method": lambda m: (m / "student.json").write_text('{"format": "ho", "method": 5}')}
@@ -622,7 +638,8 @@ def test_half_a_character_of_a_question_is_named(desk):
 
 
 @pytest.mark.parametrize("changed, says", [("base: {recipe.steps: 1000000000000000000000}\n", "recipe.steps"),
-                                           ("base: {recipe: 5}\n", "recipe"), ("base: {recipe.lr.x: 1}\n", "recipe.lr.x")])
+                                           ("base: {recipe: 5}\n", "recipe"), ("base: {recipe.steps: 1:30}\n", "recipe.steps"),
+                                           ("base: {recipe.lr.x: 1}\n", "recipe.lr.x")])
 def test_errors_of_a_plan_name_the_study_and_the_cell(desk, changed, says):
     Path("mine.yaml").write_text(STUDY + changed)
     complains("run", "mine.yaml", "--dry-run", says=["study 'mine', cell 'sample_count-arith-pocket_xs'", says])
