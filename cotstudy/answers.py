@@ -11,9 +11,9 @@ Li et al. 2023 with their defects, and this study's own. It does not take comple
 from functools import lru_cache
 from pathlib import Path
 from typing import Callable, NamedTuple, Sequence
-import re
 
 import pandas as pd
+import regex as re
 
 from .instances import Task
 from .quantities import BOLD, Quantity, digits_for_words, number_of, plain_numbers, quantities, same_number, unbold, unwrap
@@ -312,6 +312,7 @@ def _concluded(text: str) -> str | None:
     if len(parts) > 1: return _sentence(parts[-1])
     return _equation(text) if _EQUALS.search(text) else None
 
+# %% ../nbs/18_answers.ipynb #1122f498
 _NOT_BUT = re.compile(r"\b(?:not|\w+n't)\s+[^.,;:!?]{1,40}?,?\s+but\s+(?=[-$]?\d)", re.I)
 _TOLD_TO = re.compile(r"(?:\W|\b(?:step|\d+|first|second|third|next|then|now|finally|lastly|so|to\s+\w+\s+this|please|we|you|can"
                       r"|must|should|(?:need|have)\s+to|let's|let\s+us)\b)*+\b(?:add|subtract|multiply|divide|find|calculate|compute|determine|take"
@@ -408,6 +409,7 @@ def _free(text: str, last: bool) -> str | None:  # last: the end counts, not the
     found = _read_freely(text, last)
     return found if opens else _stands(found, sentences, unbold(text))
 
+# %% ../nbs/18_answers.ipynb #6197bf15
 def _read_freely(text: str, last: bool) -> str | None:
     "The same, whatever stands behind it."
     lines = [x for x in unbold(text).split("\n") if x.strip(" .:|")]

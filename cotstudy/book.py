@@ -340,6 +340,7 @@ def in_short(table: pd.DataFrame) -> list[str]:  # table: of `verdicts`
     counts = [f"{n} {v}" for v in VERDICTS if (n := int((told == v).sum()))]
     return [f"* Of {len(told)} claims that were tested: {', '.join(counts)}"] * bool(counts)
 
+# %% ../nbs/92_book.ipynb #39cdf5c4
 def slides_of(r: Report) -> list[Slide]:
     "A report as slides, one idea each."
     table = verdicts(r)

@@ -117,6 +117,7 @@ def _shards(index: Path) -> set[str]:
                          "beside it that holds each tensor; copy or download it again")
     return set(names)
 
+# %% ../nbs/24_models.ipynb #159fe49a
 def _check_folder(folder: Path):
     "Refuse a folder that holds no model, or a damaged one, as far as can be seen without loading it."
     if not (folder / "config.json").exists():

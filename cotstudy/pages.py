@@ -80,6 +80,7 @@ class _Page(mistune.HTMLRenderer):
         if wide: drawn = drawn.replace("<svg ", f'<svg style="min-width: {0.62 * float(wide[1]):.0f}px" ', 1)
         return f"<figure>{drawn[max(0, drawn.find('<svg')):]}</figure>"
 
+# %% ../nbs/78_pages.ipynb #f55bac7c
 def html_of(
     text: str,  # Markdown
     folder: str | Path,  # that its figures are relative to

@@ -13,7 +13,9 @@ rules."""
 from decimal import Context, Decimal
 from fractions import Fraction
 from typing import NamedTuple
-import re, unicodedata
+import unicodedata
+
+import regex as re  # that of the standard library errs about possessive quantifiers before Python 3.11.5
 
 # %% ../nbs/11_quantities.ipynb #27433d9d
 _RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "₀₁₂₃₄₅₆₇₈₉"
