@@ -511,7 +511,8 @@ DAMAGE = {
     "cut tokenizer": (cut("tokenizer.json", 500), ValueError, "tokenizer of .* cannot be read"),
     "a lost shard": (lambda d: ((d / "model.safetensors").rename(d / "model-00001-of-00002.safetensors"),
                                 (d / "model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": {UP: "model-00002-of-00002.safetensors"}}))), FileNotFoundError, "lacks model-00002-of-00002"),
+        json.dumps({"metadata": {}, "weight_map": {UP: "model-00002-of-00002.safetensors"}}))), FileNotFoundError,
+                     "lacks model-00002-of-00002"),
 }
 
 
