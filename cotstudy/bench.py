@@ -42,11 +42,10 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, Lla
 from . import decoding, models, students
 from .draws import Ledger
 from .files import lease, write_json
-from .memory import GPU_TOK
 from .runs import home
 from .models import cores, threads
 from .sampling import LM
-from .stack import generated, sft_trainer, teacher_of, trl
+from .stack import generated, hushed, sft_trainer, teacher_of, trl
 from .studies import expand, load_study, studies_folder
 from .students import Example, Recipe
 
@@ -206,14 +205,14 @@ def ours_training(work: Work, batch: int = 60, n_threads: int = 1, seen: dict | 
             with threads(n_threads): students.train(lm, lessons, plan, folder, eos=True)
             record = students.read_record(folder)
             shutil.rmtree(folder)
-            if seen is not None: seen["ours"] = _seen_by_us(work, plan, record["n_label_tok"])
+            if seen is not None: seen["ours"] = _seen_by_us(_steps_of(work, plan), record["n_label_tok"])
             return record["n_completions_seen"]
         return go
     return prepare
 
-def _seen_by_us(work: Work, plan: Recipe, label_tok: int) -> dict:
+def _seen_by_us(steps: list[list], label_tok: int) -> dict:
     "Which completions the steps held: `batch_at` is a function of seed and step alone; what was counted in training must be the same."
-    pairs = Counter({(r.prompt, c): w for step in _steps_of(work, plan) for r in step for c, w in zip(r.completions, r.weights)})
+    pairs = Counter({(r.prompt, c): w for step in steps for r in step for c, w in zip(r.completions, r.weights)})
     return dict(completions=sum(pairs.values()), label_tok=label_tok, digest=_digest(pairs))
 
 def _steps_of(work: Work, plan: Recipe) -> list[list]:
@@ -231,13 +230,12 @@ def stepped_training(
         base, plan = model(work), _plan(work, batch).model_copy(update=dict(precision=precision))
         lm, steps = LM(deepcopy(base.net), base.tokenizer, base.name, base.id), _steps_of(work, plan)
         nll, optimiser = students.choose_nll(lm, [row for step in steps for row in step]), students._optimiser(lm, plan)
-        tok = GPU_TOK if torch.cuda.is_available() else 2048  # as `train` begins
         def go():
             with threads(n_threads):
-                for s, step in enumerate(steps): students._step(lm, nll, optimiser, step, plan, s, tok)
+                for s, step in enumerate(steps): students._step(lm, nll, optimiser, step, plan, s, students.first_tok(lm))
                 _finished()
             label_tok = sum(len(c) * w for step in steps for r in step for c, w in zip(r.completions, r.weights))
-            if seen is not None: seen["ours"] = _seen_by_us(work, plan, int(label_tok))
+            if seen is not None: seen["ours"] = _seen_by_us(steps, int(label_tok))
             return float(work.n_prompts * work.n)
         return go
     return prepare
@@ -251,8 +249,7 @@ def trl_training(
     def prepare():
         base, pairs = model(work), Counter()
         rows, _ = students.tokenise(base, examples(work), _plan(work, 1), True)
-        with redirect_stdout(StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with hushed():
             trainer = sft_trainer(base, rows, batch, grouped, **more)
         collate = trainer.data_collator
         def watched(lines):
@@ -263,9 +260,7 @@ def trl_training(
             return out
         if seen is not None: trainer.data_collator = watched
         def go():
-            with threads(n_threads), redirect_stdout(StringIO()), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                trainer.train()
+            with threads(n_threads), hushed(): trainer.train()
             shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
             if seen is not None:
                 seen["peer"] = dict(completions=sum(pairs.values()), label_tok=sum(len(c) * k for (_, c), k in pairs.items()),

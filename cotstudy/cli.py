@@ -65,7 +65,7 @@ def one_line(e: BaseException) -> str:
 @contextmanager
 def expected() -> Iterator[None]:
     "Expected errors in one line on stderr, exit status 1; Ctrl-C says how to go on."
-    logging.raiseExceptions = False  # a library's warning that fails would print where it stands in the code
+    before, logging.raiseExceptions = logging.raiseExceptions, False  # a library's failing warning would print where it stands in the code
     try: yield
     except (typer.Exit, BrokenPipeError): raise  # whoever read our output has gone
     except KeyboardInterrupt:
@@ -75,6 +75,7 @@ def expected() -> Iterator[None]:
         if os.environ.get("COTSTUDY_TRACEBACK"): raise
         print(f"cotstudy: {one_line(e)}", file=sys.stderr)
         raise typer.Exit(1) from None
+    finally: logging.raiseExceptions = before
 
 # %% ../nbs/95_cli.ipynb #3982e891
 @contextmanager

@@ -6,7 +6,7 @@
 __all__ = ['Row', 'padded_nll', 'Block', 'Layout', 'layout_of', 'shared_attention', 'shared_nll', 'encoded_nll', 'single_nll',
            'choose_nll', 'lr_at', 'epoch_order', 'batch_at', 'step_rows', 'tokenise', 'parts_of', 'world', 'meet',
            'Twins', 'backward', 'hold', 'adapt', 'recomputed', 'needed_memory', 'fingerprint', 'read_record', 'name_of',
-           'train', 'POCKET', 'SCOTD', 'Example', 'Recipe', 'ho_recipe']
+           'first_tok', 'train', 'POCKET', 'SCOTD', 'Example', 'Recipe', 'ho_recipe']
 
 # %% ../nbs/40_students.ipynb #315633ff
 """Fine-tune a student on completions: loss on response tokens only, a fixed budget of steps, instances in balance (Li et al. 2023, sec. 2;
@@ -695,9 +695,13 @@ def name_of(objective: Callable | None) -> str:
                          "give it an attribute `name` that says all that decides it")
     return str(name)
 
+def first_tok(lm) -> int:
+    "Tokens that a training begins to compute at once: on a CPU as many as its caches like."
+    return 2048 if lm.net.device.type == "cpu" else GPU_TOK
+
 def _record(lm, name: str, recipe: Recipe, n: dict, rows: Sequence[Row], budget_tok: int | None) -> dict:
     "What is known of a training before its first step; one that cannot fit is refused."
-    budget = budget_tok or (2048 if lm.net.device.type == "cpu" else GPU_TOK)
+    budget = budget_tok or first_tok(lm)
     memory = _check_memory(lm, rows, recipe, budget)
     held = dict(weight_dtype=lm.dtype, n_trained=sum(p.numel() for p in _params(lm.net).values()), memory=memory)
     return dict(fingerprint=name, recipe=recipe.model_dump(), **n, budget_tok=budget, step=0, chosen_step=0,
