@@ -41,6 +41,7 @@ def test_without_trl_the_train_rows_say_what_to_install(monkeypatch):
 def test_unknown_groups_few_turns_and_a_missing_gpu_are_refused():
     with pytest.raises(KeyError, match="train, sample, real, study, stack"): b.bench("speed")
     with pytest.raises(ValueError, match="at least 3"): b.bench("sample", repeats=1)
+    with pytest.raises(ValueError, match="no fast form"): b.stack_row(fast=True)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="CUDA"): b.bench("gpu")
 
