@@ -599,7 +599,7 @@ def _swept_rows(study: str) -> tuple[int, dict[str, float]]:
 # %% ../nbs/90_bench.ipynb #57ac0003
 def stack_row(repeats: int = 3, fast: bool = False, study: str = "quick") -> dict:
     "Seconds of a study by ours and by the usual libraries; the ratio says how many times faster."
-    if fast: raise ValueError("study_stack has no fast form: the smoke study has votes, which the peer does not write; run it without --fast")
+    if fast: raise ValueError("study_stack has no fast form: the smoke study holds votes, which the peer does not write; leave out --fast")
     trl()
     seen: dict = {}
     rows, sweep = _swept_rows(study)

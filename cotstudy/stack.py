@@ -96,6 +96,7 @@ def hushed() -> Iterator[None]:
         warnings.simplefilter("ignore")
         yield
 
+# %% ../nbs/87_stack.ipynb #fb90f312
 def sft_trainer(
     lm: LM,  # left as it is
     rows: Sequence[Row],
