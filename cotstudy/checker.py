@@ -12,6 +12,7 @@ __all__ = ['Claim', 'TAIL', 'COUNTED', 'ONE_AFTER', 'SPELLINGS', 'LISTED', 'Form
 """A record for a kind of question made by a program, and the checker that verifies each step of a free-text rationale against
 the true steps (people did this in Li et al. 2023, sec. 3.1.1). Not the families themselves: those are in `procedural`."""
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import Callable, Mapping
 import re
@@ -277,6 +278,7 @@ def remarks(family: Family, ways: list[Instance]) -> set[Claim]:
     return set().union(*(family.steps(way)[1] for way in ways))
 
 # %% ../nbs/04_checker.ipynb #8537eb30
+@lru_cache(maxsize=1 << 15)  # students are taught from the same draws again and again
 def nearest(family: Family, instance: Instance, rationale: str) -> tuple[Instance, StepCheck]:
     "The derivation that a rationale comes nearest to, and what it is worth against that one."
     also = true_somehow(family, instance)

@@ -24,9 +24,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .answers import RULES
 from .filters import parse_filter
-from .instances import Task
+from .instances import RULES, Task
 from .folders import read_student
 from .methods import Method, method_named, method_of
 from .openers import check_name, content_of

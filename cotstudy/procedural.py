@@ -46,11 +46,13 @@ laptop: exact gold, options, template and scenario ids, rationales written by a 
 and what it takes to read them back. Not the papers' data: a little world in which the same questions can be asked."""
 from collections import Counter
 from dataclasses import replace
+from functools import cache, lru_cache
 from hashlib import sha256
 from itertools import combinations
 from math import prod
 from random import Random
 from typing import Iterator
+import json
 import re
 
 from .checker import PREMISE, Claim, Family, either, low, sentences, take, tidy
@@ -1515,12 +1517,13 @@ def order_facts(instance: Instance) -> list[set[int]]:
     "Each fact is true by itself, in any order; one that is used twice is said once."
     return [set() for _ in dict.fromkeys(instance.trace)]
 
-def known_facts() -> set[Claim]:
+@cache
+def known_facts() -> frozenset[Claim]:
     "Every true statement about the invented world; it may be added freely."
-    return low(set(WORLD.items()))
+    return frozenset(low(set(WORLD.items())))
 
 def steps_facts(instance: Instance) -> tuple[list[Claim], set]:
-    return low(list(dict.fromkeys(instance.trace))), known_facts() | low({("end", instance.answer)})
+    return low(list(dict.fromkeys(instance.trace))), low({("end", instance.answer)}) | known_facts()
 
 # %% ../nbs/06_procedural.ipynb #a9ec768b
 CREATURE, LINK = either(CREATURES), either(LINKS)
@@ -1650,7 +1653,7 @@ def write_strategy(instance: Instance, rng: Random) -> str:
 
 # %% ../nbs/06_procedural.ipynb #abe92c24
 def steps_strategy(instance: Instance) -> tuple[list[Claim], set]:
-    return low(list(dict.fromkeys(instance.trace))), known_facts() | {("verdict", instance.answer)}
+    return low(list(dict.fromkeys(instance.trace))), {("verdict", instance.answer)} | known_facts()
 
 def order_strategy(instance: Instance) -> list[set[int]]:
     "Facts in any order; the verdict comes after them."
@@ -1976,6 +1979,18 @@ def exemplar_instances(name: str, n: int, seed: int = 0, **difficulty) -> list[I
     return [replace(i, id=f"{family.name}-{seed}-exemplar-{k}") for k, i in zip(range(n), stream)]
 
 # %% ../nbs/06_procedural.ipynb #2cf7f3fc
+@lru_cache(maxsize=32)  # every student of a cell is asked the same questions
+def _questions(name: str, place: str, n: int, seed: int, difficulty: str) -> tuple[Instance, ...]:  # difficulty: as JSON
+    "The n questions of one split."
+    f, variant = family_named(name)
+    stream = instances(f, place, Random(f"{f.name}:{place}:{seed}"), **json.loads(difficulty))
+    if variant == "template": stream = of_templates(stream, place == "test", 200 * n)
+    if variant == "contrast" and place == "test": stream = edited(f, stream, seed)
+    found = tuple(replace(i, id=f"{name}-{seed}-{place}-{k}") for k, i in zip(range(n), stream))
+    if len(found) == n: return found
+    raise ValueError(f"{name} has only {len(found)} different {place} questions at this difficulty, asked for {n}; "
+                     "ask for fewer or widen it")
+
 def procedural_task(
     name: str,  # a key of FAMILIES, a variant after a colon: arith:template, sentiment:contrast
     n_train: int = 400,
@@ -1985,17 +2000,10 @@ def procedural_task(
     **difficulty,  # overrides the family's defaults, e.g. steps=(4, 6)
 ) -> Task:
     "A task of fresh procedural questions, its splits disjoint by scenario and so by question."
-    f, variant = family_named(name)
+    f, _ = family_named(name)
     if unknown := set(difficulty) - set(f.difficulty):
         raise ValueError(f"{name} has no difficulty {sorted(unknown)}; it has {sorted(f.difficulty)}")
-    splits = {}
-    for place, n in (("train", n_train), ("selection", n_selection), ("test", n_test)):
-        stream = instances(f, place, Random(f"{f.name}:{place}:{seed}"), **difficulty)
-        if variant == "template": stream = of_templates(stream, place == "test", 200 * n)
-        if variant == "contrast" and place == "test": stream = edited(f, stream, seed)
-        splits[place] = [replace(i, id=f"{name}-{seed}-{place}-{k}") for k, i in zip(range(n), stream)]
-        if len(splits[place]) < n:
-            raise ValueError(f"{name} has only {len(splits[place])} different {place} questions at this difficulty, asked for {n}; "
-                             "ask for fewer or widen it")
+    sizes = dict(train=n_train, selection=n_selection, test=n_test)
+    splits = {place: list(_questions(name, place, n, seed, json.dumps(difficulty))) for place, n in sizes.items()}
     return Task(name, f.kind, splits, f.labels, f.chance, source=f"procedural, in the image of {f.image}", revision=f"seed {seed}",
                 licence="Apache-2.0", check=f.check)
