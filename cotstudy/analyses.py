@@ -358,11 +358,13 @@ def figures_of(
     items: pd.DataFrame | None = None,  # of these rows, for the figures that are made of single answers
 ) -> "dict[str, Figure]":  # name -> figure, a panel a task
     "All figures of an analysis."
+    more = {f"{a.name}-{name}": figure for name, figure in further(a, rows, items, published).items()}
+    if a.stands_in and more: return more
     out = {}
     for name, g in panels(a, a.view(rows)).items():
         if g.task.nunique() == 1: out[name] = a.figure(g, published=published).figure
         else: out[name] = small_multiples(a.figure, g, published=published)
-    return out | {f"{a.name}-{name}": figure for name, figure in further(a, rows, items, published).items()}
+    return out | more
 
 def further(
     a: Analysis, rows: pd.DataFrame, items: pd.DataFrame | None, published: pd.DataFrame | None = None

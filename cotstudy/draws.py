@@ -14,7 +14,7 @@ A teacher's rationales (Ho et al. 2023, sec. 3; Li et al. 2023, sec. 2) and a st
 The ledger neither filters nor scores."""
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EACCES, EDQUOT, EFBIG, ENOSPC, EPERM, EROFS
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
@@ -243,6 +243,13 @@ class Shelf:
     def __init__(self, folder: Path):
         self.folder, self.damaged, self.keys = folder, [], {}  # damaged: parts set aside, by the path they had; keys: of parts checked
         self.known: tuple = (None, None)  # the parts of the last look, and where each of their draws is
+
+    @cached_property
+    def model_id(self) -> str:
+        "Whose draws these are; asked only where there are some."
+        def look(parts, *_):
+            with opened(parts[0]) as f: return str(f.read_row_group(0, ["model_id"], use_threads=False)["model_id"][0])
+        return self.reading(look)
 
     def parts(self) -> list[Path]:
         "The parts there are, in the order of writing; their keys are then in memory."
@@ -584,7 +591,8 @@ class Ledger:
 
     def compact(self) -> None: _compact_all(self)
     def batches(self, *asked, at_once: int = 60_000, **how) -> Iterator[pd.DataFrame]: return _batches(self, at_once, *asked, **how)
-    def read(self, columns: Sequence[str] | None = None, filters=None) -> pd.DataFrame: return _read_all(self, columns, filters)
+    def read(self, columns: Sequence[str] | None = None, filters=None, model_id: str | None = None) -> pd.DataFrame:
+        return _read_all(self, columns, filters, model_id)
     def stats(self) -> pd.DataFrame: return _stats_all(self)
     def count(self) -> int: return int(self.stats().n_draws.sum())
     def models(self) -> dict[str, str]: return dict(zip(self.stats().model_id, self.stats().model))  # model_id -> name
@@ -628,9 +636,11 @@ def _read_all(
     ledger: Ledger,
     columns: Sequence[str] | None = None,  # names in SCHEMA; None = all
     filters=None,  # a pyarrow expression, such as pc.field("finish") == "length"
+    model_id: str | None = None,  # whose draws; None: of every model
 ) -> pd.DataFrame:
     "Every draw that is stored, once, as it is stored: for looking around."
-    tables = [t for shelf in ledger.shelves() for t in read_rows(shelf, columns, filters)]
+    shelves = [s for s in ledger.shelves() if model_id is None or s.parts() and s.model_id == model_id]
+    tables = [t for shelf in shelves for t in read_rows(shelf, columns, filters)]
     if not tables: return pa.table([[] for _ in SCHEMA], schema=SCHEMA).select(columns or SCHEMA.names).to_pandas()
     return pa.concat_tables(tables).unify_dictionaries().to_pandas()
 

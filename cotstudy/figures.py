@@ -416,12 +416,14 @@ def fig_arms(
     theirs = None
     if published is not None:
         theirs = published.assign(arm=[look_of(m).words if m in (*METHODS, "teacher") else None for m in published.method])
-    own = _canvas(ax, (max(6.0, 1.5 * len(arms) + 1), 5))
-    crowded = len(arms) > 4
-    ax = fig_against(df, "arm", own, tuple(dict.fromkeys(df.method)), theirs, labels, str if crowded else lambda v: textwrap.fill(v, 14),
-                     beside=False)
-    ax.set_xlabel("")
-    if crowded: plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
+    with style():
+        ax = _canvas(ax, (max(6.0, 1.5 * len(arms) + 1), 5))
+        room = int(ax.get_window_extent().width / ax.figure.dpi * 72 / plt.rcParams["font.size"] / 0.62 / len(arms))  # letters
+        crowded = room < max(len(w) for a in arms for w in a.split())
+        fig_against(df, "arm", ax, tuple(dict.fromkeys(df.method)), theirs, labels, str if crowded else lambda v: textwrap.fill(v, room),
+                    beside=False)
+        ax.set_xlabel("")
+        if crowded: plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
     return ax
 
 # %% ../nbs/70_figures.ipynb #0a7ae34f

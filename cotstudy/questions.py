@@ -57,6 +57,8 @@ class Analysis:
     view: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows  # its rows as figure and sentences want them
     also: "Callable[..., dict[str, Figure]]" = lambda rows, theirs=None: {}  # further figures of its rows (and published ones), by name
     of_items: "Callable[[pd.DataFrame, pd.DataFrame], dict[str, Figure]]" = lambda rows, items: {}  # and of its rows with their items
+    stands_in: bool = False  # its own figure is drawn only where there are no further ones
+    texts: bool = False  # what is shown are answers to the same questions, in place of a figure
     margin: float | None = None  # differences are also tested for being smaller than this
     width: float = 8.0  # of a panel, inches
 
@@ -151,7 +153,7 @@ def main_table(
     "All methods side by side."
     return plain(base, n_rationales, seeds, methods)
 
-@arm_analysis("Samples", "Li et al. 2023, Table 1")
+@arm_analysis("Samples", "Li et al. 2023, Table 1", texts=True)
 def samples(base: Condition, n_rationales: int = 8, seeds: Sequence[int] = (0,)) -> list[Condition]:
     "What the teacher, the student before and the student after say to the same questions."
     return plain(base, n_rationales, seeds, ("teacher", "zero_shot_cot", "label_only", "cot"))
@@ -500,7 +502,8 @@ def _familiar(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     return out
 
 # %% ../nbs/76_questions.ipynb #64b6be40
-@arm_analysis("Overlap", "Li et al. 2023, limitations; Ho et al. 2023, app.: templates in train and test", of_items=_familiar)
+@arm_analysis("Overlap", "Li et al. 2023, limitations; Ho et al. 2023, app.: templates in train and test", of_items=_familiar,
+              stands_in=True)
 def overlap(base: Condition, n_rationales: int = 8, seeds: Sequence[int] = (0,)) -> list[Condition]:
     "Does accuracy depend on how familiar a question is from the student's pre-training text?"
     return plain(base, n_rationales, seeds, ("zero_shot_cot", "label_only", "cot"))
@@ -516,7 +519,7 @@ def _errors(rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "dict[str
 
 ERROR_COLUMNS = ("mean_error_calculation", "mean_error_reasoning", "mean_error_format")
 
-@arm_analysis("Kinds of error", "Ho et al. 2023, app.: sample study", also=_errors, columns=ERROR_COLUMNS)
+@arm_analysis("Kinds of error", "Ho et al. 2023, app.: sample study", also=_errors, stands_in=True, columns=ERROR_COLUMNS)
 def error_types(base: Condition, n_rationales: int = 8, seeds: Sequence[int] = (0,)) -> list[Condition]:
     "Calculation, reasoning, format: what goes wrong before and after distillation."
     return plain(base, n_rationales, seeds, ("teacher", "zero_shot_cot", "greedy_cot", "cot"))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Callable, Sequence
 
 import pandas as pd
-import pyarrow.compute as pc
 
 from .conditions import Condition, completed, describe, row_id
 from .evaluate import Estimate, bootstrap_mean
@@ -149,7 +148,7 @@ def texts_of(
     "The stored texts behind the items of a model's exam, by instance and path; those that are not stored here are missing."
     voice, limit = exam.voice, exam.voice.how.max_tok
     columns = ["prompt", "draw_index", "text", "temperature", "n_tok", "token_ids"]
-    found = store.ledger.read(columns, pc.field("model_id").cast("string") == model_id)
+    found = store.ledger.read(columns, model_id=model_id)
     found["prompt"] = found.prompt.astype(str)
     mine = found[found.temperature == voice.how.temperature]
     cut = lambda d: d.text if d.token_ids is None or d.n_tok <= limit else decode(d.token_ids[:limit])

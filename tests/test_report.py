@@ -11,7 +11,7 @@ from browser import look_at, open_browser
 from cotstudy.analyses import study_cell
 from cotstudy.pages import to_pages, write_pages
 from cotstudy.recorded import recorded
-from cotstudy.report import (briefly, corpora, failures, findings, number, parts, pooled, read_report, scorecard, table_md, tally,
+from cotstudy.report import (briefly, corpora, examples, failures, findings, number, parts, pooled, read_report, scorecard, table_md, tally,
                              unfinished, verdicts, whole, with_points, write_answers)
 from cotstudy.studies import expand, load_study
 from cotstudy.tasks import load
@@ -139,7 +139,7 @@ def test_answers_hold_the_texts_and_mark_luck(toy):
 def test_without_texts_the_page_says_so(committed):
     r, _ = committed
     assert "not stored here" in (r.folder / "answers.md").read_text()
-    assert "Behind" in write_answers(r)
+    assert "Behind" in write_answers(r, examples(r))
 
 
 def test_what_failed_is_told(toy):
