@@ -23,7 +23,7 @@ import pandas as pd
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from .claims import join_items
-from .conditions import Condition, base_of, content_id, row_id, stage_key, vary
+from .conditions import Condition, base_of, content_id, row_id, stage_key, vary, words_of
 from .evaluate import Estimate, bootstrap_mean, two_level_bootstrap
 from .figures import (axis_words, fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
                               same_limits, size_text, small_multiples, style)
@@ -330,12 +330,16 @@ def _steps(c: Condition, size_of: Callable) -> int:
     return c.recipe.settled(asked * (c.n_rationales if c.teaching == "sampled" else 1)).steps
 
 # %% ../nbs/77_analyses.ipynb #5031502e
+def _part(column: str, v: object) -> str:
+    "One value of a column in the name of a figure."
+    return f"{v:g} {words_of(column)}" if isinstance(v, (int, float, np.number)) else str(v)
+
 def panels(a: Analysis, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     "The rows of each figure of an analysis, by its name."
     found = {a.name: rows}
     for column in a.apart:
         known = [v for v in dict.fromkeys(rows[column][rows.method != "teacher"].dropna())]
-        found = {f"{name}-{v}": _with_shared(g, column, v) for name, g in found.items() for v in known}
+        found = {f"{name} | {_part(column, v)}": _with_shared(g, column, v) for name, g in found.items() for v in known}
     return {name: g for name, g in found.items() if _worth_drawing(a, g)}
 
 def _with_shared(rows: pd.DataFrame, column: str, v: object) -> pd.DataFrame:
@@ -358,12 +362,14 @@ def figures_of(
     items: pd.DataFrame | None = None,  # of these rows, for the figures that are made of single answers
 ) -> "dict[str, Figure]":  # name -> figure, a panel a task
     "All figures of an analysis."
-    more = {f"{a.name}-{name}": figure for name, figure in further(a, rows, items, published).items()}
+    more = {f"{a.name} | {name}": figure for name, figure in further(a, rows, items, published).items()}
     if a.stands_in and more: return more
     out = {}
     for name, g in panels(a, a.view(rows)).items():
         if g.task.nunique() == 1: out[name] = a.figure(g, published=published).figure
-        else: out[name] = small_multiples(a.figure, g, published=published)
+        else:
+            width = max(3.6, 1.4 * g.arm.nunique()) if a.x == "arm" else 3.6
+            out[name] = small_multiples(a.figure, g, n_columns=max(1, int(12 // width)), width=width, published=published)
     return out | more
 
 def further(
@@ -449,7 +455,8 @@ def _sentence(a: Analysis, x: str, whose: str, low: object, high: object, g: pd.
     each = f", {1000 * scale * e.value / (high - low):+.1f} for each 1,000" if x == "n_drawn" else ""
     shown = "smaller" if a.margin and e.p_equivalent(a.margin) < 0.05 else "not shown to be smaller"
     same = f"; {shown} than {scale * a.margin:g} either way" if a.margin else ""
-    return f"{whose}: {sides}; difference {scale * e.value:+.1f} {unit}{each} [{lo:+.1f}, {hi:+.1f}], {verdict}{same}."
+    value, *ends = (f"{round(v, 1) + 0.0:+.1f}" for v in (scale * e.value, lo, hi))  # + 0.0: no -0.0
+    return f"{whose}: {sides}; difference {value} {unit}{each} [{', '.join(ends)}], {verdict}{same}."
 
 def _unit(measure: str) -> tuple[float, str]:
     "By what a mean is multiplied to be read, and what it is then."

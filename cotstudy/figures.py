@@ -17,8 +17,10 @@ import io
 import json
 import re
 import textwrap
+from collections import defaultdict
 from contextlib import contextmanager
 from importlib.resources import files
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Sequence
 from xml.etree import ElementTree
@@ -187,11 +189,11 @@ def _head(ax: "Axes", title: str, sub: str, percent: bool = True) -> None:
 def _curve(ax: "Axes", x, points: pd.DataFrame, method: str, dashed: bool = False, single: pd.DataFrame | None = None,
            joined: bool = True) -> None:  # joined by a line; not where x are names
     "Means with their intervals and, faintly, the single seeds (x, accuracy)."
-    colour = look_of(method).colour
+    colour, marker = look_of(method).colour, look_of(method).marker
+    edge = colour if method == "teacher" or "$" in marker else "white"  # a letter has no inside
     bars = np.maximum([points.accuracy - points.lo, points.hi - points.accuracy], 0)
-    ax.errorbar(x, points.accuracy, yerr=bars, color=colour, marker=look_of(method).marker,
-                ls="none" if not joined else "--" if dashed else "-",
-                mfc=colour, mec=colour if method == "teacher" else "white", capsize=0, elinewidth=1.6, zorder=3)
+    ax.errorbar(x, points.accuracy, yerr=bars, color=colour, marker=marker, ls="none" if not joined else "--" if dashed else "-",
+                mfc=colour, mec=edge, capsize=0, elinewidth=1.6, zorder=3)
     if single is not None:
         beside = single.x * 1.045 if ax.get_xscale() == "log" else single.x + 0.06
         ax.scatter(beside, single.accuracy, s=15, color=colour, alpha=0.45, linewidths=0, zorder=2)
@@ -355,7 +357,8 @@ def _curves(ax: "Axes", df: pd.DataFrame, points: pd.DataFrame, x: str, scale: "
     return names
 
 # %% ../nbs/70_figures.ipynb #cf3e4e4d
-AXES = dict(n_params="parameters")
+AXES = dict(n_params="parameters", n_drawn="chains drawn", answer_tok="tokens of an answer", third="thirds of the questions",
+            path="sampling")
 
 def axis_words(x: str) -> str:
     "What stands below an axis."
@@ -405,6 +408,13 @@ class _Scale:
         ax.set_xlabel(axis_words(x))
 
 # %% ../nbs/70_figures.ipynb #e57e8f03
+def _name_arms(ax: "Axes", arms: Sequence[str], share: float = 0.95) -> None:  # share: of the width that a legend leaves
+    "Names below places 0, 1, ...: in lines that fit side by side, or aslant where no line does."
+    letters = int(share * ax.get_window_extent().width / ax.figure.dpi * 72 / (0.6 * plt.rcParams["font.size"]) / len(arms))
+    fits = letters > max(len(w) for a in arms for w in a.split())
+    ax.set_xticks(range(len(arms)), [textwrap.fill(a, letters - 1, break_long_words=False) if fits else a for a in arms])
+    if not fits: plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
+
 def fig_arms(
     df: pd.DataFrame,  # rows of one task with a column `arm`
     ax: "Axes | None" = None,
@@ -418,12 +428,9 @@ def fig_arms(
         theirs = published.assign(arm=[look_of(m).words if m in (*METHODS, "teacher") else None for m in published.method])
     with style():
         ax = _canvas(ax, (max(6.0, 1.5 * len(arms) + 1), 5))
-        room = int(ax.get_window_extent().width / ax.figure.dpi * 72 / plt.rcParams["font.size"] / 0.62 / len(arms))  # letters
-        crowded = room < max(len(w) for a in arms for w in a.split())
-        fig_against(df, "arm", ax, tuple(dict.fromkeys(df.method)), theirs, labels, str if crowded else lambda v: textwrap.fill(v, room),
-                    beside=False)
+        fig_against(df, "arm", ax, tuple(dict.fromkeys(df.method)), theirs, labels, beside=False)
         ax.set_xlabel("")
-        if crowded: plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
+        _name_arms(ax, arms)
     return ax
 
 # %% ../nbs/70_figures.ipynb #0a7ae34f
@@ -443,7 +450,7 @@ def fig_errors(df: pd.DataFrame, ax: "Axes | None" = None, labels: bool = True) 
             height = shares.loc[points.arm, f"mean_{error}"].to_numpy(float)
             ax.bar(range(len(points)), height, bottom=base, color=_mix(colour, "white", 0.35), lw=0, label=MEASURES[error].words)
             base, points[error] = base + height, height
-        ax.set_xticks(range(len(points)), [textwrap.fill(a, 12) for a in points.arm])
+        _name_arms(ax, list(points.arm), 0.6 if labels else 0.95)
         ax.tick_params(axis="x", length=0)
         _head(ax, _task_title(df), caption(points, not labels))
         ax.set_ylim(0, 1)
@@ -457,15 +464,18 @@ def fig_lengths(items: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":  # col
     "How long completions are, by arm (Ho et al. 2023, sequence-length analyses)."
     with style():
         ax = _canvas(ax)
+        dashes = defaultdict(lambda: cycle(("-", "--", ":", "-.")))  # arms of one method
         bins, points = np.linspace(0, max(1, items.n_tok.max()) + 1, 31), []
         for arm, g in items.groupby("arm", sort=False):
             share, edges = np.histogram(g.n_tok, bins)
-            ax.stairs(share / len(g), edges, label=f"{arm}: median {g.n_tok.median():.0f}, n = {len(g):,}", lw=2)
+            look = look_of(g.method.iloc[0])
+            ax.stairs(share / len(g), edges, label=f"{arm}: median {g.n_tok.median():.0f}, n = {len(g):,}", lw=2, color=look.colour,
+                      ls=next(dashes[look.words]))
             points.append(pd.DataFrame(dict(arm=arm, from_tok=edges[:-1], to_tok=edges[1:], share=share / len(g))))
         ax.set_xlabel("tokens of a completion")
         ax.set_ylabel("share of completions")
         _head(ax, _task_title(items), f"{len(items):,} completions")
-        ax.legend(loc="upper right")
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16))
         ax.points = pd.concat(points)
     return ax
 
@@ -519,6 +529,7 @@ def small_multiples(
     df: pd.DataFrame,
     by: str = "task",  # one panel per value
     n_columns: int = 3,
+    width: float = 3.6,  # of a panel, inches
     published: pd.DataFrame | None = None,  # hollow marks; split by the same column if they have it
     **options,  # passed on to the figure function
 ) -> "Figure":
@@ -527,7 +538,7 @@ def small_multiples(
     n_columns = min(n_columns, len(values))
     n_rows = -(-len(values) // n_columns)
     with style(0.95):
-        fig, axes = plt.subplots(n_rows, n_columns, figsize=(max(8.0, 3.6 * n_columns), 4.1 * n_rows + 0.6), sharey=True, squeeze=False)
+        fig, axes = plt.subplots(n_rows, n_columns, figsize=(max(8.0, width * n_columns), 4.1 * n_rows + 0.6), sharey=True, squeeze=False)
         for ax, value in zip(axes.flat, values):
             theirs = {} if published is None else dict(published=published[published[by] == value] if by in published else published)
             fig_function(df[df[by] == value], ax=ax, labels=False, **theirs, **options)

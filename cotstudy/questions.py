@@ -229,7 +229,7 @@ def _histograms(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     known = both[both.method != "teacher"].student.unique()
     of = lambda t, s: both[(both.task == t) & ((both.student == s) | (both.method == "teacher"))]
     shown = {(t, s): of(t, s) for t in both.task.unique() for s in known}
-    return {f"{t}-{s}": fig_lengths(g).figure for (t, s), g in shown.items() if len(g)}
+    return {f"{t} | {s}": fig_lengths(g).figure for (t, s), g in shown.items() if len(g)}
 
 @arm_analysis("Lengths", "Ho et al. 2023, rationale length", "max_rationale_tok", of_items=_histograms, measure="length",
               columns=("max_rationale_tok", "n_truncated"))
@@ -350,7 +350,7 @@ def _consistent(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
         parts.append(g.assign(asked=what, n=g["size"], n_correct=g["sum"], accuracy=g["sum"] / g["size"], lo=[e[0] for e in ends],
                               hi=[e[1] for e in ends], decoding="greedy", n_rationales=1, chance={"both": 0.25}.get(what, 0.5)))
     shown = pd.concat(parts).drop(columns=["student_id", "chance", "sum", "size"])
-    return {f"{t}-{s}": fig_against(g, "asked").figure for (t, s), g in shown.groupby(["task", "student"], sort=False)}
+    return {f"{t} | {s}": fig_against(g, "asked").figure for (t, s), g in shown.groupby(["task", "student"], sort=False)}
 
 # %% ../nbs/76_questions.ipynb #6d1a7c80
 @analysis("Contrast sets", "Li et al. 2023, Fig. 5", "asked", _edits, view=_asked, of_items=_consistent, claims=("scotd-H8",),
@@ -389,7 +389,7 @@ def _single_paths(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]
         ends = [wilson(k, n) for k, n in zip(runs["sum"], runs["size"])]
         shown = runs.assign(task=task, method="cot", decoding="vote", n=runs["size"], n_correct=runs["sum"], path=runs.path + 1,
                             accuracy=runs["sum"] / runs["size"], lo=[e[0] for e in ends], hi=[e[1] for e in ends])
-        if shown.path.nunique() > 1: out[f"{task}-{student}"] = fig_against(shown, "path", title="each sampling alone").figure
+        if shown.path.nunique() > 1: out[f"{task} | {student}"] = fig_against(shown, "path", title="each sampling alone").figure
     return out
 
 @analysis("Repeated sampling", "Ho et al. 2023, app.: five samplings at 0.7", "decoding", of_items=_single_paths,
@@ -498,7 +498,7 @@ def _familiar(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
         ends = [wilson(k, n) for k, n in zip(counted["sum"], counted["size"])]
         shown = counted.assign(task=task, n=counted["size"], n_correct=counted["sum"], accuracy=counted["sum"] / counted["size"],
                                lo=[e[0] for e in ends], hi=[e[1] for e in ends])
-        if shown.third.nunique() > 1: out[f"{task}-{student}"] = fig_against(shown, "third", curves=tuple(shown.method.unique())).figure
+        if shown.third.nunique() > 1: out[f"{task} | {student}"] = fig_against(shown, "third", curves=tuple(shown.method.unique())).figure
     return out
 
 # %% ../nbs/76_questions.ipynb #64b6be40
@@ -515,7 +515,7 @@ def _errors(rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "dict[str
     students = known[known.method != "teacher"].student.unique()
     of = lambda t, s: known[(known.task == t) & ((known.student == s) | (known.method == "teacher"))]
     shown = {(t, s): of(t, s) for t in known.task.unique() for s in students}
-    return {f"{t}-{s}": fig_errors(arms()(g)).figure for (t, s), g in shown.items() if (g.student == s).any()}
+    return {f"{t} | {s}": fig_errors(arms()(g)).figure for (t, s), g in shown.items() if (g.student == s).any()}
 
 ERROR_COLUMNS = ("mean_error_calculation", "mean_error_reasoning", "mean_error_format")
 

@@ -219,7 +219,7 @@ def section(r: Report, a: Analysis, texts: pd.DataFrame | None = None) -> str:  
     found = r.says(a)
     told = same_questions(mine, texts) if a.texts and texts is not None else []
     drawn = {} if told else figures_of(a, mine, theirs_of(mine), r.items)
-    whose = lambda name: ", ".join(p for p in name.split("-")[1:] if p not in ("full",))
+    whose = lambda name: ", ".join(p for p in name.split(" | ")[1:] if p not in ("full",))
     shown = [picture(r, f, name, f"{a.title}{': ' + whose(name) if whose(name) else ''}. Bars are 95 % intervals; "
                      "a point leads to the answers behind it.") for name, f in drawn.items()]
     means = "\n".join(f"* {line}" for line in found.split("\n\n"))

@@ -215,7 +215,7 @@ def test_panels_share_what_belongs_to_all():
     rows, _ = results_of(conditions_of("sample_count", BASE, dict(n_rationales=[1, 4], supervisions=["full", "few_shot"])), "sample_count")
     rows = rows.drop_duplicates("row_id")
     parts = panels(ANALYSES["sample_count"], rows)
-    assert set(parts) == {"sample_count-full-pocket/s", "sample_count-few_shot-pocket/s"}
+    assert set(parts) == {"sample_count | full | pocket/s", "sample_count | few_shot | pocket/s"}
     assert all((g.method == "teacher").sum() == 1 and (g.method == "zero_shot_cot").sum() == 1 for g in parts.values())
 
 
@@ -225,8 +225,8 @@ def test_a_task_that_a_student_was_not_taught_has_no_panel():
     both = pd.concat([rows, rows.assign(task="letters"), rows[rows.method != "teacher"].assign(student="pocket/m")])
     parts = panels(ANALYSES["sample_count"], both)
     assert {name: set(g.task) for name, g in parts.items()} == {
-        "sample_count-full-pocket/s": {"arith", "letters"}, "sample_count-full-pocket/m": {"arith"}}
-    assert "teacher" in set(parts["sample_count-full-pocket/m"].method)
+        "sample_count | full | pocket/s": {"arith", "letters"}, "sample_count | full | pocket/m": {"arith"}}
+    assert "teacher" in set(parts["sample_count | full | pocket/m"].method)
 
 
 def test_a_difference_is_paired():
