@@ -266,7 +266,7 @@ def test_every_figure_says_what_it_rests_on(name):
             p, told, (bars, hollow, dotted) = ax.points, " ".join(t.get_text() for t in ax.texts), marks_of(ax)
             n_hollow += len(hollow)
             assert "n = 40 items" in told and "95 % intervals" in told and ("2 seeds" in told or "1 seed" in told)
-            if figure_name.startswith("error_types-arith"): continue  # shares of all answers, stacked
+            if figure_name.startswith("error_types | arith"): continue  # shares of all answers, stacked
             assert (p.lo <= p.accuracy + 1e-9).all() and (p.accuracy <= p.hi + 1e-9).all() and (p.hi > p.lo).all() and p.n_seeds.min() >= 1
             ends = {(round(float(lo), 6), round(float(hi), 6)) for lo, hi in bars}
             shown = p[(p.decoding != "vote") | p.method.duplicated(keep=False)] if "decoding" in p else p
