@@ -274,6 +274,9 @@ def test_read_by_pandas_duckdb_and_datasets(tmp_path):
     got = L.read(["prompt_id", "text"], filters=pc.field("draw_index") == 3)
     assert sorted(zip(got.prompt_id, got.text)) == sorted((a, c) for a, b, c, _ in want if b == 3)
     assert len(L.read()) == L.count() == 24 and list(L.read().columns) == draws.SCHEMA.names and L.read(["text"]).shape == (24, 1)
+    whole = L.read(["model_id", "text"])
+    for name, mine in whole.groupby(whole.model_id.astype(str)): assert list(L.read(["text"], model_id=name).text) == list(mine.text)
+    assert L.read(["text"], model_id="of nobody").empty
     assert len(Ledger(tmp_path / "nothing").read()) == Ledger(tmp_path / "nothing").count() == 0
 
 

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 from cotstudy.evaluate import wilson
 from cotstudy.figures import (
-    VERDICT_COLOURS, caption, cut_share, fig_against, fig_claims, fig_length, fig_limit, fig_sample_count, fig_student_size,
-    fig_supervision, fig_vote, points_of, published, save_figure, size_text, small_multiples, style)
+    VERDICT_COLOURS, caption, cut_share, fig_against, fig_arms, fig_errors, fig_claims, fig_length, fig_limit, fig_sample_count,
+    fig_student_size, fig_supervision, fig_vote, points_of, published, save_figure, size_text, small_multiples, style)
 from cotstudy.methods import METHODS, SHOWN, look_of
 
 
@@ -319,3 +319,28 @@ def test_a_stem_with_a_dot_keeps_its_name(tmp_path):
 
 def test_nothing_to_save():
     with pytest.raises(ValueError, match="no points"): points_of(plt.figure())
+
+
+ARMS = [("cot",), ("zero_shot_cot", "teacher"), ("teacher", "zero_shot_cot", "label_only", "greedy_cot", "cot"),
+        ("teacher", "zero_shot", "zero_shot_cot", "few_shot", "few_shot_cot", "label_only", "greedy_cot", "cot"), tuple(METHODS)]
+
+
+@pytest.mark.parametrize("methods", ARMS, ids=len)
+@pytest.mark.parametrize("n_tasks", [0, 1, 2, 3])
+def test_names_of_arms_stand_side_by_side_and_inside(methods, n_tasks):
+    "Names neither touch each other nor leave the figure; 0 tasks: bars of errors."
+    one = rows(ns=(8,)).assign(mean_error_calculation=0.1, mean_error_reasoning=0.1, mean_error_format=0.1)
+    of = lambda task: pd.concat([one[one.method == "cot"].assign(method=m, task=task, arm=look_of(m).words) for m in methods])
+    width = max(3.6, 1.4 * len(methods))
+    if n_tasks == 0: figure = fig_errors(of("t")).figure
+    elif n_tasks == 1: figure = fig_arms(of("t")).figure
+    else:
+        several = pd.concat([of(f"t{k}") for k in range(n_tasks)])
+        figure = small_multiples(fig_arms, several, n_columns=max(1, int(12 // width)), width=width)
+    figure.canvas.draw()
+    for ax in (a for a in figure.axes if a.get_visible()):
+        names = [t for t in ax.get_xticklabels() if t.get_text()]
+        assert [" ".join(t.get_text().split()) for t in names] == [look_of(m).words for m in methods]
+        boxes = [t.get_window_extent() for t in names]
+        assert all(b.x0 > -1 and b.y0 > -1 for b in boxes), "a name leaves the figure"
+        if not names[0].get_rotation(): assert all(a.x1 < b.x0 + 1 for a, b in zip(boxes, boxes[1:])), "names touch"

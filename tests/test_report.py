@@ -28,6 +28,7 @@ def toy(tmp_path_factory):
         for task in ("arith", "shuffle"):
             study_cell("sample_count", "toy", "", task, "pocket/xs", SMALL, n_rationales=[1, 2], seeds=[0, 1])
         study_cell("student_size", "toy", "", "arith", "pocket/xs", SMALL, n_rationales=2, seeds=[0, 1])
+        study_cell("samples", "toy", "", "arith", "pocket/xs", SMALL, n_rationales=2)
         r = read_report("toy", "A toy study")
         text = whole(r).replace("](../", "](")
         write_pages(text, r.folder / "report", r.title)
@@ -85,6 +86,7 @@ def test_a_tally_counts_what_is_said():
     told = "\n\n".join(["a: difference +1 points, a gain (3 seeds)", "b: difference +0 points, not told apart from nothing (9)",
                         "c: difference -1 points, a loss (3 seeds)", "d: difference -1 points, a loss (3 seeds)"])
     assert tally(told) == "4 curves, the last point of each against its first: 1 gained, 2 lost, 1 undecided (from -1.0 to +1.0 points)"
+    assert tally(told, along=False).startswith("4 comparisons: 1 gained")
     assert tally("Nothing of this kind was measured.") == "nothing that can be compared"
 
 
@@ -134,6 +136,16 @@ def test_answers_hold_the_texts_and_mark_luck(toy):
     assert found.said.notna().all() and {"right", "wrong"} & set(found.kind)
     lucky = r.items[(r.items.lucky == 1)].eval_id if "lucky" in r.items else []
     assert len(lucky) == 0 or "lucky" in set(found.kind)
+
+
+def test_samples_are_the_words_of_all_arms_to_the_same_questions(toy):
+    r, text = toy
+    shown = text.partition("\n## Samples\n")[2].partition("\n## ")[0]
+    questions = [i.question for i in load("arith", n_train=12, n_test=16).split("test")[:3]]
+    assert "![" not in shown and all(shown.count(q) == 1 for q in questions)
+    arms = [p.split(", ")[0] for p in shown.split("\n\n") if p.endswith(("right:", "wrong:", "steps:"))]
+    assert arms == ["teacher", "zero-shot CoT", "label only", "CoT"] * 3
+    assert shown.count("\n\n> ") == 12, "an arm without its words"
 
 
 def test_without_texts_the_page_says_so(committed):
