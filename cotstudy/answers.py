@@ -27,19 +27,22 @@ _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(
                   r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
                   r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?"
                   r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
-                  r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|\b(?:antwort\s+(?:ist|lautet)|r[ée]ponse\s+est|respuesta\s+es|risposta\s+è"
-                  r"|resposta\s+é|ответ)\s*:?|(?:^|\n)\s*(?:label|choice|verdict|prediction)\s*:", re.I)
-_TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|solution|conclusion)\s*[:=]|(?<=[.!?]\s)final\s*:", re.I | re.M)
+                  r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|\b(?:antwort\s+(?:ist|lautet)|r[ée]ponse\s+(?:finale\s+|correcte\s+)?est"
+                  r"(?:\s+donc\b)?|respuesta\s+(?:final\s+|correcta\s+)?es(?:\s+la(?=\s+[A-Z]\b))?|risposta\s+è|resposta\s+é|ответ)\s*:?"
+                  r"|(?:^|\n)\s*(?:(?:label|choice|verdict|prediction)\s*:|(?:final[^\S\n]+)?answer[^\S\n]*\n)", re.I)
+_TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|output|solution|conclusion)\s*[:=]|(?<=[.!?]\s)final\s*:", re.I | re.M)
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human|Premise|Passage|Input|Sentence)\s*:"
                     r"|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
                             r"|correct\s+)?answer)(?=\s)", re.I)
 
 _ASIDES = re.compile(r"\n\s*(?:explanation|reason(?:ing|s)?|rationale|justification|confidence|why|note)\b\s*:", re.I)  # after an answer
+_OFFER = re.compile(r"(?<=[.!?\n*)\]$}])\s*+(?:(?:please\s+)?(?:let\s+me\s+know|feel\s+free)|is\s+there\s+anything\s+else"
+                    r"|would\s+you\s+like|do\s+you\s+(?:want|need)|(?:i\s+)?hope\s+(?:this|that)\s+helps)\b[^\n]*+\s*+\Z", re.I)
 
 _REPORTED = re.compile(  # others say it, or nobody
     r"\b(?:cannot|can't|never|wrong|incorrect|mistaken(?:ly)?|initially|at\s+first|thought|guess(?:ed)?\s+was|tempt\w+|might\s+think"
     r"|(?:some|many|most|people|others|you)\s+(?:people\s+)?(?:would|might|may|could|say|think))\b(?:(?!\bbut\b)[^.;:!?\n])*$"
-    r"|^\W*if\b(?:(?!\b(?:but|so)\b).)*(?:\bwould\b|\bhad\b.*,)", re.I)
+    r"|^\W*(?:(?:but|and|however|note\s+that|while|whereas)\W+)?if\b(?:(?!\b(?:but|so)\b).)*(?:\bwould\b|\bhad\b.*,)", re.I)
 
 _WOULD, _UNDER = re.compile(r"\b(?:would|could|might)\b", re.I), re.compile(r"[^.;\n]{0,60}\b(?:if|unless)\b", re.I)  # it would be 5 if ...
 
@@ -59,6 +62,7 @@ def _opened(text: str) -> str:
     text = re.sub(r"[^\S\n]{2,}", " ", re.sub(r"\n\s*+", "\n", unwrap(text)))
     marked = re.findall(r"(?m)^(\d{1,2})[.)] ", text)
     if len(marked) > 1 and marked == [str(k) for k in range(1, len(marked) + 1)]: text = re.sub(r"(?m)^\d{1,2}[.)] ", "", text)  # a list
+    text = _OFFER.sub("", text)
     begins = len(text) - len(text.lstrip())
     return text[:next((m.start() for m in _NEXT_QUESTION.finditer(text) if m.start() > begins), len(text))]
 
@@ -66,6 +70,7 @@ def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     "What follows the last cue such as `the answer is`, and whether there was one."
     cues = [m for p in (_CUE, more) if p for m in p.finditer(text) if not _REPORTED.search(_clause(text, m.start()))
             and not (_WOULD.search(m[0]) and _UNDER.match(text[m.end():m.end() + 80]))]
+    if sum(bool(_SUPPOSED.match(_clause(text, m.start()))) for m in cues) == len(cues) > 1: return "", True  # if so 5, if not 7
     ends = sorted((m.end() for m in cues), reverse=True)
     at = next((e for e in ends if text[e:].strip(" .:\n*\"")), None)
     if at is None: return text, False
@@ -299,7 +304,9 @@ _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|whic
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to|leaves\s+(?:\w+\s+)?with)"
                     r"|for\s+a\s+total\s+of|totall?ing|making"
                     r"|(?:but|and)?\s*(?:now\s+it\s+is|it\s+is\s+now|now\s+it's|it's\s+now)"
-                    r"|which\s+rounds(?:\s+(?:up|down|off))?\s+to(?!\s+\d+\s+(?:dec|sig|d\.?p))"
+                    r"|(?:which|(?:we|you|she|he|they)(?:\s+(?:must|should|can|need\s+to|have\s+to))?)"
+                    r"\s+round(?:s|ed)?(?:\s+(?:it|this|that))?"
+                    r"(?:\s+(?:up|down|off))?\s+to(?!\s+(?:the|\d+\s+(?:dec|sig|d\.?p)))"
     r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
 _CENTS = re.compile(r"\b(\d+) dollars?,? and (\d{1,2}) cents?\b", re.I)
 
@@ -331,7 +338,7 @@ def _sentence(text: str) -> str | None:
         if re.match(r"\s?≈", text[said[0].q.end:]): return said[0].q.written
         onward = _EQUALS.split(text[said[0].q.end:])
         rivals = [s.q for s in said[1:] if s.role == "main" and not same_number(s.q.written, said[0].q.written)]
-        if any(not re.search(rf"{_WHY}|[(:—]", text[said[0].q.end:q.start]) for q in rivals): return _concluded(text)
+        if any(not re.search(rf"{_WHY}|\b(?:in|ex)cluding\b|[(:—]", text[said[0].q.end:q.start]) for q in rivals): return _concluded(text)
         if re.search(_STOP, onward[0]): return _single(text, said, 0)
         if len(onward) == 1: return _single(text, said, 0)
     if len([p for p in _SO.split(text) if _said(p)]) > 1: return _concluded(text)
@@ -362,7 +369,8 @@ def _spoken(text: str) -> str | None:
 
 # %% ../nbs/18_answers.ipynb #b50d4223
 _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|not\s+possible\s+to|impossible\s+to"
-    r"|no\s+way\s+to|unable\s+to|hard\s+to)\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
+    r"|no\s+way\s+to|(?:un|not\s+)able\s+to|hard\s+to)"
+                      r"\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
                       r"|more\s+information|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown"
                     r"|undetermined|unsure|ambiguous"
                       r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
@@ -390,6 +398,7 @@ def _bold_number(text: str) -> str | None:
     return None
 
 # %% ../nbs/18_answers.ipynb #cf3f0292
+_TESTS = re.compile(r"\W*(?:check|verif\w+)\b[^.\n]*[✓✔✅]|\W*(?:check|verif\w+)\s*:", re.I)
 _CHECKS = re.compile(r"\s*\(|\W*(?:check|verif\w+|to\s+(?:check|verify|confirm)|let's\s+(?:check|verify)|(?:because|since|as|for)\b"
                      r"|note|explanation|reason\w*|confidence|source)\b", re.I)
 _TALE = re.compile(r"\W*(?:there\s+(?:are|is|were|was)\b|a\s+total\s+of\b|[\d.,]+\s*[-+*/])", re.I)  # not yet an answer
@@ -426,7 +435,8 @@ def _read_freely(text: str, last: bool) -> str | None:
     cut_off = _CONCLUDES.match(sentences[-1]) and not _said(sentences[-1]) and not re.search(r"[.!?]\W*$", text)  # "Therefore, Ann"
     if _UNKNOWN.search(text) or cut_off: return None
     for s in reversed(sentences):
-        if _EQUALS.search(s) and (found := _sentence(s)): return found
+        if _EQUALS.search(s) and (found := _sentence(s)) and not _TESTS.match(s): return found
+    if found: return found  # of a check, and nothing else
     held = [s for s in sentences if any(x.role != "rejected" for x in _said(digits_for_words(s) if len(sentences) == 1 else s))]
     if not held: return None
     found = _spoken(held[-1 if last else 0])
@@ -613,6 +623,8 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
     letters = letters[:len(options) or None]  # a letter that was not on offer is no answer
     numbers = [o for o in options if number_of(o)]
     words = [o if o not in numbers else "" for o in options]  # numbers are read as numbers
+    listed = r"[\s,;.]*+(?:or\s+)?".join(rf"\(?{k}[).:]\s*{re.escape(_squeezed(o))}" for k, o in zip(letters, options))
+    if len(options) > 1: said = re.sub(listed, " ", said, flags=re.I)  # the question once more
     def read(piece: str) -> str | None:
         if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s"
                              rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
@@ -632,6 +644,9 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
 
 # %% ../nbs/18_answers.ipynb #8dcc5a75
 _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", false="no")
+_OPENERS = re.compile(r"^\W*(?:(?P<yes>absolutely|certainly|definitely|of\s+course|indeed|oui|ja|是的?)|(?:i\s+(?:don't|do\s+not)"
+                      r"\s+think\s+so|not\s+(?:really|at\s+all)|(?:absolutely|certainly|definitely|probably|of\s+course|(?:most\s+)?likely)"
+                      r"\s+not|nein|non|不是?))(?=\s*(?:[.,!\n]|$))", re.I)
 _HEDGE = re.compile(r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly"
                     r"|simply|almost"
                     r"|certainly|of\s+course|a|an?\s+clear|surely)[\W_]++|[\W_])*+", re.I)
@@ -652,12 +667,15 @@ def _yes_and_no(text: str) -> list[Mention]:
     return out
 
 def _read_yesno(text: str, last: bool) -> str | None:
-    said, cued = _after_cue(unbold(_opened(text)).replace("####", "\n"), None) if "####" not in text else _after_cue(unbold(_opened(text)))
+    opened = unbold(_opened(text))
+    said, cued = _after_cue(opened if "####" in text else opened.replace("####", "\n"))
     def read(piece: str) -> str | None:
         piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?"
                     r"|\btrue\s+that\b", "", piece, flags=re.I)
         piece = re.sub(r"\btrue\s+or\s+false\s*[?:.]", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
+        if not cued and re.search(r"\bit\s+(?:all\s+)?depends\b", piece, re.I): return ""
+        piece = _OPENERS.sub(lambda m: "yes" if m["yes"] else "no", piece)
         found = _decide(piece, _yes_and_no(piece), _HEDGE)
         loose = [m for x in re.finditer(r"\byes\b(?!-)", piece, re.I) if not _doubted(piece, m := Mention("yes", x.start(), x.end()))]
         return "" if found == "no" and any(not _REASON.search(piece[:m.start]) for m in loose) else found
@@ -707,14 +725,16 @@ def _unquoted(text: str) -> str:
     if re.fullmatch(r"\([^()]+\)", text): text = text[1:-1].strip()
     return text.strip("\"' ") if re.fullmatch(r"([\"']).*\1\.?", text) else text
 
-_GLOSS = re.compile(r",?\s+because\s|,\s+I\s+(?:think|believe|guess|suppose)\b|,\s+(?:and\s+)?not\s|\s+\((?:and\s+)?not\s")
+_GLOSS = re.compile(r",?\s+because\s|,\s+(?:which|who|whose|where)\s|,\s+I\s+(?:think|believe|guess|suppose)\b"
+                    r"|,\s+(?:and\s+)?not\s|\s+\((?:and\s+)?not\s")
 
 def _read_text(text: str) -> str | None:
     opened = re.sub(r"[\u2600-\u27bf\U0001f300-\U0001faff]", "", _opened(text))  # without pictures
     said, found = _after_cue(unbold(opened))
     bold = [b.strip() for b in re.findall(f"{BOLD[0]}([^{BOLD[1]}]*){BOLD[1]}", opened)]
     if not found and len(bold) == 1 and len(bold[0]) <= 80 and not bold[0].endswith(":"): return _unquoted(bold[0]) or None
-    if not found and (_UNKNOWN.search(said) or re.search(r"answer\s+is\W*$", said, re.I)): return None
+    if not found and (_UNKNOWN.search(said) or re.search(r"answer\s+is\W*$", said, re.I)
+                      or _first_sentence(said.strip()) != said.strip()): return None  # or a tale without an end
     def read(piece: str) -> str | None:
         piece = re.sub(r"^\s*(?:it\s+(?:is|should\s+be)|it's)\s+", "", piece) if found else piece
         piece = re.sub(r"\bnot\s+[^.,;]{1,60}?,?\s+but\s+", "", piece)

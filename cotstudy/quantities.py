@@ -45,7 +45,7 @@ _BOX = rf"\\(?:boxed|fbox|framebox)\s*+\{{({_INNER})\}}"
 _FONT = re.compile(r"\\(?:text|textbf|textit|texttt|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathtt|operatorname|mbox|hbox|emph"
                    r"|underline|bm|boldsymbol)\s*+\{([^{}]*+)\}")
 _TAG = re.compile(r"</?(?:b|i|em|strong|u|code|p|span|div|mark|center|br|font|small|big|h[1-6])\b[^<>\n]{0,60}>", re.I)
-_END = re.compile(r"</s>|<\|\w{1,30}\|>|<(?:eos|end_of_turn|eot)>|\[/?INST\]")
+_END = re.compile(r"</s>|<\|\w{1,30}\|>|<(?:eos|end_of_turn|eot)>|\[/?INST\]|\nEND\s*\Z")
 
 def unlatex(text: str) -> str:
     "Text without LaTeX's dress: spaces, delimiters, fonts; a box becomes a line of its own that begins with ####."
