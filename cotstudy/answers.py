@@ -300,13 +300,13 @@ def _equation(text: str) -> str | None:
 # %% ../nbs/18_answers.ipynb #51ab2939
 _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|which\s+(?:means|gives|makes|is)|meaning"
     r"|(?<!\bafter )(?<!\bbefore )(?<!\bby )(?<!\bof )(?<!\bfor )(?<!\bwithout )(?<!\bwhile )(?<!\bwhen )(?:giving|leaving)"
-    r"|for\s+a\s+total\s+of|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
+    r"|(?:we|she|he|they)(?:\s+(?:must|should|need\s+to|have\s+to))?\s+round(?:\s+(?:it|this|that))?\s+(?:up|down|off)\s+to"
+                 r"(?!\s+(?:the|\d+\s+(?:dec|sig|d\.?p)))|for\s+a\s+total\s+of"
+    r"|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to|leaves\s+(?:\w+\s+)?with)"
                     r"|for\s+a\s+total\s+of|totall?ing|making"
                     r"|(?:but|and)?\s*(?:now\s+it\s+is|it\s+is\s+now|now\s+it's|it's\s+now)"
-                    r"|(?:which|(?:we|you|she|he|they)(?:\s+(?:must|should|can|need\s+to|have\s+to))?)"
-                    r"\s+round(?:s|ed)?(?:\s+(?:it|this|that))?"
-                    r"(?:\s+(?:up|down|off))?\s+to(?!\s+(?:the|\d+\s+(?:dec|sig|d\.?p)))"
+                    r"|which\s+rounds(?:\s+(?:up|down|off))?\s+to(?!\s+\d+\s+(?:dec|sig|d\.?p))"
     r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
 _CENTS = re.compile(r"\b(\d+) dollars?,? and (\d{1,2}) cents?\b", re.I)
 
@@ -403,10 +403,12 @@ _CHECKS = re.compile(r"\s*\(|\W*(?:check|verif\w+|to\s+(?:check|verify|confirm)|
                      r"|note|explanation|reason\w*|confidence|source)\b", re.I)
 _TALE = re.compile(r"\W*(?:there\s+(?:are|is|were|was)\b|a\s+total\s+of\b|[\d.,]+\s*[-+*/])", re.I)  # not yet an answer
 _UNFINISHED = re.compile(r"[a-z,]\s*$")
+_BROKEN = re.compile(r"\b(?:to|the|an?|and|or|of|by|is|are|so|we|then|into)\s*$", re.I)  # nobody ends like that
 
 def _stands(found: str | None, sentences: Sequence[str], text: str) -> str | None:
     "A number, unless the last sentence that has any has others, or the text breaks off behind it."
-    if not found or len(sentences) < 2: return found
+    if not found or _BROKEN.search(text): return None
+    if len(sentences) < 2: return found
     if len(sentences[-1].split()) > 3 and not _said(sentences[-1]) and _UNFINISHED.search(text): return None
     told = [s for s in sentences if not _CHECKS.match(s) and any(x.role == "main" for x in _said(s))]
     return found if len(told) < 2 or same_number(_spoken(told[-1]) or "", found) else None
@@ -430,7 +432,8 @@ def _read_freely(text: str, last: bool) -> str | None:
     if found := _bold_number(text): return found
     concluding = [s for s in sentences if (_CONCLUDES.match(s) or (s is sentences[-1] and _SO.search(s))) and _said(s)]
     if concluding and (found := _spoken(concluding[-1])):
-        on = [_equation(s) for s in sentences[len(sentences) - sentences[::-1].index(concluding[-1]):] if _EQUALS.search(s)]
+        rest = sentences[len(sentences) - sentences[::-1].index(concluding[-1]):]
+        on = [_equation(s) for s in rest if _EQUALS.search(s) and not _TESTS.match(s)]
         return None if on and same_number(on[-1] or "", found) is False else found
     cut_off = _CONCLUDES.match(sentences[-1]) and not _said(sentences[-1]) and not re.search(r"[.!?]\W*$", text)  # "Therefore, Ann"
     if _UNKNOWN.search(text) or cut_off: return None
@@ -450,7 +453,7 @@ _AGAIN = re.compile(r"(?:no|now|actually|rather|correct|right|it(?:'s|\s+is)|i\s
 
 _STILL_TO_DO = re.compile(r"\b(?:(?:need|have|has|had|must|should|ought|forgot|missed|ignored|overlooked|neglected)\b(?!\s+(?:to\s+)?be\b)"
                           r"|didn't|did\s+not|let's|let\s+us|still\s+to|yet\s+to)", re.I)
-_YET = re.compile(rf"\W*(?:but|however|now|then|also|and)\b[^.!?\n]*?{_STILL_TO_DO.pattern}", re.I)
+_YET = re.compile(rf"\W*(?:but|however|now|then|also|and)\b(?!\W+if\b)[^.!?\n]*?{_STILL_TO_DO.pattern}", re.I)
 _NAMED = re.compile(  # the answer is Room 12: a name
     r"\W*(?:the\s+)?+(?!(?:is|are|has|have|had|was|be|it|that|there|she|he|they|we|about|approximately|roughly|around|exactly|only|just|still"
     r"|nearly|almost|over|to|x|no|not|a|an|number|value|amount|total|sum|result|product|usd|eur|gbp|inr|rs|us|cad|aud|simply|now|then|in|circa|year|neither|nor|by"
