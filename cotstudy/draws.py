@@ -6,7 +6,8 @@
 __all__ = ['SCHEMA', 'ROWS_PER_GROUP', 'KEYS', 'NUMBERS', 'COMPACT_OVER', 'SMALL_BYTES', 'MERGED_BYTES', 'STALE_S', 'LABELS',
            'versions', 'settings', 'to_table', 'explained', 'write_part', 'Damaged', 'check', 'opened', 'read_keys',
            'winners', 'Journal', 'unsealed', 'index', 'pieces', 'gather', 'Shelf', 'compact', 'small', 'merge',
-           'set_aside', 'locate', 'claimed', 'claims', 'make', 'unclaimed', 'cut', 'read_rows', 'Ledger', 'prompt_ids']
+           'set_aside', 'locate', 'claimed', 'claims', 'make', 'unclaimed', 'cut', 'model_of', 'read_rows', 'Ledger',
+           'prompt_ids']
 
 # %% ../nbs/30_draws.ipynb #1a957c64
 """The ledger: completions of language models, append-only, named by what determines them (prompt tokens, model, decoding, draw index).
@@ -14,7 +15,7 @@ A teacher's rationales (Ho et al. 2023, sec. 3; Li et al. 2023, sec. 2) and a st
 The ledger neither filters nor scores."""
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EACCES, EDQUOT, EFBIG, ENOSPC, EPERM, EROFS
-from functools import cache, cached_property
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
@@ -242,14 +243,8 @@ class Shelf:
 
     def __init__(self, folder: Path):
         self.folder, self.damaged, self.keys = folder, [], {}  # damaged: parts set aside, by the path they had; keys: of parts checked
+        self.model_id: str | None = None  # whose draws these are; None: not looked at yet
         self.known: tuple = (None, None)  # the parts of the last look, and where each of their draws is
-
-    @cached_property
-    def model_id(self) -> str:
-        "Whose draws these are; asked only where there are some."
-        def look(parts, *_):
-            with opened(parts[0]) as f: return str(f.read_row_group(0, ["model_id"], use_threads=False)["model_id"][0])
-        return self.reading(look)
 
     def parts(self) -> list[Path]:
         "The parts there are, in the order of writing; their keys are then in memory."
@@ -514,6 +509,14 @@ def _as_frame(
 _STATS = ["shelf", "model", "model_id", "engine", "temperature", "top_p", "top_k", "stop", "n_prompts", "n_draws", "n_tok", "n_cut",
           "n_other", "n_parts", "n_bytes"]  # n_cut: by the limit; n_other: ended in some other way (content_filter, refusal, too_long, ...)
 
+def model_of(shelf: Shelf) -> str | None:
+    "Whose draws a shelf has; None where it has none yet."
+    def look(parts, *_):
+        if not parts: return None
+        with opened(parts[0]) as f: return str(f.read_row_group(0, ["model_id"], use_threads=False)["model_id"][0])
+    shelf.model_id = shelf.model_id or shelf.reading(look)
+    return shelf.model_id
+
 def read_rows(shelf: Shelf, columns: Sequence[str] | None = None, filters=None) -> list[pa.Table]:
     "Every draw of a shelf, once."
     def look(parts, ids, rows):
@@ -591,8 +594,7 @@ class Ledger:
 
     def compact(self) -> None: _compact_all(self)
     def batches(self, *asked, at_once: int = 60_000, **how) -> Iterator[pd.DataFrame]: return _batches(self, at_once, *asked, **how)
-    def read(self, columns: Sequence[str] | None = None, filters=None, model_id: str | None = None) -> pd.DataFrame:
-        return _read_all(self, columns, filters, model_id)
+    def read(self, columns: Sequence[str] | None = None, filters=None, **of) -> pd.DataFrame: return _read_all(self, columns, filters, **of)
     def stats(self) -> pd.DataFrame: return _stats_all(self)
     def count(self) -> int: return int(self.stats().n_draws.sum())
     def models(self) -> dict[str, str]: return dict(zip(self.stats().model_id, self.stats().model))  # model_id -> name
@@ -639,7 +641,7 @@ def _read_all(
     model_id: str | None = None,  # whose draws; None: of every model
 ) -> pd.DataFrame:
     "Every draw that is stored, once, as it is stored: for looking around."
-    shelves = [s for s in ledger.shelves() if model_id is None or s.parts() and s.model_id == model_id]
+    shelves = [s for s in ledger.shelves() if model_id is None or model_of(s) == model_id]
     tables = [t for shelf in shelves for t in read_rows(shelf, columns, filters)]
     if not tables: return pa.table([[] for _ in SCHEMA], schema=SCHEMA).select(columns or SCHEMA.names).to_pandas()
     return pa.concat_tables(tables).unify_dictionaries().to_pandas()

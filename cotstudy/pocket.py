@@ -7,8 +7,8 @@ __all__ = ['FORMAT', 'PRETRAINED', 'EASIER', 'WEIGHTS', 'Heard', 'NAMED', 'SPOKE
            'EOS', 'BOS', 'PIECES', 'LETTERS', 'SIZES', 'LIMITS', 'COLUMNS', 'told', 'solved', 'exercise', 'facts_page',
            'shots_page', 'document', 'Reading', 'stem', 'overlap', 'train_tokenizer', 'pocket_tokenizer', 'Size',
            'network', 'optimisers', 'rate', 'weighed', 'batch', 'loss_of', 'questions_read', 'met', 'answers',
-           'accuracy', 'stage', 'build', 'shots', 'measure', 'measure_sampling', 'card', 'ship', 'row', 'build_one',
-           'build_family', 'surprise', 'copying_curve']
+           'accuracy', 'stage', 'build', 'shots', 'measure', 'measure_sampling', 'what_it_read', 'card', 'ship', 'row',
+           'build_one', 'build_family', 'surprise', 'copying_curve']
 
 # %% ../nbs/60_pocket.ipynb #5e74d05d
 """The pre-training text of the pocket world, its tokenizer, and the recipe that turns both into the shipped models
@@ -425,19 +425,23 @@ LIMITS = ("It knows a closed little world of a few hundred words; everything els
           "It was made to study distillation on a laptop, and for nothing else.")
 COLUMNS = dict(cot="cot", few_shot="few_shot", label="label", lucky="lucky", unparsed="unparsed", sampled="T=1", distinct="distinct")
 
-def card(folder: Path, measured: dict) -> str:
-    "The model card as Markdown."
+def what_it_read(folder: Path) -> str:
+    "What a built model is and on what it was pre-trained, in sentences."
     t = json.loads((folder / "train.json").read_text())
     last, read = t["history"][-1], ", ".join(t["reading"]["families"]) or "all pre-training families"
     read += " (with worked solutions)" if t["reading"]["worked"] else " (single steps and bare answers, no worked solution)"
+    return (f"A Llama of {t['n_params']:,} parameters, pre-trained from nothing on {t['n_tok'] / 1e6:.1f} M tokens "
+            f"({t['steps']} steps, seed {t['seed']}) of the procedural text of `cotstudy.pocket`; "
+            f"final loss {last['loss']:.3f} nats a token. Weights in bfloat16.\n"
+            f"It read these families: {read}. It has seen nothing of the others.")
+
+def card(folder: Path, measured: dict) -> str:
+    "The model card as Markdown."
+    t = json.loads((folder / "train.json").read_text())
     def cell(m, k): return "-" if k not in m else f"{m[k]:.1f}" if k == "distinct" else f"{100 * m[k]:.1f}"
     rows = [f"| {n} | {m['n']} | " + " | ".join(cell(m, k) for k in COLUMNS) + " |" for n, m in measured.items()]
     return "\n".join([
-        f"# pocket/{t['size']}", "",
-        f"A Llama of {t['n_params']:,} parameters, pre-trained from nothing on {t['n_tok'] / 1e6:.1f} M tokens "
-        f"({t['steps']} steps, seed {t['seed']}) of the procedural text of `cotstudy.pocket`; "
-        f"final loss {last['loss']:.3f} nats a token. Weights in bfloat16.",
-        f"It read these families: {read}. It has seen nothing of the others.", "",
+        f"# pocket/{t['size']}", "", what_it_read(folder), "",
         "Accuracy in % on fresh test questions, exact match, greedy (cot: zero-shot chain of thought; "
         "few_shot: after two solved examples; label: no rationale, the answer asked for at once; "
         "lucky: right answer, unsound steps; unparsed: no answer came; T=1: sampled; distinct: different completions in 30 draws):", "",

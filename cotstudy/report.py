@@ -6,7 +6,7 @@
 __all__ = ['SEEDLESS', 'COUNTS', 'WORDS', 'PAPERS', 'CORPUS_WORDS', 'SAME', 'N_SAME', 'KINDS', 'with_points', 'Report',
            'read_report', 'table_md', 'differing', 'number', 'pooled', 'ordered', 'points_table', 'tally', 'briefly',
            'sentence', 'verdicts', 'findings', 'picture', 'theirs_of', 'section', 'scorecard', 'corpora', 'examples',
-           'answers_text', 'same_questions', 'write_answers', 'provenance', 'failures', 'head', 'unfinished', 'parts',
+           'same_questions', 'answers_text', 'write_answers', 'provenance', 'failures', 'head', 'unfinished', 'parts',
            'whole']
 
 # %% ../nbs/91_report.ipynb #767810a9
@@ -39,6 +39,15 @@ from .runs import Store, exam_of
 from .steps import condition_at
 from .studies import expand, load_study
 
+# %% ../nbs/91_report.ipynb #90b8e9f2
+@lru_cache(maxsize=128)  # findings, sections and answers all ask for them
+def _measured(r: "Report", a: Analysis) -> pd.DataFrame:
+    mine = r.good[r.good.analysis == a.name]
+    return by_measure(mine, r.items[r.items.eval_id.isin(mine.eval_id)], a.measure)
+
+@lru_cache(maxsize=128)
+def _said(r: "Report", a: Analysis) -> str: return says(a, r.of(a), r.items)
+
 # %% ../nbs/91_report.ipynb #e37225f1
 SEEDLESS = [c for c in COLUMNS.values() if c != "seed"]
 
@@ -48,14 +57,6 @@ def with_points(rows: pd.DataFrame) -> pd.DataFrame:
     key = rows[known].astype(object).where(rows[known].notna(), "").map(str).agg("|".join, axis=1)
     point = rows.groupby(key).row_id.transform("first").str[:10]
     return rows.assign(point=point, link="../answers.html#p-" + point)
-
-@lru_cache(maxsize=128)  # findings, sections and answers all ask for them
-def _measured(r: "Report", a: Analysis) -> pd.DataFrame:
-    mine = r.good[r.good.analysis == a.name]
-    return by_measure(mine, r.items[r.items.eval_id.isin(mine.eval_id)], a.measure)
-
-@lru_cache(maxsize=128)
-def _said(r: "Report", a: Analysis) -> str: return says(a, r.of(a), r.items)
 
 @dataclass(frozen=True, eq=False)
 class Report:
@@ -85,6 +86,7 @@ class Report:
         "Every condition once."
         return self.good.drop_duplicates("row_id")
 
+# %% ../nbs/91_report.ipynb #ef1cfec8
 def read_report(study: str, title: str = "") -> Report:
     "A study that was run, from its rows and items."
     rows, items = results(study)
@@ -312,6 +314,24 @@ def _behind(store: Store, row: Mapping, items: pd.DataFrame, n_each: int, same: 
                        prediction=None if pd.isna(i.prediction) else i.prediction,
                        truncated=bool(i.truncated))
 
+# %% ../nbs/91_report.ipynb #9b692678
+def _plain(text: object) -> str:
+    "A text that Markdown shows as it is."
+    return re.sub(r"([\\`*_<>\[\]|#])", r"\\\1", str(text))
+
+def _quoted(said: object) -> str:
+    "What was said, set apart."
+    return "" if pd.isna(said) else "\n\n" + "\n".join(f"> {_plain(line)}" for line in str(said).strip().split("\n"))
+
+def same_questions(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:  # rows of an analysis; found: of `examples`
+    "What each of its points wrote to the same questions, as Markdown; empty where no texts are stored."
+    known = found[found.kind.str.startswith(SAME) & found.said.notna()]
+    mine, out = rows.drop_duplicates("point")[["row_id", "task", "method"]].merge(known, on="row_id"), []
+    for (task, _), g in mine.groupby(["task", "instance"], sort=False):
+        out.append(f"**{titled(task)}.** {_plain(g.question.iloc[0])} *Gold: {_plain(g.gold.iloc[0])}.*".replace("\n", " "))
+        out += [f"{look_of(e.method).words}, {KINDS[e.kind.removeprefix(SAME)]}:{_quoted(e.said)}" for e in g.itertuples()]
+    return out
+
 # %% ../nbs/91_report.ipynb #e9a57985
 def answers_text(r: Report, found: pd.DataFrame) -> str:  # found: of `examples`
     "All points with some of their answers, as Markdown."
@@ -329,23 +349,6 @@ def answers_text(r: Report, found: pd.DataFrame) -> str:  # found: of `examples`
         parts += [head, counted, *(_shown(e) for e in some.itertuples())]
     if not found.said.notna().any(): parts.insert(2, "The texts of this study are not stored here; `cotstudy run` makes them again.")
     return "\n\n".join(parts) + "\n"
-
-def _plain(text: object) -> str:
-    "A text that Markdown shows as it is."
-    return re.sub(r"([\\`*_<>\[\]|#])", r"\\\1", str(text))
-
-def _quoted(said: object) -> str:
-    "What was said, set apart."
-    return "" if pd.isna(said) else "\n\n" + "\n".join(f"> {_plain(line)}" for line in str(said).strip().split("\n"))
-
-def same_questions(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:  # rows of an analysis; found: of `examples`
-    "What each of its points wrote to the same questions, as Markdown; empty where no texts are stored."
-    known = found[found.kind.str.startswith(SAME) & found.said.notna()]
-    mine, out = rows.drop_duplicates("point")[["row_id", "task", "method"]].merge(known, on="row_id"), []
-    for (task, _), g in mine.groupby(["task", "instance"], sort=False):
-        out.append(f"**{titled(task)}.** {_plain(g.question.iloc[0])} *Gold: {_plain(g.gold.iloc[0])}.*".replace("\n", " "))
-        out += [f"{look_of(e.method).words}, {KINDS[e.kind.removeprefix(SAME)]}:{_quoted(e.said)}" for e in g.itertuples()]
-    return out
 
 def _shown(e) -> str:
     "One answer: question, what was said, what was read."

@@ -48,6 +48,7 @@ def test_every_model_and_corpus_has_a_card_with_its_numbers(packed):
     cards = "\n".join(p.read_text() for p in (where / "models").iterdir())
     for r in rows.itertuples(): assert f"| {100 * r.accuracy:.1f} | {100 * r.lo:.1f} to {100 * r.hi:.1f} |" in cards and r.model_id in cards
     assert len(list((where / "models").iterdir())) == rows.model_id.nunique()
+    assert cards.count("had read\n\nA Llama of") == rows.model_id.nunique(), "a card that does not say on what its model was pre-trained"
     trained = rows[rows.student_id.notna()]  # two students may have the same weights: a seed that changes nothing
     assert cards.count("sha256 of model.safetensors") == trained.model_id.nunique() and all(s in cards for s in trained.student_id)
     corpora = [p for p in (where / "datasets").iterdir() if p.name.startswith("corpus-")]
