@@ -699,6 +699,7 @@ def _read_letters(text: str, last: bool) -> str | None:
         quoted = list(re.finditer(rf"[\"']\s*({_WORD}(?:[\s,-]*{_WORD})*+)\s*[.,]?\s*[\"']", piece))
         joined = re.search(rf"(?:[:=]|\b(?:giv\w+|makes?|making|spells?|is))\s*[\"']?({_WORD}{{2,}})\W*$", piece)  # "n" + "k" = nk
         if len(quoted) > 1 and joined: return joined[1].lower()
+        if len(quoted) > 2 and "".join(q[1] for q in quoted[:-1] if len(q[1]) == 1) == quoted[-1][1]: return quoted[-1][1].lower()
         if quoted:
             found = _decide(piece, [Mention(q[1], q.start(), q.end()) for q in quoted]) or ""
             return "" if len(quoted) > 1 and len(found) < 2 else " ".join(re.findall(rf"{_WORD}+", found)).lower()
