@@ -650,6 +650,7 @@ _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", 
 _OPENERS = re.compile(r"^\W*(?:(?P<yes>absolutely|certainly|definitely|of\s+course|indeed|oui|ja|是的?)|(?:i\s+(?:don't|do\s+not)"
                       r"\s+think\s+so|not\s+(?:really|at\s+all)|(?:absolutely|certainly|definitely|probably|of\s+course|(?:most\s+)?likely)"
                       r"\s+not|nein|non|不是?))(?=\s*(?:[.,!\n]|$))", re.I)
+_DEPENDS = re.compile(r"\bit\s+(?:all\s+)?depends\b(?!.*\b(?:so|thus|therefore|hence|overall|in\s+short|in\s+general)\b)", re.I | re.S)
 _HEDGE = re.compile(r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly"
                     r"|simply|almost"
                     r"|certainly|of\s+course|a|an?\s+clear|surely)[\W_]++|[\W_])*+", re.I)
@@ -677,7 +678,7 @@ def _read_yesno(text: str, last: bool) -> str | None:
                     r"|\btrue\s+that\b", "", piece, flags=re.I)
         piece = re.sub(r"\btrue\s+or\s+false\s*[?:.]", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
-        if not cued and re.search(r"\bit\s+(?:all\s+)?depends\b", piece, re.I): return ""
+        if not cued and _DEPENDS.search(piece): return ""
         piece = _OPENERS.sub(lambda m: "yes" if m["yes"] else "no", piece)
         found = _decide(piece, _yes_and_no(piece), _HEDGE)
         loose = [m for x in re.finditer(r"\byes\b(?!-)", piece, re.I) if not _doubted(piece, m := Mention("yes", x.start(), x.end()))]
