@@ -44,6 +44,8 @@ _REPORTED = re.compile(  # others say it, or nobody
     r"|(?:some|many|most|people|others|you)\s+(?:people\s+)?(?:would|might|may|could|say|think))\b(?:(?!\bbut\b)[^.;:!?\n])*$"
     r"|^\W*(?:(?:but|however|note\s+that|while|whereas)\W+)?if\b(?:(?!\b(?:but|so)\b).)*(?:\bwould\b|\bhad\b.*,)", re.I)
 
+_SUPPOSED = re.compile(r"\W*(?:(?:and|but|however)\W+)?(?:if|were|unless|suppose|had|in\s+case|assuming)\b(?![^.;\n]*\b(?:so|but|therefore"
+                    r"|since)\b)", re.I)
 _WOULD, _UNDER = re.compile(r"\b(?:would|could|might)\b", re.I), re.compile(r"[^.;\n]{0,60}\b(?:if|unless)\b", re.I)  # it would be 5 if ...
 
 def _clause(text: str, at: int) -> str: return re.split(r"[.!?;\n]\s*", text[max(0, at - 120):at])[-1]
@@ -93,8 +95,6 @@ _DOUBT = re.compile(  # what a clause says of an answer that it does not give
     r"|(?:choos|chose|pick|prefer|favou?r|select|sa[iy])\w*\s[^.;\n]{0,80}\bover(?=\s+(?:the\s+|an?\s+|option\s+)?$)"
     r"|(?-i:[A-Z])\)?\s+over(?=\s+(?:option\s+)?$))\b"
     r"|n't\b)(?:(?!\b(?:but|so|because|rather|therefore|thus|it\s+is|it's)\b)[^.,;:!?\n()—])*$", re.I)
-_SUPPOSED = re.compile(r"\W*(?:(?:and|but|however)\W+)?(?:if|were|unless|suppose|had|in\s+case|assuming)\b(?![^.;\n]*\b(?:so|but|therefore"
-                    r"|since)\b)", re.I)
 _LEFT_OPEN = re.compile(  # what follows a mention that is no answer: B? No. / B or C / B: no / {"B": 0.2} / B needs more
     r"[\"')\]]*(?:\?\s*(?!(?:yes|correct|right|true)\b)\w|,?\s+\(?or\s+(?!rather\b|in\s+other\b)|\s*[:=]\s*(?:no|not|false|wrong|incorrect|untrue)\b"
     r"|\s+(?:requires?|needs?|means)\b)|[\"']\s*:|\s*\[[ xX]?\]", re.I)
