@@ -56,7 +56,7 @@ def pair_figures(rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "dic
     found = {(c, task, s): (fig, g[g[other] == v]) for (task, s), g in groups for c, other, v, fig in kinds}
     found = {name: (fig, both) for name, (fig, both) in found.items() if both[name[0]].nunique() > 1}
     of = lambda task: None if theirs is None else theirs[theirs.task == task]
-    return {"-".join(name): fig(both, published=of(name[1])).figure for name, (fig, both) in found.items()}
+    return {" | ".join(name): fig(both, published=of(name[1])).figure for name, (fig, both) in found.items()}
 
 # %% ../nbs/77_analyses.ipynb #5b9a514d
 @analysis("Rationales per question", "Ho et al. 2023, diverse reasoning; Li et al. 2023, Fig. 2 and Table 3", "n_rationales",
@@ -88,7 +88,7 @@ def student_size(
     methods: Sequence[str] = REFERENCES,
     n_paths: int = 0,
 ) -> list[Condition]:
-    "All methods at one student size."
+    "All methods, by the size of the student."
     return sample_count(base, (n_rationales,), seeds, methods, n_paths=n_paths)
 
 # %% ../nbs/77_analyses.ipynb #5faef377
@@ -363,7 +363,8 @@ def figures_of(
 ) -> "dict[str, Figure]":  # name -> figure, a panel a task
     "All figures of an analysis."
     more = {f"{a.name} | {name}": figure for name, figure in further(a, rows, items, published).items()}
-    if a.stands_in and more: return more
+    if a.stands_in: rows = rows[~rows.task.isin({name.split(" | ")[1] for name in more})]
+    if rows.empty: return more
     out = {}
     for name, g in panels(a, a.view(rows)).items():
         if g.task.nunique() == 1: out[name] = a.figure(g, published=published).figure
@@ -419,6 +420,7 @@ def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
     if own := [x for x in {a.x, *a.along} if x not in joined]: joined = joined.merge(rows[["eval_id", *own]].drop_duplicates("eval_id"))
     if a.x == "arm": return arms_compared(a, rows, joined, score)
     by = ["task", *(["student"] if a.x != "n_params" else []), "method", "supervision", "decoding", "n_rationales"]
+    by += [c for c in a.apart if c not in (*by, "student")]
     groups = rows.groupby([c for c in by if c != a.x], sort=False, dropna=False)
     told = [_compared(a, x, g, joined, score) for _, g in groups for x in a.along or (a.x,)]
     if found := "\n\n".join(t for t in told if t): return found
@@ -437,6 +439,7 @@ def _compared(a: Analysis, x: str, g: pd.DataFrame, joined: pd.DataFrame, score:
     found = difference(joined[joined.eval_id.isin(g.eval_id)], {x: high}, {x: low}, score)
     if not found: return ""
     whose = [titled(g.task.iloc[0]), *g.student.unique()[:1].tolist() * (g.student.nunique() == 1), look_of(g.method.iloc[0]).words]
+    whose += [_part(c, g[c].iloc[0]) for c in a.apart if c not in ("student", "supervision") and g[c].notna().all()]
     return _sentence(a, x, ", ".join(whose), low, high, g, found)
 
 def _sentence(a: Analysis, x: str, whose: str, low: object, high: object, g: pd.DataFrame, e: Estimate) -> str:
@@ -455,8 +458,9 @@ def _sentence(a: Analysis, x: str, whose: str, low: object, high: object, g: pd.
     each = f", {1000 * scale * e.value / (high - low):+.1f} for each 1,000" if x == "n_drawn" else ""
     shown = "smaller" if a.margin and e.p_equivalent(a.margin) < 0.05 else "not shown to be smaller"
     same = f"; {shown} than {scale * a.margin:g} either way" if a.margin else ""
-    value, *ends = (f"{round(v, 1) + 0.0:+.1f}" for v in (scale * e.value, lo, hi))  # + 0.0: no -0.0
-    return f"{whose}: {sides}; difference {value} {unit}{each} [{', '.join(ends)}], {verdict}{same}."
+    digits = 1 if unit in ("points", "tokens") else 2
+    value, *ends = (f"{round(v, digits) + 0.0:+.{digits}f}" for v in (scale * e.value, lo, hi))  # + 0.0: no -0.0
+    return f"{whose}: {sides}; difference {value} {unit} [{', '.join(ends)}]{each}, {verdict}{same}."
 
 def _unit(measure: str) -> tuple[float, str]:
     "By what a mean is multiplied to be read, and what it is then."

@@ -797,7 +797,7 @@ def _scotd(text: str) -> str | None:
 def _rule(rule: str) -> None:
     if rule not in RULES: raise ValueError(f"rule is {rule!r}, expected one of {RULES}")
 
-@lru_cache(maxsize=1 << 14)  # thousands of draws end in the same few answers
+@lru_cache(maxsize=1 << 12)  # thousands of draws end in the same few answers
 def _read(text: str, last: bool, kind: str, labels: tuple[str, ...], options: tuple[str, ...]) -> str | None:
     "What this study's rule reads, by the kind of the answer."
     letters = "".join(k for k in labels if len(k) == 1 and k.isalpha()) or LETTERS
@@ -840,7 +840,7 @@ def _strict(text: str) -> str:
     text = re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_])", " ", re.sub(r",(?!\d)|[\"']", "", text))
     return " ".join((text.rstrip(".!?,;: ") or text).split())
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 12)
 def _same_text(prediction: str, gold: str) -> bool:
     "Equal as strict text, or as numbers: -5 is not 5, 3.4 is not 3/4, and 1/2 is 0.5."
     if max(len(prediction), len(gold)) > 2000: return prediction.split() == gold.split()
@@ -849,7 +849,7 @@ def _same_text(prediction: str, gold: str) -> bool:
     return not padded and bool(same_number(prediction, gold, loose=False))
 
 # %% ../nbs/18_answers.ipynb #f5d5f3cb
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 12)
 def _same_value(prediction: str, gold: str) -> bool:
     "Equal as numbers, or as texts where one of them is none."
     return bool(same) if (same := same_number(prediction, gold)) is not None else _same_text(prediction, gold)

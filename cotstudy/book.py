@@ -351,7 +351,7 @@ def slides_of(r: Report) -> list[Slide]:
     out = [Slide(head(r)), *several("What was found", found, 3)]
     for a in r.analyses:
         text = section(r, a)
-        figures = re.findall(r"^!\[.*?\]\(\.\./(.*?)\)\n\n\*(.*?) Bars", text, re.M)
+        figures = re.findall(r"^!\[.*?\]\(\.\./(.*?)\)\n\n\*(.*?) (?:Bars|Points:)", text, re.M)
         out += [Slide(f"## {a.title}\n\n{text.partition(chr(10))[0]}")]
         out += [Slide(f"## {caption.rstrip('.')}", (r.folder / file).read_text("utf-8")) for file, caption in figures]
         out += several(f"{a.title}: what it means", [line for line in text.split("\n") if line.startswith("* ")], 4)

@@ -278,9 +278,14 @@ def remarks(family: Family, ways: list[Instance]) -> set[Claim]:
     return set().union(*(family.steps(way)[1] for way in ways))
 
 # %% ../nbs/04_checker.ipynb #8537eb30
-@lru_cache(maxsize=1 << 15)  # students are taught from the same draws again and again
 def nearest(family: Family, instance: Instance, rationale: str) -> tuple[Instance, StepCheck]:
     "The derivation that a rationale comes nearest to, and what it is worth against that one."
+    try: known = len(rationale) < 1000 and hash(instance.trace) is not None
+    except TypeError: known = False  # a family of somebody else may keep lists there
+    return (_nearest if known else _nearest.__wrapped__)(family, instance, rationale)
+
+@lru_cache(maxsize=1 << 15)  # students are taught from the same draws again and again
+def _nearest(family: Family, instance: Instance, rationale: str) -> tuple[Instance, StepCheck]:
     also = true_somehow(family, instance)
     found = [(way, check_way(family, way, rationale, also)) for way in family.derivations(instance)]
     best = min(found, key=lambda f: (faults(f[1]), not f[1].answer_ok))

@@ -89,8 +89,14 @@ def _canvas(ax: "Axes | None", size: tuple[float, float] = (8, 5)) -> "Axes":
 # %% ../nbs/70_figures.ipynb #e3b835d9
 def in_words(figure: "Figure") -> str:
     "What a figure shows, from its points: each panel, each line, from end to end."
-    panels = [p for ax in figure.axes if hasattr(ax, "points") for p in [ax.points] if "method" in p]
-    return " ".join(_panel_in_words(p) for p in panels) or "A figure."
+    panels = [ax.points for ax in figure.axes if hasattr(ax, "points")]
+    told = [_panel_in_words(p) if "method" in p else _lengths_in_words(p) for p in panels if "method" in p or "from_tok" in p]
+    return " ".join(told) or "A figure."
+
+def _lengths_in_words(points: pd.DataFrame) -> str:
+    "A histogram in words: where each arm has most of its completions."
+    most = points.sort_values("share").drop_duplicates("arm", keep="last")
+    return "; ".join(f"{p.arm}: most often {p.from_tok:.0f} to {p.to_tok:.0f} tokens" for p in most.itertuples()) + "."
 
 def _panel_in_words(points: pd.DataFrame) -> str:
     "One panel in words."
@@ -98,9 +104,9 @@ def _panel_in_words(points: pd.DataFrame) -> str:
     number = lambda v: f"{100 * v:.0f} %" if share else f"{v:.0f}"
     several = [c for c in ("method", "supervision", "decoding") if c in points and (c == "method" or points[c].nunique() > 1)]
     fixed = {"method", "supervision", "decoding"}
-    along = next((c for c in points.columns if c not in fixed and c in (*COLUMNS.values(), "n_params")), None)
-    told = []
-    for name, g in points.groupby(several, sort=False):
+    along = points.attrs.get("along") or next((c for c in points.columns if c not in fixed and c in (*COLUMNS.values(), "n_params")), None)
+    told = [f"{p.arm} {number(p.accuracy)}" for p in points.itertuples()] if along == "arm" else []
+    for name, g in points.groupby(several, sort=False) if not told else ():
         who = ", ".join([look_of(name[0]).words, *map(str, name[1:])])
         at = "" if along is None else f" at {axis_words(along)} "
         ends = [f"{number(p.accuracy)}" + (f"{at}{getattr(p, along)}" if at and len(g) > 1 else "") for p in g.itertuples()]
@@ -321,6 +327,7 @@ def fig_against(
         _chance(ax, df, names)
         _head(ax, _task_title(df, title), _caption(points, theirs, not labels))
         _finish(ax, points, names if labels and beside else None, _measured(df))
+        ax.points.attrs["along"] = x
     return ax
 
 # %% ../nbs/70_figures.ipynb #923c862b

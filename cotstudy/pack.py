@@ -342,7 +342,7 @@ def _before(student: str, trained: bool) -> str:
     "What a pocket model was pre-trained on; nothing for any other."
     folder = pocket_models().get(student)
     if folder is None: return ""
-    return f"\n\n## What {'it began with' if trained else 'it'} had read\n\n{pocket.what_it_read(folder)}"
+    return f"\n\n## What {'its starting model' if trained else 'it'} had read\n\n{pocket.what_it_read(folder)}"
 
 def _limits(rows: pd.DataFrame) -> list[str]:
     "What the numbers of a model do not say."

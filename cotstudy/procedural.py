@@ -52,7 +52,6 @@ from itertools import combinations
 from math import prod
 from random import Random
 from typing import Iterator
-import json
 import re
 
 from .checker import PREMISE, Claim, Family, either, low, sentences, take, tidy
@@ -1979,11 +1978,10 @@ def exemplar_instances(name: str, n: int, seed: int = 0, **difficulty) -> list[I
     return [replace(i, id=f"{family.name}-{seed}-exemplar-{k}") for k, i in zip(range(n), stream)]
 
 # %% ../nbs/06_procedural.ipynb #2cf7f3fc
-@lru_cache(maxsize=32)  # every student of a cell is asked the same questions
-def _questions(name: str, place: str, n: int, seed: int, difficulty: str) -> tuple[Instance, ...]:  # difficulty: as JSON
+@lru_cache(maxsize=32, typed=True)  # every student of a cell is asked the same questions
+def _questions(f: Family, name: str, place: str, n: int, seed: int, difficulty: tuple) -> tuple[Instance, ...]:  # (parameter, value)
     "The n questions of one split."
-    f, variant = family_named(name)
-    stream = instances(f, place, Random(f"{f.name}:{place}:{seed}"), **json.loads(difficulty))
+    variant, stream = family_named(name)[1], instances(f, place, Random(f"{f.name}:{place}:{seed}"), **dict(difficulty))
     if variant == "template": stream = of_templates(stream, place == "test", 200 * n)
     if variant == "contrast" and place == "test": stream = edited(f, stream, seed)
     found = tuple(replace(i, id=f"{name}-{seed}-{place}-{k}") for k, i in zip(range(n), stream))
@@ -2004,6 +2002,7 @@ def procedural_task(
     if unknown := set(difficulty) - set(f.difficulty):
         raise ValueError(f"{name} has no difficulty {sorted(unknown)}; it has {sorted(f.difficulty)}")
     sizes = dict(train=n_train, selection=n_selection, test=n_test)
-    splits = {place: list(_questions(name, place, n, seed, json.dumps(difficulty))) for place, n in sizes.items()}
+    how = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(difficulty.items()))
+    splits = {place: list(_questions(f, name, place, n, seed, how)) for place, n in sizes.items()}
     return Task(name, f.kind, splits, f.labels, f.chance, source=f"procedural, in the image of {f.image}", revision=f"seed {seed}",
                 licence="Apache-2.0", check=f.check)

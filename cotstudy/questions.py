@@ -307,7 +307,7 @@ def _passes(rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "dict[str
     ends = [wilson(k, n) for k, n in zip(voted.n_passed, voted.n)]
     shown = voted.assign(accuracy=voted.n_passed / voted.n, n_correct=voted.n_passed, lo=[e[0] for e in ends], hi=[e[1] for e in ends])
     groups = shown.groupby(["task", "supervision", "student"], sort=False)
-    return {"pass-" + "-".join(key): fig_against(g, "n_paths", title="some path right").figure
+    return {" | ".join((key[0], "pass", *key[1:])): fig_against(g, "n_paths", title="some path right").figure
             for key, g in groups if g.n_paths.nunique() > 1}
 
 @analysis("Self-consistency", "Li et al. 2023, Tables 3a and 3b", "n_paths", apart=("supervision", "student"), also=_passes,
@@ -485,7 +485,8 @@ def _familiar(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     "Accuracy on thirds of the questions, by the share of their word runs that the pre-training text has; if unknown, that training has."
     out = {}
     for (task, student), g in rows.groupby(["task", "student"], sort=False):
-        loaded = load_task(task, **json.loads(g.task_args.iloc[0]))
+        try: loaded = load_task(task, **json.loads(g.task_args.iloc[0]))
+        except FileNotFoundError: continue  # texts that are not at hand
         share = pd.Series(familiar(loaded, loaded.split("train") if (read := read_before(student)) is None else read))
         if share.nunique() < 3: continue  # nothing to tell thirds by
         rank = share.rank(method="first", pct=True)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SEEDLESS', 'COUNTS', 'WORDS', 'PAPERS', 'CORPUS_WORDS', 'SAME', 'N_SAME', 'KINDS', 'with_points', 'Report',
            'read_report', 'table_md', 'differing', 'number', 'pooled', 'ordered', 'points_table', 'tally', 'briefly',
-           'sentence', 'verdicts', 'findings', 'picture', 'theirs_of', 'section', 'scorecard', 'corpora', 'examples',
-           'same_questions', 'answers_text', 'write_answers', 'provenance', 'failures', 'head', 'unfinished', 'parts',
-           'whole']
+           'sentence', 'verdicts', 'findings', 'picture', 'theirs_of', 'what_it_has', 'named_arms', 'section',
+           'scorecard', 'corpora', 'examples', 'same_questions', 'answers_text', 'write_answers', 'provenance',
+           'failures', 'head', 'unfinished', 'parts', 'whole']
 
 # %% ../nbs/91_report.ipynb #767810a9
 """The parts of a study's report: findings, verdicts, a section for each analysis (figure, table, meaning, the answers behind each point),
@@ -158,7 +158,8 @@ def tally(found: str, along: bool = True) -> str:  # along: an axis, else arms a
     "How many comparisons of an analysis came out which way."
     told = [s for s in found.split("\n\n") if "difference" in s]
     counts = {word: sum(mark in s for s in told) for mark, word in WORDS.items()}
-    each = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+    if told and counts["of one seed, which decides nothing"] == len(told): each = "all of one seed, so none decides"
+    else: each = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
     if not told: return "nothing that can be compared"
     sizes = sorted(float(m[1]) for s in told if (m := re.search(r"difference ([+-][\d.]+) points", s)))
     span = f" (from {sizes[0]:+.1f} to {sizes[-1]:+.1f} points)" if len(sizes) > 1 else ""
@@ -215,15 +216,27 @@ def theirs_of(rows: pd.DataFrame) -> pd.DataFrame | None:
     known = known[known.task.isin(rows.task)]
     return known if len(known) else None
 
+def what_it_has(figure: Figure) -> str:
+    "For a caption: whether bars are intervals, and points lead somewhere."
+    bars = any("lo" in ax.points for ax in figure.axes if hasattr(ax, "points"))
+    marks = [m for ax in figure.axes for m in (*ax.collections, *ax.patches)]
+    leads = any(any(m.get_urls()) if hasattr(m, "get_urls") else m.get_url() for m in marks)
+    return " Bars are 95 % intervals" * bars + "; a point leads to the answers behind it" * (bars and leads) + "." * bars
+
+def named_arms(a: Analysis, rows: pd.DataFrame) -> pd.DataFrame:
+    "Rows with `who`: their arm, and the student where there are several."
+    seen = a.view(rows)
+    several = seen.student[seen.method != "teacher"].nunique() > 1
+    return seen.assign(who=[f"{arm}, {s}" if several and m != "teacher" else arm for arm, s, m in zip(seen.arm, seen.student, seen.method)])
+
 def section(r: Report, a: Analysis, texts: pd.DataFrame | None = None) -> str:  # texts: of `examples`
     "One analysis: its question, figures or texts, what they mean, and the table of its points."
     mine = r.of(a)
     found = r.says(a)
-    told = same_questions(mine, texts) if a.texts and texts is not None else []
+    told = same_questions(named_arms(a, mine), texts) if a.texts and texts is not None else []
     drawn = {} if told else figures_of(a, mine, theirs_of(mine), r.items)
     whose = lambda name: ", ".join(p for p in name.split(" | ")[1:] if p not in ("full",))
-    shown = [picture(r, f, name, f"{a.title}{': ' + whose(name) if whose(name) else ''}. Bars are 95 % intervals; "
-                     "a point leads to the answers behind it.") for name, f in drawn.items()]
+    shown = [picture(r, f, name, f"{a.title}{': ' + whose(name) if whose(name) else ''}." + what_it_has(f)) for name, f in drawn.items()]
     means = "\n".join(f"* {line}" for line in found.split("\n\n"))
     counted = f" {tally(found, a.x != 'arm')}." if means.count("difference") > 2 else ""
     asked, means_ = f"{a.conditions.__doc__} ({a.source})", f"**What it means.**{counted}"
@@ -240,8 +253,8 @@ def scorecard(r: Report, table: pd.DataFrame) -> str:
     tested, parts = table[table.effect.notna()], [table_md(counts)]
     if len(tested):
         says_ = "; ".join(f"{v.id} {v.title}: {v.verdict}, {100 * v.effect:+.0f} points" for v in tested.itertuples())
-        parts += [picture(r, fig_claims(tested).figure, "claims", "Effects with their intervals, widened for the number of claims; grey: "
-                          "effects that would not matter; hollow: the paper's own.", f"Claims: {says_}.")]
+        parts += [picture(r, fig_claims(tested).figure, "claims", "Effects with their intervals, widened for the number of claims, "
+                          "but for proxies; grey: effects that would not matter; hollow: the paper's own.", f"Claims: {says_}.")]
         shown = pd.DataFrame(dict(claim=tested.id + " " + tested.title, verdict=tested.verdict,
                                   effect=[f"{100 * v.effect:+.1f} [{100 * v.lo:+.1f}, {100 * v.hi:+.1f}]" for v in tested.itertuples()],
                                   paper=[f"{100 * x:+.1f}" if x == x else "" for x in tested.published_effect.astype(float)],
@@ -291,7 +304,8 @@ def examples(r: Report, store: Store | None = None, n_each: int = 2) -> pd.DataF
     store = store or Store()
     found = [e for row in todo.to_dict("records") for e in _behind(store, row, r.items, n_each, row["row_id"] in beside)]
     new = pd.DataFrame(found, columns=list(before.columns) if len(before) and not found else None)
-    out = pd.concat([before[before.row_id.isin(set(first.row_id) & told)], new]).reset_index(drop=True)
+    kept_too = before[before.row_id.isin(first.row_id) & ~before.row_id.isin(new.row_id[new.said.notna()])]  # texts gone since are kept
+    out = pd.concat([kept_too, new[~new.row_id.isin(kept_too.row_id)]]).reset_index(drop=True)
     if len(new) and new.said.notna().any(): write_parquet(kept, out.astype({c: "string" for c in ("said", "prediction")}))
     return out
 
@@ -324,12 +338,12 @@ def _quoted(said: object) -> str:
     return "" if pd.isna(said) else "\n\n" + "\n".join(f"> {_plain(line)}" for line in str(said).strip().split("\n"))
 
 def same_questions(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:  # rows of an analysis; found: of `examples`
-    "What each of its points wrote to the same questions, as Markdown; empty where no texts are stored."
+    "What each of its points (`who`) wrote to the same questions, as Markdown; empty where no texts are stored."
     known = found[found.kind.str.startswith(SAME) & found.said.notna()]
-    mine, out = rows.drop_duplicates("point")[["row_id", "task", "method"]].merge(known, on="row_id"), []
+    mine, out = rows.drop_duplicates("point")[["row_id", "task", "who"]].merge(known, on="row_id"), []
     for (task, _), g in mine.groupby(["task", "instance"], sort=False):
         out.append(f"**{titled(task)}.** {_plain(g.question.iloc[0])} *Gold: {_plain(g.gold.iloc[0])}.*".replace("\n", " "))
-        out += [f"{look_of(e.method).words}, {KINDS[e.kind.removeprefix(SAME)]}:{_quoted(e.said)}" for e in g.itertuples()]
+        out += [f"{e.who}, {KINDS[e.kind.removeprefix(SAME)]}:{_quoted(e.said)}" for e in g.itertuples()]
     return out
 
 # %% ../nbs/91_report.ipynb #e9a57985
@@ -392,7 +406,8 @@ def head(r: Report) -> str:
     alone = len(seeds) and seeds.max() < 2
     lone = "\n\nEvery point has one seed: this study shows the shape of the curves and decides nothing." if alone else ""
     return (f"# {r.title}\n\nThe study *{r.study}*: {told}, {len(r.items):,} answers counted. Every number and sentence below is "
-            f"computed from its rows. Intervals are 95 %: of one seed over questions, of several over seeds and questions."
+            f"computed from its rows. Intervals are 95 %: of one seed over questions, of several over seeds and questions; "
+            "those of claims are widened for their number (Holm), but for proxies."
             f"{unfinished(r)}{lone}")
 
 def unfinished(r: Report) -> str:

@@ -342,5 +342,5 @@ def test_names_of_arms_stand_side_by_side_and_inside(methods, n_tasks):
         names = [t for t in ax.get_xticklabels() if t.get_text()]
         assert [" ".join(t.get_text().split()) for t in names] == [look_of(m).words for m in methods]
         boxes = [t.get_window_extent() for t in names]
-        assert all(b.x0 > -1 and b.y0 > -1 for b in boxes), "a name leaves the figure"
+        assert all(b.x0 > -1 and b.y0 > -1 and b.x1 < figure.bbox.width + 1 for b in boxes), "a name leaves the figure"
         if not names[0].get_rotation(): assert all(a.x1 < b.x0 + 1 for a, b in zip(boxes, boxes[1:])), "names touch"
