@@ -285,8 +285,8 @@ MOOD = dict(choice=tuple("ABCDE"), yesno=("yes", "no"), label=("entailment", "ne
 # after mending the next 251 (`eighth`) 13 and 7. Of the wrong ones 10, 8 and 0 were texts that a fair reader could read.
 # Then `ninth`, 315 of the kinds above as models write them (48 were known here): 6 wrong, 2 unread; `tenth`, 146, mostly whole solutions:
 # 4 and 5; `eleventh`, 166: 10 and 3 (3 of the wrong ones could be read).
-# `twelfth`, in three parts with mending before the second and the third, and none after it: of 271 in all these styles 13 wrong (7 of them
-# could be read) and 33 unread, of 97 more 2 (1) and 5, of 60 more 0 and 6.
+# `twelfth`, in three parts with mending between them (and of letters and conditions after the third): of 271 in all these styles 13
+# wrong (7 of them could be read) and 33 unread, of 97 more 2 (1) and 5, of 60 more 0 and 6.
 # All were then used, but for those that can be read in two ways; so these numbers, and not today's, say how often the rule will err.
 
 
