@@ -368,9 +368,7 @@ def figures_of(
     out = {}
     for name, g in panels(a, a.view(rows)).items():
         if g.task.nunique() == 1: out[name] = a.figure(g, published=published).figure
-        else:
-            width = max(3.6, 1.4 * g.arm.nunique()) if a.x == "arm" else 3.6
-            out[name] = small_multiples(a.figure, g, n_columns=max(1, int(12 // width)), width=width, published=published)
+        else: out[name] = small_multiples(a.figure, g, published=published)
     return out | more
 
 def further(

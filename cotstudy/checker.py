@@ -280,9 +280,10 @@ def remarks(family: Family, ways: list[Instance]) -> set[Claim]:
 # %% ../nbs/04_checker.ipynb #8537eb30
 def nearest(family: Family, instance: Instance, rationale: str) -> tuple[Instance, StepCheck]:
     "The derivation that a rationale comes nearest to, and what it is worth against that one."
-    try: known = len(rationale) < 1000 and hash(instance.trace) is not None
-    except TypeError: known = False  # a family of somebody else may keep lists there
-    return (_nearest if known else _nearest.__wrapped__)(family, instance, rationale)
+    try: hash(instance.trace)
+    except TypeError: keep = False  # a family of somebody else may have lists there
+    else: keep = len(rationale) < 1000
+    return (_nearest if keep else _nearest.__wrapped__)(family, instance, rationale)
 
 @lru_cache(maxsize=1 << 15)  # students are taught from the same draws again and again
 def _nearest(family: Family, instance: Instance, rationale: str) -> tuple[Instance, StepCheck]:

@@ -509,12 +509,14 @@ def _as_frame(
 _STATS = ["shelf", "model", "model_id", "engine", "temperature", "top_p", "top_k", "stop", "n_prompts", "n_draws", "n_tok", "n_cut",
           "n_other", "n_parts", "n_bytes"]  # n_cut: by the limit; n_other: ended in some other way (content_filter, refusal, too_long, ...)
 
+def _whose(part: Path) -> dict:
+    "Model and settings of a part's draws, which are those of its shelf."
+    columns = ["model", "model_id", "engine", *settings(Decoding())]
+    with opened(part) as f: return f.read_row_group(0, columns=columns).slice(0, 1).to_pylist()[0]
+
 def model_of(shelf: Shelf) -> str | None:
     "Whose draws a shelf has; None where it has none yet."
-    def look(parts, *_):
-        if not parts: return None
-        with opened(parts[0]) as f: return str(f.read_row_group(0, ["model_id"], use_threads=False)["model_id"][0])
-    shelf.model_id = shelf.model_id or shelf.reading(look)
+    shelf.model_id = shelf.model_id or shelf.reading(lambda parts, *_: _whose(parts[0])["model_id"] if parts else None)
     return shelf.model_id
 
 def read_rows(shelf: Shelf, columns: Sequence[str] | None = None, filters=None) -> list[pa.Table]:
@@ -528,12 +530,11 @@ def _stats_of(shelf: Shelf) -> dict:
     "Whose draws a shelf has, how many, how large; empty where it has none."
     def look(parts, ids, rows):
         if not parts: return {}
-        with opened(parts[0]) as f:
-            whose = f.read_row_group(0, columns=["model", "model_id", "engine", *settings(Decoding())]).slice(0, 1).to_pylist()[0]
         usual = [pc.is_in(shelf.keys[p]["finish"].cast(pa.string()), pa.array(["stop", "length", None])).to_numpy() for p in parts]
         starts = np.cumsum([0, *map(len, usual)])[rows["part"]]
-        return dict(whose, shelf=shelf.folder.name, n_prompts=len(ids), n_draws=len(rows["row"]), n_tok=int(rows["n_tok"].clip(0).sum()),
-                    n_cut=int((~rows["ended"]).sum()), n_other=int((~np.concatenate(usual)[starts + rows["row"]]).sum()),
+        return dict(_whose(parts[0]), shelf=shelf.folder.name, n_prompts=len(ids), n_draws=len(rows["row"]),
+                    n_tok=int(rows["n_tok"].clip(0).sum()), n_cut=int((~rows["ended"]).sum()),
+                    n_other=int((~np.concatenate(usual)[starts + rows["row"]]).sum()),
                     n_parts=len(parts), n_bytes=sum(p.stat().st_size for p in parts))
     return shelf.reading(look)
 

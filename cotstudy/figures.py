@@ -98,6 +98,13 @@ def _lengths_in_words(points: pd.DataFrame) -> str:
     most = points.sort_values("share").drop_duplicates("arm", keep="last")
     return "; ".join(f"{p.arm}: most often {p.from_tok:.0f} to {p.to_tok:.0f} tokens" for p in most.itertuples()) + "."
 
+def _line_in_words(name: Sequence[str], points: pd.DataFrame, along: str | None, number: Callable[[float], str]) -> str:
+    "One line of a panel, from end to end; name: its method, then whatever tells it apart."
+    who = ", ".join([look_of(name[0]).words, *map(str, name[1:])])
+    at = "" if along is None else f" at {axis_words(along)} "
+    ends = [f"{number(p.accuracy)}" + (f"{at}{getattr(p, along)}" if at and len(points) > 1 else "") for p in points.itertuples()]
+    return f"{who} {' to '.join(dict.fromkeys((ends[0], ends[-1])))}"
+
 def _panel_in_words(points: pd.DataFrame) -> str:
     "One panel in words."
     share = points.accuracy.max() <= 1
@@ -105,12 +112,8 @@ def _panel_in_words(points: pd.DataFrame) -> str:
     several = [c for c in ("method", "supervision", "decoding") if c in points and (c == "method" or points[c].nunique() > 1)]
     fixed = {"method", "supervision", "decoding"}
     along = points.attrs.get("along") or next((c for c in points.columns if c not in fixed and c in (*COLUMNS.values(), "n_params")), None)
-    told = [f"{p.arm} {number(p.accuracy)}" for p in points.itertuples()] if along == "arm" else []
-    for name, g in points.groupby(several, sort=False) if not told else ():
-        who = ", ".join([look_of(name[0]).words, *map(str, name[1:])])
-        at = "" if along is None else f" at {axis_words(along)} "
-        ends = [f"{number(p.accuracy)}" + (f"{at}{getattr(p, along)}" if at and len(g) > 1 else "") for p in g.itertuples()]
-        told.append(f"{who} {' to '.join(dict.fromkeys((ends[0], ends[-1])))}")
+    if along == "arm": told = [f"{p.arm} {number(p.accuracy)}" for p in points.itertuples()]
+    else: told = [_line_in_words(name, g, along, number) for name, g in points.groupby(several, sort=False)]
     return f"{points.panel.iloc[0]}: {'; '.join(told)}." if "panel" in points else "; ".join(told) + "."
 
 # %% ../nbs/70_figures.ipynb #0545c69b
@@ -535,14 +538,14 @@ def small_multiples(
     fig_function: "Callable[..., Axes]",
     df: pd.DataFrame,
     by: str = "task",  # one panel per value
-    n_columns: int = 3,
-    width: float = 3.6,  # of a panel, inches
+    n_columns: int | None = None,  # None: as many as a page takes
     published: pd.DataFrame | None = None,  # hollow marks; split by the same column if they have it
     **options,  # passed on to the figure function
 ) -> "Figure":
     "The same figure once per task (or student, ...), on one y axis, with one legend."
     values = in_order(df[by])
-    n_columns = min(n_columns, len(values))
+    width = max(3.6, 1.4 * df.arm.nunique()) if "arm" in df else 3.6  # inches of a panel; names of arms stand below it
+    n_columns = min(n_columns or max(1, int(12 // width)), len(values))
     n_rows = -(-len(values) // n_columns)
     with style(0.95):
         fig, axes = plt.subplots(n_rows, n_columns, figsize=(max(8.0, width * n_columns), 4.1 * n_rows + 0.6), sharey=True, squeeze=False)

@@ -294,16 +294,16 @@ KINDS = {"right": "✓ right", "lucky": "~ right answer over wrong steps", "wron
 def examples(r: Report, store: Store | None = None, n_each: int = 2) -> pd.DataFrame:
     "A few answers of every point, with their texts where these are stored; kept beside the rows."
     kept = r.folder / "answers.parquet"
-    before = pd.read_parquet(kept) if kept.exists() else pd.DataFrame(columns=["row_id", "said"])
+    before = pd.read_parquet(kept) if kept.exists() else pd.DataFrame(columns=["row_id", "kind", "said"])
     told = set(before[before.said.notna()].row_id)
     first = r.once.drop_duplicates("point")
     beside = {i for a in r.analyses if a.texts for i in r.of(a).drop_duplicates("point").row_id}
     first = pd.concat([first, r.once[r.once.row_id.isin(beside - set(first.row_id))]])
-    if "kind" in before: told -= beside - set(before[before.kind.str.startswith(SAME)].row_id)
+    told -= beside - set(before[before.kind.str.startswith(SAME)].row_id)
     todo = first[~first.row_id.isin(told)]
     store = store or Store()
     found = [e for row in todo.to_dict("records") for e in _behind(store, row, r.items, n_each, row["row_id"] in beside)]
-    new = pd.DataFrame(found, columns=list(before.columns) if len(before) and not found else None)
+    new = pd.DataFrame(found, columns=None if found else before.columns)
     kept_too = before[before.row_id.isin(first.row_id) & ~before.row_id.isin(new.row_id[new.said.notna()])]  # texts gone since are kept
     out = pd.concat([kept_too, new[~new.row_id.isin(kept_too.row_id)]]).reset_index(drop=True)
     if len(new) and new.said.notna().any(): write_parquet(kept, out.astype({c: "string" for c in ("said", "prediction")}))

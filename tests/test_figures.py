@@ -331,12 +331,11 @@ def test_names_of_arms_stand_side_by_side_and_inside(methods, n_tasks):
     "Names neither touch each other nor leave the figure; 0 tasks: bars of errors."
     one = rows(ns=(8,)).assign(mean_error_calculation=0.1, mean_error_reasoning=0.1, mean_error_format=0.1)
     of = lambda task: pd.concat([one[one.method == "cot"].assign(method=m, task=task, arm=look_of(m).words) for m in methods])
-    width = max(3.6, 1.4 * len(methods))
     if n_tasks == 0: figure = fig_errors(of("t")).figure
     elif n_tasks == 1: figure = fig_arms(of("t")).figure
     else:
         several = pd.concat([of(f"t{k}") for k in range(n_tasks)])
-        figure = small_multiples(fig_arms, several, n_columns=max(1, int(12 // width)), width=width)
+        figure = small_multiples(fig_arms, several)
     figure.canvas.draw()
     for ax in (a for a in figure.axes if a.get_visible()):
         names = [t for t in ax.get_xticklabels() if t.get_text()]
