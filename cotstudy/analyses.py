@@ -6,17 +6,17 @@
 __all__ = ['plt', 'HEADLINE_CLAIMS', 'FILTER_SETS', 'TOK_PER_ROW', 'NUMBERS', 'CORPUS', 'pair_figures', 'sample_count',
            'student_size', 'sequence_length', 'chains_per_visit', 'question_count', 'teacher_quality',
            'rationale_quality', 'rationale_filters', 'transfer', 'conditions_of', 'Piece', 'pieces', 'cost', 'totals',
-           'api_cost', 'panels', 'figures_of', 'further', 'side_by_side', 'difference', 'says', 'arms_compared',
-           'Numbers', 'Found', 'study_cell', 'ANALYSES', 'REFERENCES', 'Analysis', 'analysis', 'analysis_named',
-           'feeds', 'references', 'teacher_row', 'vary_each', 'voted']
+           'api_cost', 'panels', 'seen_by', 'figures_of', 'further', 'side_by_side', 'difference', 'says', 'is_curve',
+           'arms_compared', 'Numbers', 'Found', 'study_cell', 'ANALYSES', 'REFERENCES', 'Analysis', 'analysis',
+           'analysis_named', 'feeds', 'references', 'teacher_row', 'vary_each', 'voted']
 
 # %% ../nbs/77_analyses.ipynb #e35cbbb5
 """The central analyses of both papers, each a function from a base condition to a list of conditions, and a record (Ho et al. 2023:
 diverse reasoning, student scale, data, teacher, sequence length; Li et al. 2023: Fig. 2 to 5, Table 3); and what is done with any
 record: a list can be run, counted or priced. A notebook, the report and the command line all read the records."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,8 @@ from .later import later
 from .measures import MEASURES
 from .methods import look_of, method_named, named
 from .procedural import titled
-from .questions import (ANALYSES, REFERENCES, Analysis, _filter_words, analysis, analysis_named, feeds, references, teacher_row,
-                                under_filters, vary_each, voted)
+from .questions import (ANALYSES, REFERENCES, Analysis, _filter_words, analysis, analysis_named, counted, feeds, references,
+                                teacher_row, under_filters, vary_each, voted)
 from .openers import scheme_of
 from .results import by_measure, cell_name, good_rows, run_cell, show_chains, study_folder, texts_of
 from .runs import Store, plan_of
@@ -355,18 +355,29 @@ def _worth_drawing(a: Analysis, rows: pd.DataFrame) -> bool:
     return bool((rows.groupby("method")[a.x].nunique() > 1).any())
 
 # %% ../nbs/77_analyses.ipynb #c8f2816c
+def seen_by(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame | None = None) -> pd.DataFrame:
+    "Rows as an analysis sees them; where its axis tells questions apart, one for each of its values, and none without items."
+    rows = a.view(rows)
+    if a.split is None: return rows
+    if items is None or rows.empty: return rows.iloc[:0]
+    found = counted(_joined(a, rows, items), ["eval_id", a.x], "score")
+    return rows[[c for c in rows if c not in found or c == "eval_id"]].merge(found, on="eval_id")
+
+def _joined(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:  # rows of its view
+    "The joined items of an analysis, with where each question stands if its axis tells questions apart."
+    joined = join_items(rows, items)
+    return joined if a.split is None else a.split(rows).merge(joined, on=["eval_id", "instance"])
+
 def figures_of(
     a: Analysis,
     rows: pd.DataFrame,  # good rows of the analysis
     published: pd.DataFrame | None = None,
-    items: pd.DataFrame | None = None,  # of these rows, for the figures that are made of single answers
+    items: pd.DataFrame | None = None,  # of these rows, for what is made of single answers
 ) -> "dict[str, Figure]":  # name -> figure, a panel a task
     "All figures of an analysis."
     more = {f"{a.name} | {name}": figure for name, figure in further(a, rows, items, published).items()}
-    if a.stands_in: rows = rows[~rows.task.isin({name.split(" | ")[1] for name in more})]
-    if rows.empty: return more
-    out = {}
-    for name, g in panels(a, a.view(rows)).items():
+    shown, out = seen_by(a, rows, items), {}
+    for name, g in (panels(a, shown) if len(shown) else {}).items():
         if g.task.nunique() == 1: out[name] = a.figure(g, published=published).figure
         else: out[name] = small_multiples(a.figure, g, published=published)
     return out | more
@@ -410,49 +421,62 @@ def _apart(left: pd.DataFrame, right: pd.DataFrame) -> Estimate:
     spread = sum(e.se**2 + (s.var() / len(s) if len(s) > 1 else 0.0) for e, (_, s) in zip(found, sides))
     return Estimate(found[0].value - found[1].value, float(np.sqrt(spread)), n=min(e.n for e in found), n_seeds=n_seeds)
 
+# %% ../nbs/77_analyses.ipynb #4d43e5fa
 def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
     "What an analysis found, in sentences; one for each task, student and method that was measured along its axis."
-    rows = a.view(rows)
-    joined, score = join_items(rows, items), "score" if a.measure == "accuracy" else a.measure
+    if a.parts:
+        each = {m: by_measure(rows, items, m) for m in a.parts}
+        seen = {m: mine[mine.groupby("task").accuracy.transform("max") > 0] for m, mine in each.items() if len(mine)}
+        told = [says(replace(a, measure=m, parts=()), mine, items) for m, mine in seen.items() if len(mine)]
+        return "\n\n".join(told) or "Nothing of this kind was measured."
+    rows, joined = seen_by(a, rows, items), _joined(a, a.view(rows), items)
+    score = "score" if a.measure == "accuracy" else a.measure
     if score not in joined: return "Nothing of this kind was measured."
     if own := [x for x in {a.x, *a.along} if x not in joined]: joined = joined.merge(rows[["eval_id", *own]].drop_duplicates("eval_id"))
     if a.x == "arm": return arms_compared(a, rows, joined, score)
     by = ["task", *(["student"] if a.x != "n_params" else []), "method", "supervision", "decoding", "n_rationales"]
     by += [c for c in a.apart if c not in (*by, "student")]
     groups = rows.groupby([c for c in by if c != a.x], sort=False, dropna=False)
-    told = [_compared(a, x, g, joined, score) for _, g in groups for x in a.along or (a.x,)]
-    if found := "\n\n".join(t for t in told if t): return found
+    told = [t for _, g in groups for x in a.along or (a.x,) for t in _compared(a, x, g, joined, score)]
+    if told: return "\n\n".join(told)
     words = {m: look_of(m).words for m in rows.method.unique()}  # nothing varies along the axis: then the methods
     return arms_compared(a, *(f.assign(arm=f.method.map(words)) for f in (rows, joined)), score)
 
+def is_curve(a: Analysis, rows: pd.DataFrame) -> bool:  # its rows
+    "Is its axis one of numbers? Then its ends are compared; else every value with the first."
+    seen = a.view(rows)
+    return a.x in seen and _numbers(seen[a.x].dropna())
+
+def _numbers(values: Iterable) -> bool: return all(isinstance(v, (int, float, np.number)) for v in values)
+
 # %% ../nbs/77_analyses.ipynb #94b4a550
-def _compared(a: Analysis, x: str, g: pd.DataFrame, joined: pd.DataFrame, score: str) -> str:
-    "The two ends of an axis in words, or nothing where there is one value only."
+def _compared(a: Analysis, x: str, g: pd.DataFrame, joined: pd.DataFrame, score: str) -> list[str]:
+    "The two ends of an axis in words, or each of its names beside the first; nothing where there is one value only."
     for other in a.along:
         if other != x: g = g[g[other] == g[other].max()]
-    known = [v for v in dict.fromkeys(g[x].dropna())]
-    if len(known) < 2: return ""
-    numbers = all(isinstance(v, (int, float, np.number)) for v in known)
-    low, high = (min(known), max(known)) if numbers else (known[0], known[-1])
-    found = difference(joined[joined.eval_id.isin(g.eval_id)], {x: high}, {x: low}, score)
-    if not found: return ""
+    known, out = [v for v in dict.fromkeys(g[x].dropna())], []
+    if len(known) < 2: return []
     whose = [titled(g.task.iloc[0]), *g.student.unique()[:1].tolist() * (g.student.nunique() == 1), look_of(g.method.iloc[0]).words]
-    whose += [_part(c, g[c].iloc[0]) for c in a.apart if c not in ("student", "supervision") and g[c].notna().all()]
-    return _sentence(a, x, ", ".join(whose), low, high, g, found)
+    whose += [_part(c, g[c].iloc[0]) for c in a.apart if c not in ("student", "supervision", "task") and g[c].notna().all()]
+    for low, high in [(min(known), max(known))] if _numbers(known) else [(known[0], v) for v in known[1:]]:
+        found = difference(joined[joined.eval_id.isin(g.eval_id)], {x: high}, {x: low}, score)
+        if found: out.append(_sentence(a, x, ", ".join(whose) + _what(a), low, high, g, found))
+    return out
 
 def _sentence(a: Analysis, x: str, whose: str, low: object, high: object, g: pd.DataFrame, e: Estimate) -> str:
     "One comparison in words."
     scale, unit = _unit(a.measure)
     at = {v: scale * g[g[x] == v].accuracy.mean() for v in (low, high)}
     lo, hi = (scale * bound for bound in e.interval())
-    word = "a gain" if lo > 0 else "a loss" if hi < 0 else "not told apart from nothing"
+    good = a.measure == "accuracy" or MEASURES[a.measure].good
+    word = ("a gain" if good else "more") if lo > 0 else ("a loss" if good else "less") if hi < 0 else "not told apart from nothing"
     seeds = f"{e.n_seeds} seeds, " if e.n_seeds > 1 else ""
     lone = not seeds and g.method.isin(named(trained=True)).any()  # a prompted model has no seeds
     verdict = f"one seed, which decides nothing ({e.n} questions)" if lone else f"{word} ({seeds}{e.n} questions)"
     write = size_text if x == "n_params" else "{:g}".format
     ends = [write(v) if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
     sides = f"{ends[1]} {at[high]:.1f}, {ends[0]} {at[low]:.1f}" if x == "arm" else (
-        f"{at[low]:.1f} at {axis_words(x)} {ends[0]}, {at[high]:.1f} at {ends[1]}")
+        f"{at[low]:.1f} at {'' if a.split else axis_words(x) + ' '}{ends[0]}, {at[high]:.1f} at {ends[1]}")
     each = f", {1000 * scale * e.value / (high - low):+.1f} for each 1,000" if x == "n_drawn" else ""
     shown = "smaller" if a.margin and e.p_equivalent(a.margin) < 0.05 else "not shown to be smaller"
     same = f"; {shown} than {scale * a.margin:g} either way" if a.margin else ""
@@ -460,10 +484,16 @@ def _sentence(a: Analysis, x: str, whose: str, low: object, high: object, g: pd.
     value, *ends = (f"{round(v, digits) + 0.0:+.{digits}f}" for v in (scale * e.value, lo, hi))  # + 0.0: no -0.0
     return f"{whose}: {sides}; difference {value} {unit} [{', '.join(ends)}]{each}, {verdict}{same}."
 
+# %% ../nbs/77_analyses.ipynb #d4d25c01
 def _unit(measure: str) -> tuple[float, str]:
     "By what a mean is multiplied to be read, and what it is then."
     m = MEASURES.get(measure)
     return (1.0, m.words) if m and not m.share else (100.0, "points")
+
+def _what(a: Analysis) -> str:
+    "What is compared, where that is a share of something else than right answers."
+    m = MEASURES.get(a.measure)
+    return f", {m.words}" if m and m.share else ""
 
 # %% ../nbs/77_analyses.ipynb #eada4cb7
 def arms_compared(a: Analysis, rows: pd.DataFrame, joined: pd.DataFrame, score: str) -> str:
@@ -475,7 +505,7 @@ def arms_compared(a: Analysis, rows: pd.DataFrame, joined: pd.DataFrame, score: 
             last, mine = g.arm.iloc[-1], joined[joined.eval_id.isin(g.eval_id)]
             for arm in dict.fromkeys(g.arm[g.arm != last]):
                 found = difference(_with_all_seeds(mine[mine.arm.isin([arm, last])]), dict(arm=last), dict(arm=arm), score)
-                if found: told.append(_sentence(a, "arm", f"{titled(task)}, {student}", arm, last, g, found))
+                if found: told.append(_sentence(a, "arm", f"{titled(task)}, {student}{_what(a)}", arm, last, g, found))
     return "\n\n".join(told) or "Too little was measured to compare anything."
 
 def _with_all_seeds(joined: pd.DataFrame) -> pd.DataFrame:
@@ -516,7 +546,7 @@ class Numbers:
 
     def figure(self) -> "Figure | None":
         "Its figure, with a panel for everything that has one of its own; None where its measure does not apply to the task."
-        return None if self.measured.empty else side_by_side(self.analysis, self.analysis.view(self.measured))
+        return None if self.measured.empty else side_by_side(self.analysis, seen_by(self.analysis, self.measured, self.items))
 
     def further(self) -> "dict[str, Figure]":
         "Its other figures, by name."

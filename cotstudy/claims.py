@@ -28,7 +28,7 @@ from .conditions import COLUMNS, FIELDS, HEADLINE, words_of
 from .evaluate import Estimate, preference, two_level_bootstrap, vote_items
 from .folders import pocket_models
 from .measures import MEASURES
-from .methods import named
+from .methods import look_of, named
 
 # %% ../nbs/75_claims.ipynb #1057dcf8
 Query = tuple[tuple[str, object], ...]  # column -> value, hashable
@@ -188,13 +188,19 @@ def _matching(table: pd.DataFrame, query: Query) -> pd.DataFrame:  # of one task
     if absent := [c for c in where if c not in table]: raise LookupError(f"results have no column {absent[0]}")
     plain = {c: v for c, v in where.items() if v not in WORDS}
     for column, value in plain.items(): table = table[table[column].isin(value if isinstance(value, tuple) else [value])]
-    if table.empty: raise LookupError("no results for " + ", ".join(f"{c}={v}" for c, v in plain.items()))
+    if table.empty: raise LookupError(f"no results of {_in_words(plain)}")
     for column in (c for c, v in where.items() if v == "*"): table = table[table[column].notna() & (table[column] != "")]
     for column, value in ((c, v) for c, v in _usual(table, where) if v not in WORDS):
         if not (table[column] == value).any(): raise LookupError(f"no results with {column}={value or 'none'}")
         table = table[table[column] == value]
-    if table.empty: raise LookupError("no results with " + ", ".join(f"{c}={v}" for c, v in where.items() if v == "*"))
+    if table.empty: raise LookupError("no results with " + ", ".join(f"any {words_of(c)}" for c, v in where.items() if v == "*"))
     return table
+
+def _in_words(where: Mapping[str, object]) -> str:
+    "Columns and values of a query as they are read."
+    either = lambda v, say=str: " or ".join(say(x) or "none" for x in (v if isinstance(v, tuple) else (v,)))
+    return ", ".join([either(where["method"], lambda m: look_of(m).words),
+                      *(f"{words_of(c).split(',')[0]} {either(v)}" for c, v in where.items() if c != "method")])
 
 def _usual(table: pd.DataFrame, where: Mapping[str, object]) -> list[tuple[str, object]]:
     "The headline values of what a query does not mention, as far as they apply."
@@ -347,6 +353,10 @@ def unread_at_chance(terms: Sequence[Term], cells: Cells) -> float:  # 0..1; 0 w
     return float(np.mean([cells.unread.get(c, 0.0) for t in terms if t.rows is not None for c in t.rows.index]))
 
 # %% ../nbs/75_claims.ipynb #1985a8f0
+def _by_reason(left_out: Mapping[str, str]) -> str:
+    "Why tasks were left out, each reason once, behind its tasks."
+    return "; ".join(f"{', '.join(t for t in left_out if left_out[t] == why)}: {why}" for why in dict.fromkeys(left_out.values()))
+
 def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
     "The effect of a claim: mean over its tasks, two-level bootstrap over seeds and items."
     if claim.kind == "not testable here": return Measured(None, (), {}, False, claim.note)
@@ -367,7 +377,7 @@ def measure(claim: Claim, cells: Cells, n_boot: int = 2000) -> Measured:
         seeds = "one seed cannot decide" * (trained and frames[task].seed.nunique() < 2)
         unread[task] = unread_at_chance(terms, cells)
         if why := [w for w in (alone(terms), seeds) if w]: open_[task] = "; ".join(why)
-    if not frames: return Measured(None, (), left_out, False, "; ".join(sorted(set(left_out.values()))))
+    if not frames: return Measured(None, (), left_out, False, _by_reason(left_out))
     used = [t for t in frames if t not in open_] or list(frames)
     decides = used[0] not in open_
     left_out |= {t: why for t, why in open_.items() if decides}

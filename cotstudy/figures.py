@@ -446,7 +446,12 @@ def fig_arms(
 # %% ../nbs/70_figures.ipynb #0a7ae34f
 ERRORS = dict(error_calculation="#E69F00", error_reasoning="#D55E00", error_format="#999999")
 
-def fig_errors(df: pd.DataFrame, ax: "Axes | None" = None, labels: bool = True) -> "Axes":  # rows of one task with arms and mean_error_*
+def fig_errors(
+    df: pd.DataFrame,  # rows of one task with arms and mean_error_*
+    ax: "Axes | None" = None,
+    published: pd.DataFrame | None = None,  # not drawn: nobody published these shares by arm
+    labels: bool = True,
+) -> "Axes":
     "Right answers and the kinds of error, by arm (Ho et al. 2023, sample study)."
     with style():
         points = _points(df, ["method", "decoding", "arm"]).set_index("arm").loc[list(dict.fromkeys(df.arm))].reset_index()

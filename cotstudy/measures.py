@@ -42,18 +42,19 @@ class Measure:
     source: str = ""
     share: bool = True  # a mean of it is a share, 0 to 1
     version: int = 1  # raise when it scores otherwise: stored scores are then computed again
+    good: bool = False  # more of it is a gain; else it is just more
 
 MEASURES: dict[str, Measure] = {}
 
-def measure(name: str, words: str, source: str = "", share: bool = True, version: int = 1) -> Callable:
+def measure(name: str, words: str, source: str = "", share: bool = True, version: int = 1, good: bool = False) -> Callable:
     "Make a function (instance, said, task) -> float a measure (a decorator)."
     def keep(score: Callable) -> Callable:
-        MEASURES[name] = Measure(name, words, score, source, share, version)
+        MEASURES[name] = Measure(name, words, score, source, share, version, good)
         return score
     return keep
 
 # %% ../nbs/47_measures.ipynb #981a29c1
-@measure("sound", "sound chains", "Li et al. 2023, sec. 3.1.1: a step checker stands for people", version=2)
+@measure("sound", "sound chains", "Li et al. 2023, sec. 3.1.1: a step checker stands for people", version=2, good=True)
 def sound(instance: Instance, said: Said, task: Task) -> float | None:
     "1 if every step of the chain is true and none is missing."
     return None if task.check is None else float(task.check(instance, said.rationale).sound)
@@ -108,7 +109,7 @@ def outcome(claim: tuple) -> list[str]:
     flat = lambda x: [t for y in x for t in flat(y)] if isinstance(x, (tuple, frozenset)) else [str(x).lower()]
     return flat(value)
 
-@measure("follows", "answers that follow", "Li et al. 2023, limitations: good chains before wrong answers")
+@measure("follows", "answers that follow", "Li et al. 2023, limitations: good chains before wrong answers", good=True)
 def follows(instance: Instance, said: Said, task: Task) -> float | None:
     "1 if the answer is what the last step of the chain comes to."
     heard = _heard(task.name, instance, said.rationale)

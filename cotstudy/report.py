@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .analyses import ANALYSES, CORPUS, Analysis, feeds, figures_of, says
+from .analyses import ANALYSES, CORPUS, Analysis, feeds, figures_of, is_curve, says
 from .claims import CLAIMS, VERDICTS, join_items, verdict_table
 from .conditions import COLUMNS, FIELDS, is_teacher, words_of
 from .evaluate import pool_measured, pool_seeds
@@ -31,7 +32,7 @@ from .figures import fig_claims, in_order, in_words, published, save_figure
 from .files import write_parquet
 from .judge import people_of
 from .measures import MEASURES
-from .methods import METHODS, look_of
+from .methods import METHODS, look_of, named
 from .pages import anchor, contents, write_pages
 from .procedural import titled
 from .results import by_measure, good_rows, results, study_folder, texts_of
@@ -112,29 +113,32 @@ def number(x: object) -> str:
     if pd.isna(x) or x == "": return ""
     return f"{x:g}" if isinstance(x, (int, float)) else str(x)
 
-def pooled(rows: pd.DataFrame) -> pd.DataFrame:
+def pooled(rows: pd.DataFrame, parts: Sequence[str] = ()) -> pd.DataFrame:  # parts: measures besides
     "One line a point: what it is, its mean over seeds with an interval, and counts."
     rows = rows.drop_duplicates(["point", "seed"])
     measured = "measure" in rows and rows.measure.notna().any()
     numbers = (pool_measured if measured else pool_seeds)(rows, ["point"]).set_index("point")
     counts = [c for c in ("n_unparsed", "n_truncated") if c in rows]
     groups = rows.groupby("point", sort=False)
-    more = groups[[c for c in ("mean_lucky", "mean_sound") if c in rows]].mean()
-    return groups[[*(c for c in SEEDLESS if c in rows), "n_params", "link"]].first().join(numbers).join(groups[counts].sum()).join(more)
+    more = groups[[c for c in ("mean_lucky", "mean_sound", *(f"mean_{m}" for m in parts)) if c in rows]].mean()
+    out = groups[[*(c for c in SEEDLESS if c in rows), "n_params", "link"]].first().join(numbers).join(groups[counts].sum()).join(more)
+    every = out.n_questions.isna() & out.method.isin(named(trained=True))
+    return out.assign(n_questions=out.n_questions.astype(object).mask(every, "all"))
 
 # %% ../nbs/91_report.ipynb #4244981e
 def ordered(p: pd.DataFrame) -> pd.DataFrame:
-    "Points by task, size of student, method and number of rationales."
+    "Points by task, size of student, method and numbers of rationales and questions, all of these last."
     tasks, methods = in_order(p.task), [*METHODS, "teacher"]
     sizes = -p.n_params.fillna(0) if "n_params" in p else 0
     keys = dict(k_task=p.task.map(tasks.index), k_size=sizes, k_method=p.method.map(methods.index))
-    return p.assign(**keys).sort_values([*keys, "n_rationales"], kind="stable").drop(columns=list(keys))
+    keys |= dict(k_rationales=p.n_rationales, k_questions=pd.to_numeric(p.n_questions, errors="coerce").fillna(np.inf))
+    return p.assign(**keys).sort_values(list(keys), kind="stable").drop(columns=list(keys))
 
 COUNTS = dict(n_seeds="seeds", n="questions", n_unparsed="unread", n_truncated="cut")
 
-def points_table(rows: pd.DataFrame) -> str:
+def points_table(rows: pd.DataFrame, parts: Sequence[str] = ()) -> str:  # parts: measures besides, shares
     "The points of some rows as a table, each with the way to its answers."
-    p = ordered(pooled(rows))
+    p = ordered(pooled(rows, parts))
     share = "measure" not in p or all(MEASURES[m].share for m in p.measure.dropna()) if len(p) else True
     scale = 100 if share and p.accuracy.max() <= 1 else 1
     what = MEASURES[rows.measure.iloc[0]].words if "measure" in rows else "accuracy"
@@ -146,15 +150,16 @@ def points_table(rows: pd.DataFrame) -> str:
                                                    for v, lo, hi in zip(p.accuracy, p.lo, p.hi)]
     for c, told in COUNTS.items():
         if c in p: out[told] = p[c].astype(int)
-    if "mean_lucky" in p and p.mean_lucky.notna().any(): out["by luck, %"] = [f"{100 * v:.1f}" if v == v else "" for v in p.mean_lucky]
+    for c, told in (dict(mean_lucky="by luck") | {f"mean_{m}": MEASURES[m].words for m in parts}).items():
+        if c in p and p[c].notna().any(): out[f"{told}, %"] = [f"{100 * v:.1f}" if v == v else "" for v in p[c]]
     out["behind it"] = [f"[answers]({link.removeprefix('../').replace('.html', '.md')})" for link in p.link]
     return table_md(out)
 
 # %% ../nbs/91_report.ipynb #f795004d
-WORDS = {"a gain (": "gained", "a loss (": "lost", "not told apart from nothing": "undecided",
+WORDS = {"a gain (": "gained", "a loss (": "lost", "more (": "more", "less (": "less", "not told apart from nothing": "undecided",
          "decides nothing": "of one seed, which decides nothing"}
 
-def tally(found: str, along: bool = True) -> str:  # along: an axis, else arms are compared
+def tally(found: str, along: bool = True) -> str:  # along: an axis of numbers, else arms or names are compared
     "How many comparisons of an analysis came out which way."
     told = [s for s in found.split("\n\n") if "difference" in s]
     counts = {word: sum(mark in s for s in told) for mark, word in WORDS.items()}
@@ -193,7 +198,7 @@ def findings(r: Report, table: pd.DataFrame) -> str:  # table: of `verdicts`
     tested = table[table.effect.notna()]
     order = tested.verdict.map(VERDICTS.index)
     lines = [f"* {sentence(v)}" for _, v in tested.assign(order=order).sort_values("order", kind="stable").iterrows()]
-    told = {a: briefly(r.says(a), a.x != "arm") for a in r.analyses}
+    told = {a: briefly(r.says(a), is_curve(a, r.of(a))) for a in r.analyses}
     lines += [f"* **{a.title}** ({a.source}): {words}. [Figure and table](#{anchor(a.title)})" for a, words in told.items()]
     theirs = table[table.paper != "beyond"]
     rest, ours = int(theirs.effect.isna().sum()), int(table.effect.isna().sum() - theirs.effect.isna().sum())
@@ -238,9 +243,9 @@ def section(r: Report, a: Analysis, texts: pd.DataFrame | None = None) -> str:  
     whose = lambda name: ", ".join(p for p in name.split(" | ")[1:] if p not in ("full",))
     shown = [picture(r, f, name, f"{a.title}{': ' + whose(name) if whose(name) else ''}." + what_it_has(f)) for name, f in drawn.items()]
     means = "\n".join(f"* {line}" for line in found.split("\n\n"))
-    counted = f" {tally(found, a.x != 'arm')}." if means.count("difference") > 2 else ""
+    counted = f" {tally(found, is_curve(a, mine))}." if means.count("difference") > 2 else ""
     asked, means_ = f"{a.conditions.__doc__} ({a.source})", f"**What it means.**{counted}"
-    return "\n\n".join([asked, *told, *shown, means_, means, points_table(mine)])
+    return "\n\n".join([asked, *told, *shown, means_, means, points_table(mine, a.parts)])
 
 # %% ../nbs/91_report.ipynb #510739d0
 PAPERS = {"ho2023": "Ho et al. 2023", "scotd2023": "Li et al. 2023", "beyond": "beyond both"}
@@ -359,7 +364,9 @@ def answers_text(r: Report, found: pd.DataFrame) -> str:  # found: of `examples`
         told = [titled(row.task), row.student, look_of(row.method).words, *more]
         head = f'<a id="p-{point}"></a>\n\n## ' + ", ".join(told)
         some = found[(found.row_id == first.row_id[point]) & found.kind.isin(KINDS)]
-        counted = f"{100 * row.accuracy:.1f} % of {row.n:,} questions, {row.n_seeds} seed{'s' * (row.n_seeds != 1)}."
+        each = [f"{100 * v:.1f}" for v in r.once[r.once.point == point].sort_values("seed").accuracy]
+        seeds = f"{row.n_seeds} seeds ({', '.join(each)})" if row.n_seeds > 1 else "1 seed"
+        counted = f"{100 * row.accuracy:.1f} % of {row.n:,} questions, {seeds}."
         parts += [head, counted, *(_shown(e) for e in some.itertuples())]
     if not found.said.notna().any(): parts.insert(2, "The texts of this study are not stored here; `cotstudy run` makes them again.")
     return "\n\n".join(parts) + "\n"

@@ -111,7 +111,7 @@ def by_measure(
     if name == "accuracy": return rows
     measure_named(name)
     if name not in items: return rows.iloc[:0]
-    known = items[items[name].notna()]
+    known = items[items.eval_id.isin(rows.eval_id) & items[name].notna()]
     means = {i: g.groupby("instance")[name].mean() for i, g in known.groupby("eval_id")}
     found = {i: bootstrap_mean(m) if len(m) > 1 else Estimate(float(m.iloc[0]), 0.0, n=1) for i, m in means.items()}
     mine = rows[rows.eval_id.isin(found)]

@@ -15,6 +15,7 @@ from cotstudy.figures import published
 from cotstudy.measures import MEASURES
 from cotstudy.methods import method_named
 from cotstudy.results import by_measure, good_rows
+from cotstudy.tasks import load as load_task
 
 ROOT = Path(__file__).parent.parent
 BASE = base_of("arith", "pocket/s", {"task_args.n_train": 400, "task_args.n_test": 40, "teacher.pool": 30})
@@ -29,6 +30,9 @@ KNOBS["question_count"] |= dict(n_questions=[8, 32])
 ASKED_OF = dict(transfer="sst", contrast_sets="sentiment")  # analyses of tasks of their own
 
 
+KINDS = ("calculation", "reasoning", "format")  # of error
+
+
 def results_of(conditions, name, seed=0):
     "Rows and joined items of conditions as if they had been run: answers are coins."
     rng, rows, items = np.random.default_rng(seed), [], []
@@ -41,9 +45,11 @@ def results_of(conditions, name, seed=0):
                                        analysis=name, n_asked=400, n_truncated=0, teacher_truncated=0,
                                        n_drawn=400 * c.n_rationales, n_passed=30, mean_tok=9.0,
                                        mean_error_calculation=0.1, mean_error_reasoning=0.1, mean_error_format=0.1))
-        items.append(pd.DataFrame(dict(eval_id=e, instance=[f"q{i}" for i in range(40)], path=0, prediction="x", correct=score, parsed=True,
+        asked = [f"q{i}" for i in range(40)]
+        if name == "overlap": asked = [i.id for i in load_task(c.task, n_train=20, n_test=40).split("test")]  # whose words are looked at
+        items.append(pd.DataFrame(dict(eval_id=e, instance=asked, path=0, prediction="x", correct=score, parsed=True,
                                        truncated=False, n_tok=9, sound=score.astype(float), lucky=rng.random(40), length=9 * rng.random(40),
-                                       wordy=rng.random(40))))
+                                       wordy=rng.random(40), **{f"error_{k}": rng.random(40) < 0.1 for k in KINDS})))
     return pd.DataFrame(rows), pd.concat(items)
 
 
@@ -92,11 +98,24 @@ def test_conditions_figures_and_sentences_of_every_analysis(name):
     if name == "student_size": conditions += conditions_of(name, BASE.with_(student="pocket/m"), KNOBS[name])
     rows, items = results_of(conditions, name)
     rows = good_rows(rows.assign(error=None))
-    drawn = figures_of(a, rows)
+    drawn = figures_of(a, rows, items=items)
     assert drawn and all(figure.axes for figure in drawn.values())
     plt.close("all")
     told = says(a, rows, items)
     assert "difference" in told and ("points" in told or MEASURES[a.measure].words in told)
+
+
+def test_sentences_speak_of_what_their_figure_shows():
+    told = {}
+    for name in ("overlap", "error_types", "wording", "conciseness"):
+        rows, items = results_of(conditions_of(name, BASE, KNOBS.get(name, {})), name)
+        rows = good_rows(rows.assign(error=None))
+        told[name] = says(analysis_named(name), by_measure(rows, items, analysis_named(name).measure), items).split("\n\n")
+    assert len(told["overlap"]) == 6 and all("least familiar third" in t for t in told["overlap"])  # of 3 methods
+    words = [MEASURES[f"error_{k}"].words for k in KINDS]
+    assert len(told["error_types"]) == 9 and all(sum(w in t for w in words) == 1 for t in told["error_types"])
+    assert not any("a gain" in t or "a loss" in t for t in told["error_types"] + told["conciseness"])  # more is not better there
+    assert [sum(f"at {f};" in t for t in told["wording"]) for f in ("ho", "scotd")] == [2, 2]  # every name beside the first
 
 
 @pytest.mark.parametrize("name", ANALYSES)
@@ -104,7 +123,9 @@ def test_figures_over_two_tasks(name):
     tasks = ("arith", "letters") if name == "free_form" else ("arith", "dates")
     parts = [results_of(conditions_of(name, BASE.with_(task=task, student=s), KNOBS.get(name, {})), name)
              for task in tasks for s in ("pocket/s", "pocket/m")]
-    drawn = figures_of(analysis_named(name), good_rows(pd.concat([rows for rows, _ in parts]).assign(error=None)))
+    rows, items = (pd.concat(found) for found in zip(*parts))
+    items = items.drop_duplicates(["eval_id", "instance"])  # both students have one teacher
+    drawn = figures_of(analysis_named(name), good_rows(rows.assign(error=None)), items=items)
     assert drawn
     plt.close("all")
 
@@ -261,11 +282,12 @@ def test_every_figure_says_what_it_rests_on(name):
     rows, items = results_of(conditions, name)
     rows, known = by_measure(good_rows(rows.assign(error=None)), items, a.measure), published(task=PAPERS_NAME[task])
     n_hollow = 0
-    for figure_name, figure in figures_of(a, rows, known).items():
+    for figure_name, figure in figures_of(a, rows, known, items if a.split else None).items():
         for ax in (ax for ax in figure.axes if hasattr(ax, "points")):
             p, told, (bars, hollow, dotted) = ax.points, " ".join(t.get_text() for t in ax.texts), marks_of(ax)
             n_hollow += len(hollow)
-            assert "n = 40 items" in told and "95 % intervals" in told and ("2 seeds" in told or "1 seed" in told)
+            n = "n = 13 to 14 items" if a.split else "n = 40 items"
+            assert n in told and "95 % intervals" in told and ("2 seeds" in told or "1 seed" in told)
             if figure_name.startswith("error_types | arith"): continue  # shares of all answers, stacked
             assert (p.lo <= p.accuracy + 1e-9).all() and (p.accuracy <= p.hi + 1e-9).all() and (p.hi > p.lo).all() and p.n_seeds.min() >= 1
             ends = {(round(float(lo), 6), round(float(hi), 6)) for lo, hi in bars}
