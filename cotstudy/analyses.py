@@ -546,7 +546,8 @@ class Numbers:
 
     def figure(self) -> "Figure | None":
         "Its figure, with a panel for everything that has one of its own; None where its measure does not apply to the task."
-        return None if self.measured.empty else side_by_side(self.analysis, seen_by(self.analysis, self.measured, self.items))
+        shown = self.measured if self.measured.empty else seen_by(self.analysis, self.measured, self.items)
+        return None if shown.empty else side_by_side(self.analysis, shown)
 
     def further(self) -> "dict[str, Figure]":
         "Its other figures, by name."

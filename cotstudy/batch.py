@@ -174,7 +174,7 @@ def committed(study: str, cells: Sequence[Cell], folder: Path) -> dict[str, tupl
     if not cells or not all((home / f"{name}.parquet").exists() for name in ("rows", "items")): return found
     rows, items = results(study)
     if "start_id" not in rows or "eval_id" not in items: return found
-    n_items, of = items.groupby("eval_id").size(), dict(list(good_rows(rows).groupby("cell")))
+    n_items, of = items.groupby("eval_id").size(), {name: good_rows(g) for name, g in rows.groupby("cell")}
     for cell in (c for c in cells if c.name in of):
         mine, wanted = of[cell.name].set_index("row_id"), {row_id(c): c for c in cell_conditions(cell, folder)}
         whole = all(i in mine.index and n_items.get(mine.eval_id[i]) == mine.n[i] * mine.n_paths[i] for i in wanted)

@@ -328,6 +328,17 @@ def test_a_clone_shows_a_finished_study_and_computes_nothing(tmp_path, monkeypat
         assert status(TINY)["counts"]["new"] == 1 and adopt("tiny", expand(TINY), studies_folder()) == 0
 
 
+def test_cells_that_share_a_condition_are_all_done_on_a_clone(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    two = TINY.model_copy(update=dict(grids=[TINY.grids[0].model_copy(update=dict(
+        over=TINY.grids[0].over | {"seeds": [[0], [1]]}, fixed={"n_rationales": [1]}))]))
+    assert [r["status"] for r in run_study(two, workers=1, say=lambda _: None)] == ["done", "done"]
+    rows = pd.read_parquet(tmp_path / "tiny" / "rows.parquet")
+    assert rows.row_id.duplicated().any()
+    for name in ("rows", "items", "record", "store"): shutil.rmtree(tmp_path / "tiny" / name, ignore_errors=True)
+    assert status(two)["counts"]["done"] == 2
+
+
 @pytest.mark.parametrize("given", [{"base": {"task_args.exemplars": 0}}, {"base": {"task_args": {"exemplars": 0}}}, {"task": 0},
                                    {"base": {"sources": [0]}}])
 def test_a_cell_is_another_one_when_a_file_that_it_names_has_changed(given, tmp_path):
