@@ -6,9 +6,9 @@
 __all__ = ['plt', 'HEADLINE_CLAIMS', 'FILTER_SETS', 'TOK_PER_ROW', 'NUMBERS', 'CORPUS', 'pair_figures', 'sample_count',
            'student_size', 'sequence_length', 'chains_per_visit', 'question_count', 'teacher_quality',
            'rationale_quality', 'rationale_filters', 'transfer', 'conditions_of', 'Piece', 'pieces', 'cost', 'totals',
-           'api_cost', 'panels', 'seen_by', 'figures_of', 'further', 'side_by_side', 'difference', 'says', 'is_curve',
-           'arms_compared', 'Numbers', 'Found', 'study_cell', 'ANALYSES', 'REFERENCES', 'Analysis', 'analysis',
-           'analysis_named', 'feeds', 'references', 'teacher_row', 'vary_each', 'voted']
+           'api_cost', 'panels', 'seen_by', 'figures_of', 'further', 'theirs_of', 'side_by_side', 'difference', 'says',
+           'is_curve', 'arms_compared', 'Numbers', 'Found', 'study_cell', 'ANALYSES', 'REFERENCES', 'Analysis',
+           'analysis', 'analysis_named', 'feeds', 'references', 'teacher_row', 'vary_each', 'voted']
 
 # %% ../nbs/77_analyses.ipynb #e35cbbb5
 """The central analyses of both papers, each a function from a base condition to a list of conditions, and a record (Ho et al. 2023:
@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 from pydantic import ConfigDict, ValidationError, validate_call
 
-from .claims import join_items
+from .claims import join_items, task_is
 from .conditions import Condition, base_of, content_id, row_id, stage_key, vary, words_of
 from .evaluate import Estimate, bootstrap_mean, two_level_bootstrap
 from .figures import (axis_words, fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
-                              same_limits, size_text, small_multiples, style)
+                              published, same_limits, size_text, small_multiples, style)
 from .later import later
 from .measures import MEASURES
 from .methods import look_of, method_named, named
@@ -45,9 +45,8 @@ plt = later("matplotlib.pyplot")
 _all_ = ["ANALYSES", "REFERENCES", "Analysis", "analysis", "analysis_named", "feeds", "references", "teacher_row", "vary_each", "voted"]
 
 # %% ../nbs/77_analyses.ipynb #d42bf00a
-HEADLINE_CLAIMS = ("ho-H1", "ho-H2", "ho-H3", "ho-H4", "ho-H7a", "ho-H7b", "ho-H8", "ho-H11", "ho-H12", "scotd-H1", "scotd-H2", "scotd-H3",
-                   "scotd-H4",
-                   "scotd-H7a", "scotd-H8", "scotd-H11", "scotd-H12")
+HEADLINE_CLAIMS = ("ho-H1", "ho-H1b", "ho-H2", "ho-H3", "ho-H4", "ho-H7a", "ho-H7b", "ho-H8", "ho-H11", "ho-H12", "scotd-H1", "scotd-H2",
+                   "scotd-H3", "scotd-H4", "scotd-H4b", "scotd-H7a", "scotd-H8", "scotd-H11", "scotd-H12")
 
 def pair_figures(rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "dict[str, Figure]":  # theirs: published
     "With and without gold, and one answer or a vote, where both were run (Li et al. 2023, Tables 2b and 3a)."
@@ -62,7 +61,8 @@ def pair_figures(rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "dic
 @analysis("Rationales per question", "Ho et al. 2023, diverse reasoning; Li et al. 2023, Fig. 2 and Table 3", "n_rationales",
           fig_sample_count,
           apart=("supervision", "student"), columns=("method", "supervision", "decoding", "n_rationales", "seed"),
-          claims=(*HEADLINE_CLAIMS, "scotd-H5a", "scotd-H5b", "scotd-H6a", "scotd-H6b"), also=pair_figures)
+          claims=(*HEADLINE_CLAIMS, "scotd-H5a", "scotd-H5b", "scotd-H6a", "scotd-H6b", "scotd-H6c"),
+          also=pair_figures)
 def sample_count(
     base: Condition,
     n_rationales: Sequence[int] = (1, 4, 8),  # per question, before filters
@@ -126,7 +126,7 @@ def _all_counted(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(n_questions=rows.n_questions.astype(float).fillna(rows.n_asked))
 
 @analysis("Number of questions", "Ho et al. 2023, data size and diverse reasoning; Li et al. 2023, Fig. 3", "n_questions",
-          columns=("method", "n_questions", "n_rationales", "seed"), claims=("ho-H5a", "ho-H5b", "scotd-H7b"), view=_all_counted)
+          columns=("method", "n_questions", "n_rationales", "seed"), claims=("ho-H5a", "ho-H5b", "ho-H5c", "scotd-H7b"), view=_all_counted)
 def question_count(
     base: Condition,
     n_questions: Sequence[int] = (8, 32, 128),  # besides all of train
@@ -389,12 +389,19 @@ def further(
     return a.also(rows, published) | ({} if items is None else a.of_items(a.view(rows), items))
 
 # %% ../nbs/77_analyses.ipynb #0072c2cb
+def theirs_of(rows: pd.DataFrame) -> pd.DataFrame | None:
+    "Published accuracies of the same tasks, in whatever rendering, if there are any."
+    known = published(metric="accuracy")
+    found = [known[[task_is(task, theirs) for theirs in known.task]].assign(task=task) for task in rows.task.unique()]
+    out = pd.concat(found) if found else known.iloc[:0]
+    return out if len(out) else None
+
 def side_by_side(a: Analysis, rows: pd.DataFrame) -> "Figure":  # rows of one task
-    "One figure with a panel for everything that has one of its own."
-    parts = list(panels(a, rows).values()) or [rows]
+    "One figure with a panel for everything that has one of its own, and the published values where there are any."
+    parts, theirs = list(panels(a, rows).values()) or [rows], theirs_of(rows)
     with style():
         figure, axes = plt.subplots(1, len(parts), figsize=(a.width * len(parts), 5), squeeze=False)
-        for ax, g in zip(axes[0], parts): a.figure(g, ax=ax)
+        for ax, g in zip(axes[0], parts): a.figure(g, ax=ax, published=theirs)
         same_limits(axes[0])
     return figure
 
@@ -477,6 +484,10 @@ def _sentence(a: Analysis, x: str, whose: str, low: object, high: object, g: pd.
     ends = [write(v) if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
     sides = f"{ends[1]} {at[high]:.1f}, {ends[0]} {at[low]:.1f}" if x == "arm" else (
         f"{at[low]:.1f} at {'' if a.split else axis_words(x) + ' '}{ends[0]}, {at[high]:.1f} at {ends[1]}")
+    guess = g.chance.dropna().unique() if a.measure == "accuracy" and "chance" in g else ()
+    sides += f" (chance {100 * guess[0]:.0f})" if len(guess) == 1 and guess[0] > 0 else ""
+    means = g.groupby(x).accuracy.mean() if x != "arm" and _numbers(g[x].dropna()) else pd.Series(at)
+    sides += "" if means.idxmax() in (low, high) else f", most at {write(means.idxmax())}: {scale * means.max():.1f}"
     each = f", {1000 * scale * e.value / (high - low):+.1f} for each 1,000" if x == "n_drawn" else ""
     shown = "smaller" if a.margin and e.p_equivalent(a.margin) < 0.05 else "not shown to be smaller"
     same = f"; {shown} than {scale * a.margin:g} either way" if a.margin else ""
@@ -520,6 +531,10 @@ NUMBERS = ("n", "accuracy", "lo", "hi", "mean_lucky", "n_unparsed", "n_truncated
 CORPUS = ("n_asked", "n_taught", "n_drawn", "n_kept", "n_distinct", "n_sound", "n_lucky", "label_accuracy", "teacher_truncated")
 
 # %% ../nbs/77_analyses.ipynb #daac7d7c
+def _tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    "Numbers to three decimals, or to two digits where that would leave little of them."
+    return frame.map(lambda v: v if not isinstance(v, float) else round(v, 3) if abs(v) >= 0.01 or not v else float(f"{v:.2g}"))
+
 @dataclass(frozen=True, eq=False)
 class Numbers:
     "The rows of one cell of a study, as tables and figures."
@@ -537,12 +552,12 @@ class Numbers:
     def table(self) -> pd.DataFrame:
         "The rows, with what was varied and what came out."
         rows = self.analysis.view(self.rows if self.measured.empty else self.measured)
-        return rows[[c for c in dict.fromkeys((*self.analysis.columns, *NUMBERS)) if c in rows]].round(3)
+        return _tidy(rows[[c for c in dict.fromkeys((*self.analysis.columns, *NUMBERS)) if c in rows]])
 
     def corpora(self) -> pd.DataFrame:
         "What the students were taught: drawn, kept, distinct, sound, right by luck."
         made = self.rows[self.rows.student_id.notna()]
-        return made[[c for c in (*self.analysis.columns, *CORPUS) if c in made]].round(3)
+        return _tidy(made[[c for c in (*self.analysis.columns, *CORPUS) if c in made]])
 
     def figure(self) -> "Figure | None":
         "Its figure, with a panel for everything that has one of its own; None where its measure does not apply to the task."
@@ -551,7 +566,7 @@ class Numbers:
 
     def further(self) -> "dict[str, Figure]":
         "Its other figures, by name."
-        return further(self.analysis, self.rows, self.items)
+        return further(self.analysis, self.rows, self.items, theirs_of(self.rows))
 
 # %% ../nbs/77_analyses.ipynb #92d861c7
 @dataclass(frozen=True, eq=False)

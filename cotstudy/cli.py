@@ -192,9 +192,9 @@ def share(x: float | None, missing: str = "-") -> str: return missing if x is No
 def claim_lines(v: dict) -> list[str]:
     "A verdict as a line of a table, and its reason below it."
     effect = "" if share(v["effect"]) == "-" else f"{share(v['effect'])} [{share(v['lo'])}, {share(v['hi'])}]"
-    cells = f"{v['id']:10}", f"{v['title'][:44]:44}", f"{v['verdict']:18}", f"{effect:22}", f"{share(v['published_effect']):>6}"
+    cells = f"{v['id']:16}", f"{v['title'][:48]:48}", f"{v['verdict']:18}", f"{effect:22}", f"{share(v['published_effect']):>6}"
     line = " ".join((*cells, " " + v["tasks"])).rstrip()
-    return [line] + ([f"{'':11}{v['reason']}"] if v["reason"] else [])
+    return [line] + [f"{'':17}{why}" for why in (v["reason"], v["notes"]) if why]
 
 @app.command()
 def claims(study: Annotated[str, typer.Argument(help="a study that was run, by its name or the path of its file")],
@@ -217,7 +217,7 @@ def claims(study: Annotated[str, typer.Argument(help="a study that was run, by i
     else:
         for paper, some in papers.items():
             print(f"{paper}: {', '.join(f'{n} {k}' for k, n in counts[paper].items())}\n")
-            print(f"{'claim':55} {'verdict':18} {'effect, points':22} {'paper':>6}  tasks")
+            print(f"{'claim':65} {'verdict':18} {'effect, points':22} {'paper':>6}  tasks")
             print("\n".join(line for v in some for line in claim_lines(v)) + "\n")
 
 # %% ../nbs/95_cli.ipynb #8a464a9c

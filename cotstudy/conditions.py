@@ -30,7 +30,7 @@ from .folders import read_student
 from .methods import Method, method_named, method_of
 from .openers import check_name, content_of
 from .prompts import Format, format_named
-from .recipes import POCKET, Recipe
+from .recipes import PRESETS, Recipe
 from .recorded import saw_gold
 
 # %% ../nbs/50_conditions.ipynb #e8e73f37
@@ -366,10 +366,12 @@ def base_of(
     base: Mapping[str, Any] = {},  # dotted fields of Condition that differ from the usual
 ) -> Condition:
     "The condition that an analysis varies."
-    usual = Condition(task=task, method="cot", student=student, teacher=Teacher(max_tok=96), recipe=POCKET, max_student_tok=96)
     if not isinstance(base, Mapping):
         raise ValueError(f"base is {str(base)[:80]!r} ({type(base).__name__}), expected a mapping of dotted fields; papermill reads one "
                          "with -y 'base: {recipe.lr: 0.002}'")
     said = dict(base)
+    name = said.pop("recipe") if isinstance(said.get("recipe"), str) else "pocket"  # of a preset; single fields may depart from it
+    if name not in PRESETS: raise ValueError(f"no recipe {name!r}; there are {', '.join(PRESETS)}")
+    usual = Condition(task=task, method="cot", student=student, teacher=Teacher(max_tok=96), recipe=PRESETS[name], max_student_tok=96)
     if "format" in said: said = {"teacher.format": said["format"]} | said  # the teacher speaks as the student, unless it is told otherwise
     return changed(usual, said)

@@ -126,7 +126,8 @@ def svg_of(figure: "Figure", says: str = "") -> str:  # says: what it shows, for
     _flatten(root, used)
     root.attrib |= {"role": "img", "aria-label": says or in_words(figure), "font-family": "DejaVu Sans, Verdana, sans-serif"}
     drawn = ElementTree.tostring(root, encoding="unicode")
-    shorter = (r"font-family: [^;\"]*;? ?", ""), (r"(\d\.\d\d)\d+", r"\1"), (r"\s*\n\s*", " "), (r"(/>|</\w+>)(?=<g|<use)", r"\1\n")
+    places = lambda tag: tag[0] if "aria-label" in tag[0] else re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0])  # not of what is read
+    shorter = (r"font-family: [^;\"]*;? ?", ""), (r"<[^>]*>", places), (r"\s*\n\s*", " "), (r"(/>|</\w+>)(?=<g|<use)", r"\1\n")
     for old, new in shorter: drawn = re.sub(old, new, drawn)
     return drawn
 
@@ -147,9 +148,10 @@ def _flatten(e: ElementTree.Element, used: set[str]) -> None:
     if e.text and not e.text.strip(): e.text = None
 
 def light_figures() -> None:
-    "From here on, figures of this notebook are shown and stored as SVG (elsewhere: does nothing)."
+    "From here on, figures of this notebook are shown and stored as SVG, and tables show whole texts (elsewhere: does nothing)."
     from IPython import get_ipython
     if (shell := get_ipython()) is None: return
+    pd.set_option("display.max_colwidth", None)
     plt.switch_backend(plt.get_backend())  # now, so that the notebook's own way of showing is set up before ours
     def ours(*_):
         found = shell.display_formatter.formatters
@@ -489,7 +491,7 @@ def fig_lengths(items: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":  # col
             points.append(pd.DataFrame(dict(arm=arm, from_tok=edges[:-1], to_tok=edges[1:], share=share / len(g))))
         ax.set_xlabel("tokens of a completion")
         ax.set_ylabel("share of completions")
-        _head(ax, _task_title(items), f"{len(items):,} completions")
+        _head(ax, _task_title(items), f"{len(items):,} completions" + ", one seed" * ("seed" in items))
         ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16))
         ax.points = pd.concat(points)
     return ax

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SEEDLESS', 'COUNTS', 'WORDS', 'PAPERS', 'CORPUS_WORDS', 'SAME', 'N_SAME', 'KINDS', 'with_points', 'Report',
            'read_report', 'table_md', 'differing', 'number', 'pooled', 'ordered', 'points_table', 'tally', 'briefly',
-           'sentence', 'verdicts', 'findings', 'picture', 'theirs_of', 'what_it_has', 'named_arms', 'section',
-           'scorecard', 'corpora', 'examples', 'same_questions', 'answers_text', 'write_answers', 'provenance',
-           'failures', 'head', 'unfinished', 'parts', 'whole']
+           'sentence', 'verdicts', 'findings', 'picture', 'what_it_has', 'named_arms', 'section', 'scorecard',
+           'corpora', 'examples', 'same_questions', 'answers_text', 'write_answers', 'provenance', 'failures', 'head',
+           'unfinished', 'parts', 'whole']
 
 # %% ../nbs/91_report.ipynb #767810a9
 """The parts of a study's report: findings, verdicts, a section for each analysis (figure, table, meaning, the answers behind each point),
@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .analyses import ANALYSES, CORPUS, Analysis, feeds, figures_of, is_curve, says
+from .analyses import ANALYSES, CORPUS, Analysis, feeds, figures_of, is_curve, says, theirs_of
 from .claims import CLAIMS, VERDICTS, join_items, verdict_table
 from .conditions import COLUMNS, FIELDS, is_teacher, words_of
 from .evaluate import pool_measured, pool_seeds
-from .figures import fig_claims, in_order, in_words, published, save_figure
+from .figures import fig_claims, in_order, in_words, save_figure
 from .files import write_parquet
 from .judge import people_of
 from .measures import MEASURES
@@ -179,14 +179,15 @@ def briefly(found: str, along: bool = True, most: int = 2) -> str:
 def sentence(v: pd.Series) -> str:
     "A verdict in words."
     claim = next(c for c in CLAIMS if c.id == v.id)
-    theirs = f"; the paper's own: {100 * v.published_effect:+.1f}" if pd.notna(v.published_effect) else ""
+    theirs = f"; the paper's own, over all its tasks: {100 * v.published_effect:+.1f}" if pd.notna(v.published_effect) else ""
     untrained = v.n_seeds < 2 and v.verdict != "proxy only" and "one seed" not in v.reason
     seeds = "nothing trained" if untrained else f"{v.n_seeds} seed{'s' * (v.n_seeds != 1)}"
     effect = f"{100 * v.effect:+.1f} points [{100 * v.lo:+.1f}, {100 * v.hi:+.1f}]"
     measured = f"{effect} on {v.tasks} ({seeds}, {v.n_items:,} questions{theirs})"
     open_ = f" It could have found {100 * v.detectable:.0f} points." if v.verdict == "inconclusive" and pd.notna(v.detectable) else ""
     why = f" {v.reason[:1].upper()}{v.reason[1:]}." if v.reason and v.verdict == "inconclusive" else ""
-    return f"**{v.verdict}** ({v.id}): {claim.statement} Here: {measured}.{open_}{why}"
+    notes = f" Note: {v.notes}." if v.notes else ""
+    return f"**{v.verdict}** ({v.id}): {claim.statement} Here: {measured}.{open_}{why}{notes}"
 
 # %% ../nbs/91_report.ipynb #7f8d2c40
 def verdicts(r: Report) -> pd.DataFrame:
@@ -214,12 +215,6 @@ def picture(r: Report, figure: Figure, name: str, caption: str, says_: str = "")
     svg, csv = save_figure(figure, None, r.folder / "figures" / stem, shown)
     plt.close(figure)
     return f"![{shown}](../figures/{svg.name})\n\n*{caption} Points: [figures/{csv.name}](../figures/{csv.name}).*"
-
-def theirs_of(rows: pd.DataFrame) -> pd.DataFrame | None:
-    "Published values of the same tasks, if there are any."
-    known = published(metric="accuracy")
-    known = known[known.task.isin(rows.task)]
-    return known if len(known) else None
 
 def what_it_has(figure: Figure) -> str:
     "For a caption: whether bars are intervals, and points lead somewhere."
@@ -263,7 +258,8 @@ def scorecard(r: Report, table: pd.DataFrame) -> str:
         shown = pd.DataFrame(dict(claim=tested.id + " " + tested.title, verdict=tested.verdict,
                                   effect=[f"{100 * v.effect:+.1f} [{100 * v.lo:+.1f}, {100 * v.hi:+.1f}]" for v in tested.itertuples()],
                                   paper=[f"{100 * x:+.1f}" if x == x else "" for x in tested.published_effect.astype(float)],
-                                  tasks=tested.tasks, seeds=tested.n_seeds, why=tested.reason))
+                                  tasks=tested.tasks, seeds=tested.n_seeds,
+                                  why=["; ".join(w for w in (v.reason, v.notes) if w) for v in tested.itertuples()]))
         if not shown.why.any(): shown = shown.drop(columns="why")
         parts += [table_md(shown)]
     rest = table[table.effect.isna()]

@@ -149,7 +149,9 @@ def all_results(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     except FileNotFoundError: beside = []  # results without a study file
     names = [study, *beside]
     rows, items = zip(*[results(name) for name in names])
-    return pd.concat(rows, ignore_index=True), pd.concat(items, ignore_index=True).drop_duplicates(["eval_id", "instance", "path"])
+    columns = list(dict.fromkeys(c for r in rows for c in r))  # a column that is empty in one study has the type that it has in another
+    whole = pd.concat([r.dropna(axis=1, how="all") for r in rows], ignore_index=True).reindex(columns=columns)
+    return whole, pd.concat(items, ignore_index=True).drop_duplicates(["eval_id", "instance", "path"])
 
 # %% ../nbs/80_studies.ipynb #576edb7c
 _MOST_CELLS = 100_000

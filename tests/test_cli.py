@@ -437,7 +437,7 @@ def test_a_file_of_ones_own_is_read_as_a_kind_and_why(desk):
 COMMITTED = str(Path(__file__).parent.parent / "outputs")
 
 
-@pytest.mark.parametrize("study", ["pocket"])
+@pytest.mark.parametrize("study", sorted(p.parent.name for p in Path(COMMITTED).glob("*/rows.parquet")))
 def test_claims_of_committed_results(study, monkeypatch):
     from cotstudy.claims import CLAIMS, VERDICTS
     monkeypatch.setenv("COTSTUDY_OUTPUTS", COMMITTED)
@@ -449,7 +449,7 @@ def test_claims_of_committed_results(study, monkeypatch):
         line, = [x for x in page.splitlines() if x.startswith(f"{c['id']} ")]
         assert c["verdict"] in VERDICTS and c["verdict"] in line and c["title"][:40] in line
         assert c["effect"] is None or f"{100 * c['effect']:+.1f} [{100 * c['lo']:+.1f}, {100 * c['hi']:+.1f}]" in line
-        assert not c["reason"] or c["reason"] in page
+        assert all(not c[why] or c[why] in page for why in ("reason", "notes"))
     assert any(c["effect"] is not None for c in told["claims"])
 
 

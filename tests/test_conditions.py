@@ -17,6 +17,7 @@ from cotstudy.conditions import (COLUMNS, FIELDS, HEADLINE, STAGES, Condition, T
 from cotstudy.figures import fig_sample_count
 from cotstudy.folders import pocket_models
 from cotstudy.prompts import FORMATS
+from cotstudy.recipes import PRESETS
 from cotstudy.recipes import LATER
 
 FULL = Condition(task="arith", method="cot", n_rationales=2, decoding="vote", n_paths=3, teacher=Teacher(pool=4))
@@ -213,3 +214,10 @@ def test_any_value_is_a_condition_or_a_clear_error(changes):
     try: c = changed(FULL, changes)
     except ValueError as e: assert str(e) and "\n" not in str(e) or "\\n" in repr(changes) or "\n" in str(changes.values())
     else: assert isinstance(c, Condition) and isinstance(c.task_args, Mapping)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_base_names_a_recipe_and_departs_from_it(name):
+    assert base_of("arith", "pocket/s", {"recipe": name}).recipe == PRESETS[name]
+    assert base_of("arith", "pocket/s", {"recipe.lr": 0.5, "recipe": name}).recipe == PRESETS[name].model_copy(update=dict(lr=0.5))
+    with pytest.raises(ValueError, match="no recipe 'adam'; there are pocket"): base_of("arith", "pocket/s", {"recipe": "adam"})
