@@ -147,6 +147,7 @@ def _flatten(e: ElementTree.Element, used: set[str]) -> None:
     e[:] = kept
     if e.text and not e.text.strip(): e.text = None
 
+# %% ../nbs/70_figures.ipynb #d5cdf589
 def light_figures() -> None:
     "From here on, figures of this notebook are shown and stored as SVG, and tables show whole texts (elsewhere: does nothing)."
     from IPython import get_ipython
