@@ -396,9 +396,9 @@ def theirs_of(rows: pd.DataFrame) -> pd.DataFrame | None:
     out = pd.concat(found) if found else known.iloc[:0]
     return out if len(out) else None
 
-def side_by_side(a: Analysis, rows: pd.DataFrame) -> "Figure":  # rows of one task
-    "One figure with a panel for everything that has one of its own, and the published values where there are any."
-    parts, theirs = list(panels(a, rows).values()) or [rows], theirs_of(rows)
+def side_by_side(a: Analysis, rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "Figure":  # rows of one task; published values
+    "One figure with a panel for everything that has one of its own."
+    parts = list(panels(a, rows).values()) or [rows]
     with style():
         figure, axes = plt.subplots(1, len(parts), figsize=(a.width * len(parts), 5), squeeze=False)
         for ax, g in zip(axes[0], parts): a.figure(g, ax=ax, published=theirs)
@@ -435,7 +435,7 @@ def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
         each = {m: by_measure(rows, items, m) for m in a.parts}
         seen = {m: mine[mine.groupby("task").accuracy.transform("max") > 0] for m, mine in each.items() if len(mine)}
         told = [says(replace(a, measure=m, parts=()), mine, items) for m, mine in seen.items() if len(mine)]
-        return "\n\n".join(told) or "Nothing of this kind was measured."
+        return "\n\n".join(told) or ("None of these was found." if seen else "Nothing of this kind was measured.")
     rows, joined = seen_by(a, rows, items), _joined(a, a.view(rows), items)
     score = "score" if a.measure == "accuracy" else a.measure
     if score not in joined: return "Nothing of this kind was measured."
@@ -452,7 +452,7 @@ def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
 def is_curve(a: Analysis, rows: pd.DataFrame) -> bool:  # its rows
     "Is its axis one of numbers? Then its ends are compared; else every value with the first."
     seen = a.view(rows)
-    return a.x in seen and _numbers(seen[a.x].dropna())
+    return a.x in seen and seen[a.x].nunique() > 1 and _numbers(seen[a.x].dropna())
 
 def _numbers(values: Iterable) -> bool: return all(isinstance(v, (int, float, np.number)) for v in values)
 
@@ -562,7 +562,7 @@ class Numbers:
     def figure(self) -> "Figure | None":
         "Its figure, with a panel for everything that has one of its own; None where its measure does not apply to the task."
         shown = self.measured if self.measured.empty else seen_by(self.analysis, self.measured, self.items)
-        return None if shown.empty else side_by_side(self.analysis, shown)
+        return None if shown.empty else side_by_side(self.analysis, shown, theirs_of(self.rows))
 
     def further(self) -> "dict[str, Figure]":
         "Its other figures, by name."

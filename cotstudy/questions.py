@@ -499,7 +499,7 @@ def _thirds(rows: pd.DataFrame) -> pd.DataFrame:  # columns eval_id, instance, t
         try: loaded = load_task(task, **json.loads(g.task_args.iloc[0]))
         except FileNotFoundError: continue  # texts that are not at hand
         share = pd.Series(familiar(loaded, loaded.split("train") if (read := read_before(student)) is None else read))
-        if share.nunique() < 3: continue  # nothing to tell thirds by
+        if len({share.quantile(q) for q in (0, 1 / 3, 2 / 3, 1)}) < 4: continue  # nothing to tell thirds by
         rank = share.rank(method="first", pct=True)
         third = pd.DataFrame(dict(instance=share.index, third=np.select([rank <= 1 / 3, rank <= 2 / 3], THIRDS[:2], THIRDS[2])))
         out += [third.sort_values("third", key=lambda t: t.map(THIRDS.index)).assign(eval_id=i) for i in g.eval_id.unique()]

@@ -122,6 +122,7 @@ def pooled(rows: pd.DataFrame, parts: Sequence[str] = ()) -> pd.DataFrame:  # pa
     groups = rows.groupby("point", sort=False)
     more = groups[[c for c in ("mean_lucky", "mean_sound", *(f"mean_{m}" for m in parts)) if c in rows]].mean()
     out = groups[[*(c for c in SEEDLESS if c in rows), "n_params", "link"]].first().join(numbers).join(groups[counts].sum()).join(more)
+    if "n_questions" not in out: return out
     every = out.n_questions.isna() & out.method.isin(named(trained=True))
     return out.assign(n_questions=out.n_questions.astype(object).mask(every, "all"))
 
@@ -179,7 +180,7 @@ def briefly(found: str, along: bool = True, most: int = 2) -> str:
 def sentence(v: pd.Series) -> str:
     "A verdict in words."
     claim = next(c for c in CLAIMS if c.id == v.id)
-    theirs = f"; the paper's own, over all its tasks: {100 * v.published_effect:+.1f}" if pd.notna(v.published_effect) else ""
+    theirs = f"; the paper reports {100 * v.published_effect:+.1f}" if pd.notna(v.published_effect) else ""
     untrained = v.n_seeds < 2 and v.verdict != "proxy only" and "one seed" not in v.reason
     seeds = "nothing trained" if untrained else f"{v.n_seeds} seed{'s' * (v.n_seeds != 1)}"
     effect = f"{100 * v.effect:+.1f} points [{100 * v.lo:+.1f}, {100 * v.hi:+.1f}]"
