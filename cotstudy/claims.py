@@ -141,7 +141,7 @@ def task_is(task: str, named: str) -> bool:
 # %% ../nbs/75_claims.ipynb #dc3d7ec0
 def only_one(column: str) -> str:
     "What is said where a column has a single value."
-    return "only one " + ("size of student" if column == "n_params" else f"value of {words_of(column)}")
+    return "only one " + dict(n_params="size of student", task="task").get(column, f"value of {words_of(column)}")
 
 def _extreme(values: pd.Series, word: str, column: str) -> object:
     "The value that a word stands for among those measured."
@@ -431,7 +431,7 @@ def _of_several(claim: Claim, each: Mapping[str, Measured]) -> Measured:  # valu
     found, stops = shown[pick], [] if settles else lone
     left_out = {t: w for m in each.values() for t, w in m.left_out.items() if t not in found.tasks} | found.left_out
     if column == "task": left_out = open_ | left_out
-    told = f"the {'best' if how == 'some' else 'worst'} of {len(shown)}: {pick}" * (len(shown) > 1)
+    told = f"of {len(shown)}, the one with the {'highest' if how == 'some' else 'lowest'} interval: {pick}" * (len(shown) > 1)
     return found._replace(can_decide=found.can_decide and not stops, reason="; ".join(w for w in (found.reason, *stops) if w),
                           left_out=left_out, tried=len(shown), notes="; ".join(w for w in (told, found.notes) if w))
 

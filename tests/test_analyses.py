@@ -66,7 +66,7 @@ def test_every_claim_finds_results_that_an_analysis_makes(claim, monkeypatch):
     rows, items = (pd.concat(parts, ignore_index=True) for parts in zip(*found))
     joined = join_items(rows.drop_duplicates("row_id"), items.drop_duplicates(["eval_id", "instance"]))
     got = measure(claim, cells_of(joined, claim.score), n_boot=50)
-    alone = claim.holds == ("some", "task") and got.reason == "only one value of task"
+    alone = claim.holds == ("some", "task") and got.reason == "only one task"
     assert got.estimate is not None and (got.can_decide or alone), got.reason
     assert got.tasks == (task,)
 
