@@ -237,7 +237,7 @@ def joined(seeds=(0, 1), teacher=False):
     "Items of the two sides of scotd-H11 (or H12) as claims read them."
     rows = []
     for method, s in [("cot", x) for x in seeds] + [("teacher" if teacher else "zero_shot_cot", 0)]:
-        rows += [dict(task="relations", student="s", method=method, seed=s, instance=str(k), score=float(k % 2), sound=float(k % 2),
+        rows += [dict(task="relations", student="pocket/s", method=method, seed=s, instance=str(k), score=float(k % 2), sound=float(k % 2),
                       supervision="full", decoding="greedy", n_rationales=8, eval_id=f"{method}-{s}") for k in range(30)]
     return pd.DataFrame(rows)
 

@@ -41,7 +41,7 @@ def test_small_cells_keep_what_is_to_be_tried(tmp_path, data_dir):
     cell = next(c for c in expand(load_study("ho2023")) if c.template == "sample_count" and "t5" in c.parameters["student"])
     small = in_small(cell, tmp_path)
     assert small.parameters["n_rationales"] == [1, 2] and small.parameters["base"]["format"] == "ho" == cell.parameters["base"]["format"]
-    assert small.parameters["base"]["recipe.lr"] == cell.parameters["base"]["recipe.lr"] and small.parameters["base"]["recipe.steps"] == 2
+    assert small.parameters["base"]["recipe"] == cell.parameters["base"]["recipe"] == "ho" and small.parameters["base"]["recipe.steps"] == 2
     assert small.parameters["student"].endswith("t5") and small.parameters["base"]["teacher.model"].startswith("recorded:")
     assert small.name == cell.name and small.template == cell.template
 
