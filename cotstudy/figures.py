@@ -416,13 +416,16 @@ class _Scale:
         more = set() if theirs is None or x not in theirs or not self.numbers else set(theirs[theirs.method.isin(curves)][x].dropna())
         if self.log: return _log_ticks(ax, {*self.values, *more}, axis_words(x), self.text)
         at = sorted(self.values) if self.numbers else range(len(self.values))
-        ax.set_xticks(list(at), [self.text(v) for v in (at if self.numbers else self.values)])
-        if not self.numbers: ax.set_xlim(-0.5, max(1, len(self.values)) - 0.5)
+        if self.numbers: ax.set_xticks(list(at), [self.text(v) for v in at])
+        else:
+            ax.set_xlim(-0.5, max(1, len(self.values)) - 0.5)
+            _name_arms(ax, [self.text(v) for v in self.values])
         ax.set_xlabel(axis_words(x))
 
 # %% ../nbs/70_figures.ipynb #e57e8f03
 def _name_arms(ax: "Axes", arms: Sequence[str], share: float = 0.95) -> None:  # share: of the width that a legend leaves
     "Names below places 0, 1, ...: in lines that fit side by side, or aslant where no line does."
+    arms = [" ".join(a.split()) for a in arms]
     letters = int(share * ax.get_window_extent().width / ax.figure.dpi * 72 / (0.6 * plt.rcParams["font.size"]) / len(arms))
     fits = letters > max(len(w) for a in arms for w in a.split())
     ax.set_xticks(range(len(arms)), [textwrap.fill(a, letters - 1, break_long_words=False) if fits else a for a in arms])
