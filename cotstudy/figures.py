@@ -425,6 +425,7 @@ class _Scale:
 # %% ../nbs/70_figures.ipynb #e57e8f03
 def _name_arms(ax: "Axes", arms: Sequence[str], share: float = 0.95) -> None:  # share: of the width that a legend leaves
     "Names below places 0, 1, ...: in lines that fit side by side, or aslant where no line does."
+    if not arms: return  # nothing stands along the axis
     arms = [" ".join(a.split()) for a in arms]
     letters = int(share * ax.get_window_extent().width / ax.figure.dpi * 72 / (0.6 * plt.rcParams["font.size"]) / len(arms))
     fits = letters > max(len(w) for a in arms for w in a.split())

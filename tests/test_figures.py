@@ -343,3 +343,9 @@ def test_names_of_arms_stand_side_by_side_and_inside(methods, n_tasks):
         boxes = [t.get_window_extent() for t in names]
         assert all(b.x0 > -1 and b.y0 > -1 and b.x1 < figure.bbox.width + 1 for b in boxes), "a name leaves the figure"
         if not names[0].get_rotation(): assert all(a.x1 < b.x0 + 1 for a, b in zip(boxes, boxes[1:])), "names touch"
+
+
+def test_a_curve_of_which_nothing_was_measured():
+    df = rows()
+    ax = fig_sample_count(df[df.method == "label_only"])  # a study of labels alone: a level and no ticks
+    assert len(ax.points)
