@@ -359,8 +359,11 @@ def seen_by(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame | None = None) 
     "Rows as an analysis sees them; where its axis tells questions apart, one for each of its values, and none without items."
     rows = a.view(rows)
     if a.split is None: return rows
-    if items is None or rows.empty: return rows.iloc[:0]
-    found = counted(_joined(a, rows, items), ["eval_id", a.x], "score")
+    return rows.iloc[:0] if items is None or rows.empty else _one_each(a, rows, _joined(a, rows, items))
+
+def _one_each(a: Analysis, rows: pd.DataFrame, joined: pd.DataFrame) -> pd.DataFrame:
+    "A row for each value of an axis that tells questions apart."
+    found = counted(joined, ["eval_id", a.x], "score")
     return rows[[c for c in rows if c not in found or c == "eval_id"]].merge(found, on="eval_id")
 
 def _joined(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:  # rows of its view
@@ -436,7 +439,9 @@ def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
         seen = {m: mine[mine.groupby("task").accuracy.transform("max") > 0] for m, mine in each.items() if len(mine)}
         told = [says(replace(a, measure=m, parts=()), mine, items) for m, mine in seen.items() if len(mine)]
         return "\n\n".join(told) or ("None of these was found." if seen else "Nothing of this kind was measured.")
-    rows, joined = seen_by(a, rows, items), _joined(a, a.view(rows), items)
+    rows = a.view(rows)
+    joined = _joined(a, rows, items)
+    if a.split: rows = _one_each(a, rows, joined)
     score = "score" if a.measure == "accuracy" else a.measure
     if score not in joined: return "Nothing of this kind was measured."
     if own := [x for x in {a.x, *a.along} if x not in joined]: joined = joined.merge(rows[["eval_id", *own]].drop_duplicates("eval_id"))

@@ -248,11 +248,15 @@ def length_histograms(
 # %% ../nbs/76_questions.ipynb #6d50add9
 SPLITS = ("template", "scenario")  # variants of a task that differ in their split alone
 
+def _and_split(task: str) -> tuple[str, str]:
+    "A task as it is usually split, and its own split; empty for the usual one."
+    parts = task.split(":")
+    return ":".join(p for p in parts if p not in SPLITS), ":".join(p for p in parts if p in SPLITS)
+
 def _by_split(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows of several split rules of one task, as one task."
-    parts = [(task.split(":"), [p for p in task.split(":") if p in SPLITS]) for task in rows.task]
-    return rows.assign(split_rule=[":".join(rule) or "usual split" for _, rule in parts],
-                       task=[":".join(p for p in whole if p not in SPLITS) for whole, _ in parts])
+    parts = [_and_split(task) for task in rows.task]
+    return rows.assign(split_rule=[rule or "usual split" for _, rule in parts], task=[task for task, _ in parts])
 
 @analysis("Split rule", "Ho et al. 2023, template-wise split", "split_rule", view=_by_split, claims=("ho-H8",),
           columns=("method", "split_rule", "n_rationales", "seed"))
@@ -264,8 +268,7 @@ def split_rule(
     methods: Sequence[str] = ("label_only", "greedy_cot", "cot"),
 ) -> list[Condition]:
     "Students on questions of known and of unknown templates."
-    usual = ":".join(p for p in base.task.split(":") if p not in SPLITS)
-    tasks = [f"{usual}:{s}".rstrip(":") for s in splits]
+    tasks = [f"{_and_split(base.task)[0]}:{s}".rstrip(":") for s in splits]
     return [c for t in tasks for c in plain(base.with_(task=t), n_rationales, seeds, methods)]
 
 # %% ../nbs/76_questions.ipynb #1ae1d644
