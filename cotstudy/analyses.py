@@ -7,8 +7,8 @@ __all__ = ['plt', 'HEADLINE_CLAIMS', 'FILTER_SETS', 'TOK_PER_ROW', 'NUMBERS', 'C
            'student_size', 'sequence_length', 'chains_per_visit', 'question_count', 'teacher_quality',
            'rationale_quality', 'rationale_filters', 'transfer', 'conditions_of', 'Piece', 'pieces', 'cost', 'totals',
            'api_cost', 'panels', 'seen_by', 'figures_of', 'further', 'theirs_of', 'side_by_side', 'difference', 'says',
-           'is_curve', 'arms_compared', 'Numbers', 'Found', 'study_cell', 'ANALYSES', 'REFERENCES', 'Analysis',
-           'analysis', 'analysis_named', 'feeds', 'references', 'teacher_row', 'vary_each', 'voted']
+           'is_curve', 'arms_compared', 'Numbers', 'Found', 'study_cell', 'ANALYSES', 'REFERENCES', 'THEMES',
+           'Analysis', 'analysis', 'analysis_named', 'feeds', 'references', 'teacher_row', 'vary_each', 'voted']
 
 # %% ../nbs/77_analyses.ipynb #e35cbbb5
 """The central analyses of both papers, each a function from a base condition to a list of conditions, and a record (Ho et al. 2023:
@@ -31,7 +31,7 @@ from .later import later
 from .measures import MEASURES
 from .methods import look_of, method_named, named
 from .procedural import titled
-from .questions import (ANALYSES, REFERENCES, Analysis, _filter_words, analysis, analysis_named, counted, feeds, references,
+from .questions import (ANALYSES, REFERENCES, THEMES, Analysis, _filter_words, analysis, analysis_named, counted, feeds, references,
                                 teacher_row, under_filters, vary_each, voted)
 from .openers import scheme_of
 from .results import by_measure, cell_name, good_rows, run_cell, show_chains, study_folder, texts_of
@@ -42,7 +42,8 @@ if TYPE_CHECKING: from matplotlib.figure import Figure
 
 plt = later("matplotlib.pyplot")
 
-_all_ = ["ANALYSES", "REFERENCES", "Analysis", "analysis", "analysis_named", "feeds", "references", "teacher_row", "vary_each", "voted"]
+_all_ = ["ANALYSES", "REFERENCES", "THEMES", "Analysis", "analysis", "analysis_named", "feeds", "references",
+         "teacher_row", "vary_each", "voted"]
 
 # %% ../nbs/77_analyses.ipynb #d42bf00a
 HEADLINE_CLAIMS = ("ho-H1", "ho-H1b", "ho-H2", "ho-H3", "ho-H4", "ho-H7a", "ho-H7b", "ho-H8", "ho-H11", "ho-H12", "scotd-H1", "scotd-H2",
@@ -62,7 +63,7 @@ def pair_figures(rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "dic
           fig_sample_count,
           apart=("supervision", "student"), columns=("method", "supervision", "decoding", "n_rationales", "seed"),
           claims=(*HEADLINE_CLAIMS, "scotd-H5a", "scotd-H5b", "scotd-H6a", "scotd-H6b", "scotd-H6c"),
-          also=pair_figures)
+          also=pair_figures, theme="number")
 def sample_count(
     base: Condition,
     n_rationales: Sequence[int] = (1, 4, 8),  # per question, before filters
@@ -80,7 +81,7 @@ def sample_count(
 
 # %% ../nbs/77_analyses.ipynb #2c0d5990
 @analysis("Student size", "Ho et al. 2023, student scale; Li et al. 2023, Fig. 4", "n_params", fig_student_size, apart=("supervision",),
-          columns=("student", "method", "decoding", "n_rationales", "seed"), claims=HEADLINE_CLAIMS)
+          columns=("student", "method", "decoding", "n_rationales", "seed"), claims=HEADLINE_CLAIMS, theme="size")
 def student_size(
     base: Condition,
     n_rationales: int = 8,
@@ -94,7 +95,7 @@ def student_size(
 # %% ../nbs/77_analyses.ipynb #5faef377
 @analysis("Sequence length", "Ho et al. 2023, sequence-length analyses", "max_student_tok", fig_length, apart=("task", "student"),
           columns=("max_rationale_tok", "max_student_tok", "seed"), claims=("ho-H10a", "ho-H10b"),
-          along=("max_rationale_tok", "max_student_tok"), width=11.5)
+          along=("max_rationale_tok", "max_student_tok"), width=11.5, theme="size")
 def sequence_length(
     base: Condition,
     n_rationales: int = 8,
@@ -110,7 +111,7 @@ def sequence_length(
             *vary(full, max_student_tok=falling(student_limits), seed=seeds)]
 
 # %% ../nbs/77_analyses.ipynb #cb4eafca
-@analysis("Chains per visit", "Li et al. 2023, code: one", "chains_per_visit", columns=("chains_per_visit", "seed"))
+@analysis("Chains per visit", "Li et al. 2023, code: one", "chains_per_visit", columns=("chains_per_visit", "seed"), theme="training")
 def chains_per_visit(
     base: Condition,
     visits: Sequence[int] = (1, 8),  # chains of a question each time it is drawn
@@ -126,7 +127,8 @@ def _all_counted(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(n_questions=rows.n_questions.astype(float).fillna(rows.n_asked))
 
 @analysis("Number of questions", "Ho et al. 2023, data size and diverse reasoning; Li et al. 2023, Fig. 3", "n_questions",
-          columns=("method", "n_questions", "n_rationales", "seed"), claims=("ho-H5a", "ho-H5b", "ho-H5c", "scotd-H7b"), view=_all_counted)
+          columns=("method", "n_questions", "n_rationales", "seed"), claims=("ho-H5a", "ho-H5b", "ho-H5c", "scotd-H7b"), view=_all_counted,
+          theme="number")
 def question_count(
     base: Condition,
     n_questions: Sequence[int] = (8, 32, 128),  # besides all of train
@@ -148,7 +150,7 @@ def _by_teacher(rows: pd.DataFrame) -> pd.DataFrame:
 
 @analysis("Teacher quality", "Ho et al. 2023, teacher performance", "teacher", columns=("method", "teacher", "n_rationales",
         "seed"),
-          claims=("ho-H6",), view=_by_teacher)
+          claims=("ho-H6",), view=_by_teacher, theme="size")
 def teacher_quality(
     base: Condition,
     teachers: Sequence[str] = ("pocket/teacher_s", "pocket/teacher"),
@@ -167,7 +169,8 @@ def _greedy_is_zero(rows: pd.DataFrame) -> pd.DataFrame:
 
 @analysis("Quality of rationales", "Ho et al. 2023, sec. 4.4; Li et al. 2023, sec. 3.1.1", "temperature", measure="sound",
           view=_greedy_is_zero,
-          columns=("method", "student", "decoding", "mean_sound", "mean_lucky", "mean_length", "mean_new_wording", "mean_copied"))
+          columns=("method", "student", "decoding", "mean_sound", "mean_lucky", "mean_length", "mean_new_wording", "mean_copied"),
+          theme="which")
 def rationale_quality(
     base: Condition,
     temperatures: Sequence[float] = (0.7, 1.0),  # of the teacher's sampled chains
@@ -183,7 +186,7 @@ FILTER_SETS = (("correct",), ("parsed",), ("parsed", "agree"), ("correct", "as_m
 
 @analysis("Filters of rationales", "Ho et al. 2023, app. (golden samples); Li et al. 2023, sec. 3", "filters",
           partial(fig_against, x="filters", text=_filter_words), columns=("filters", "n_rationales", "seed"),
-          claims=("ho-H9", "beyond-purity"))
+          claims=("ho-H9", "beyond-purity"), theme="which")
 def rationale_filters(
     base: Condition,
     n_rationales: int = 16,
@@ -195,7 +198,7 @@ def rationale_filters(
 
 # %% ../nbs/77_analyses.ipynb #db60fc65
 @analysis("Transfer", "Li et al. 2023, sec. 3.3", "sources", columns=("method", "sources", "seed"),
-          claims=("scotd-H9", "beyond-format", "beyond-metaicl"))
+          claims=("scotd-H9", "beyond-format", "beyond-metaicl"), theme="beyond")
 def transfer(
     base: Condition,
     sources: Sequence[Sequence[str]] = (("strategy",), ("strategy", "entail")),  # tasks that are taught

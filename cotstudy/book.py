@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['plt', 'LINK', 'WAY', 'CONF', 'CSS', 'ROOT_TEXTS', 'SLIDE', 'LOOK', 'Change', 'notebooks', 'said', 'changes',
            'execute', 'execute_again', 'text_of', 'anchors', 'broken_links', 'ways', 'write_ways', 'toc',
-           'site_sources', 'front', 'site', 'broken_pages', 'revealed', 'Slide', 'claims_drawn', 'in_short',
-           'slides_of', 'write_slides']
+           'site_sources', 'front', 'site', 'broken_pages', 'revealed', 'Slide', 'claims_drawn', 'slides_of',
+           'write_slides']
 
 # %% ../nbs/92_book.ipynb #027f16f9
 """The checkout as something to be read: every notebook executed again and compared with what it said before, every link followed, the
@@ -27,13 +27,12 @@ import nbformat
 import pandas as pd
 from nbconvert.preprocessors import ExecutePreprocessor
 
-from .claims import VERDICTS
 from .figures import fig_claims, svg_of
 from .files import write_text
 from .kernels import WarmManager
 from .pages import anchor, moved
 from .later import later
-from .report import Report, findings, head, section, verdicts
+from .report import Report, findings, head, in_short, section, verdicts
 
 plt = later("matplotlib.pyplot")
 
@@ -334,21 +333,15 @@ def claims_drawn(table: pd.DataFrame, n: int = 5) -> list[str]:  # table: of `ve
     for ax in axes: plt.close(ax.figure)
     return drawn
 
-def in_short(table: pd.DataFrame) -> list[str]:  # table: of `verdicts`
-    "What became of the claims, in one line."
-    told = table.verdict[table.effect.notna()]
-    counts = [f"{n} {v}" for v in VERDICTS if (n := int((told == v).sum()))]
-    return [f"* Of {len(told)} claims that were tested: {', '.join(counts)}"] * bool(counts)
-
 # %% ../nbs/92_book.ipynb #39cdf5c4
 def slides_of(r: Report) -> list[Slide]:
     "A report as slides, one idea each."
     table = verdicts(r)
-    lines = [re.sub(r" \[Figure and table\]\(.*?\)|; the \[scorecard.*", "", line) for line in findings(r, table).split("\n")]
+    lines = [re.sub(r" \[Figure and table\]\(.*?\)", "", line) for line in findings(r, table).split("\n") if line.startswith("* ")]
     claims = [line for line in lines if re.match(r"\* \*\*[^*]+\*\* \(\w+-\w+\): ", line)]
     several = lambda title, told, n: [Slide(f"## {title}\n\n" + "\n".join(some)) for some in _cut(told, n)]
-    found = sorted([*in_short(table), *(line for line in lines if line not in claims)], key=lambda line: not line.startswith("* **"))
-    out = [Slide(head(r)), *several("What was found", found, 3)]
+    short = [f"* {said.rstrip('.')}." for said in re.sub(r"; the \[scorecard.*", "", in_short(table)).split(". ") if said]
+    out = [Slide(head(r)), *several("What was found", [*(line for line in lines if line not in claims), *short], 3)]
     for a in r.analyses:
         text = section(r, a)
         figures = re.findall(r"^!\[.*?\]\(\.\./(.*?)\)\n\n\*(.*?) (?:Bars|Points:)", text, re.M)

@@ -59,8 +59,8 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 def contents(text: str) -> str:
-    "Links to the second-level headings of a Markdown text, as a list."
-    return "\n".join(f"* [{h}](#{anchor(h)})" for h in re.findall(r"^## (.+)$", text, re.M))
+    "Links to the second- and third-level headings of a Markdown text, as a list of lists."
+    return "\n".join(f"{'  ' * (len(marks) - 2)}* [{h}](#{anchor(h)})" for marks, h in re.findall(r"^(##|###) (.+)$", text, re.M))
 
 class _Page(mistune.HTMLRenderer):
     "HTML with names on headings, tables in a frame, and SVG figures as they are."

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SEEDLESS', 'COUNTS', 'WORDS', 'PAPERS', 'CORPUS_WORDS', 'SAME', 'N_SAME', 'KINDS', 'with_points', 'Report',
            'read_report', 'table_md', 'differing', 'number', 'pooled', 'ordered', 'points_table', 'tally', 'briefly',
-           'sentence', 'verdicts', 'findings', 'picture', 'what_it_has', 'named_arms', 'section', 'scorecard',
-           'corpora', 'examples', 'same_questions', 'answers_text', 'write_answers', 'provenance', 'failures', 'head',
-           'unfinished', 'parts', 'whole']
+           'sentence', 'verdicts', 'in_short', 'findings', 'picture', 'what_it_has', 'named_arms', 'section',
+           'scorecard', 'corpora', 'examples', 'same_questions', 'answers_text', 'write_answers', 'provenance',
+           'failures', 'head', 'unfinished', 'parts', 'whole']
 
 # %% ../nbs/91_report.ipynb #767810a9
 """The parts of a study's report: findings, verdicts, a section for each analysis (figure, table, meaning, the answers behind each point),
@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .analyses import ANALYSES, CORPUS, Analysis, feeds, figures_of, is_curve, says, theirs_of
+from .analyses import ANALYSES, CORPUS, THEMES, Analysis, feeds, figures_of, is_curve, says, theirs_of
 from .claims import CLAIMS, VERDICTS, join_items, verdict_table
 from .conditions import COLUMNS, FIELDS, is_teacher, words_of
 from .evaluate import pool_measured, pool_seeds
@@ -79,8 +79,8 @@ class Report:
 
     @property
     def analyses(self) -> list[Analysis]:
-        "Those that this study has run, in the order of the table."
-        return [a for a in ANALYSES.values() if len(self.of(a))]
+        "Those that this study has run, by theme."
+        return [a for theme in THEMES for a in ANALYSES.values() if a.theme == theme and len(self.of(a))]
 
     @property
     def once(self) -> pd.DataFrame:
@@ -195,17 +195,24 @@ def verdicts(r: Report) -> pd.DataFrame:
     "What the study says to every claim of both papers."
     return verdict_table(join_items(r.good, r.items), feeds=feeds(), people=people_of(r.study))
 
+def in_short(table: pd.DataFrame) -> str:  # table: of `verdicts`
+    "What became of the claims, in a line or two."
+    told, theirs = table.verdict[table.effect.notna()], table[table.paper != "beyond"]
+    counts = [f"{n} {v}" for v in VERDICTS if (n := int((told == v).sum()))]
+    rest, all_ = int(theirs.effect.isna().sum()), int(table.effect.isna().sum())
+    tested = f"Of {len(told)} claims that were tested: {', '.join(counts)}. " * bool(counts)
+    untested = (f"{rest} of {len(theirs)} claims of the two papers, and {all_ - rest} of the {len(table) - len(theirs)} that go beyond "
+                "them, are not tested here; the [scorecard](#scorecard) says why.") * bool(all_)
+    return (tested + untested).strip()
+
 def findings(r: Report, table: pd.DataFrame) -> str:  # table: of `verdicts`
     "What the study found, in sentences, undecided ones included."
-    tested = table[table.effect.notna()]
-    order = tested.verdict.map(VERDICTS.index)
-    lines = [f"* {sentence(v)}" for _, v in tested.assign(order=order).sort_values("order", kind="stable").iterrows()]
+    lines = [in_short(table)]
+    for verdict, claims in ((v, table[table.effect.notna() & (table.verdict == v)]) for v in VERDICTS):
+        if len(claims): lines += ["", f"### {verdict.capitalize()}: {len(claims)}", "", *(f"* {sentence(v)}" for _, v in claims.iterrows())]
+    lines += ["", "### Analysis by analysis", ""]
     told = {a: briefly(r.says(a), is_curve(a, r.of(a))) for a in r.analyses}
     lines += [f"* **{a.title}** ({a.source}): {words}. [Figure and table](#{anchor(a.title)})" for a, words in told.items()]
-    theirs = table[table.paper != "beyond"]
-    rest, ours = int(theirs.effect.isna().sum()), int(table.effect.isna().sum() - theirs.effect.isna().sum())
-    if rest: lines += [f"* {rest} of {len(theirs)} claims of the two papers, and {ours} of the {len(table) - len(theirs)} that go beyond "
-                       "them, are not tested here; the [scorecard](#scorecard) says why."]
     return "\n".join(lines)
 
 # %% ../nbs/91_report.ipynb #0011549b
@@ -428,7 +435,8 @@ def parts(r: Report, store: Store | None = None) -> dict[str, str]:  # heading -
     "A report's sections."
     table, texts = verdicts(r), examples(r, store)
     out = {"Findings": findings(r, table), "Scorecard": scorecard(r, table)}
-    for a in r.analyses: out[a.title] = section(r, a, texts)
+    told = {a: f"### {a.title}\n\n{section(r, a, texts)}" for a in r.analyses}
+    out |= {words: "\n\n".join(text for a, text in told.items() if a.theme == theme) for theme, words in THEMES.items()}
     out |= {"Answers behind the points": write_answers(r, texts), "What was taught": corpora(r),
             "Where the numbers come from": provenance(r), "What failed": failures(r)}
     return {heading: text for heading, text in out.items() if text}

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotstudy.analyses import (ANALYSES, Analysis, analysis, analysis_named, conditions_of, cost, difference, feeds, figures_of, panels,
-                               references,
-                               sample_count, says, study_cell, teacher_row)
+from cotstudy.analyses import (ANALYSES, THEMES, Analysis, analysis, analysis_named, conditions_of, cost, difference, feeds, figures_of,
+                               panels, references, sample_count, says, study_cell, teacher_row)
 from cotstudy.claims import CLAIMS, cells_of, join_items, measure, read_solutions, verdict_table
 from cotstudy.conditions import Condition, base_of, describe, vary
 from cotstudy.figures import published
@@ -209,7 +208,7 @@ def test_every_field_that_matters_to_a_student_is_another_student():
 
 def test_an_analysis_of_ones_own_is_one_function(tmp_path, monkeypatch):
     monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
-    monkeypatch.setattr("cotstudy.analyses.ANALYSES", dict(ANALYSES))
+    monkeypatch.setattr("cotstudy.questions.ANALYSES", dict(ANALYSES))
     from cotstudy import analyses
 
     @analysis("Learning rate", "here", "lr", columns=("lr", "seed"))
@@ -223,6 +222,11 @@ def test_an_analysis_of_ones_own_is_one_function(tmp_path, monkeypatch):
     assert found.table().lr.tolist() == [1e-3, 5e-3] and found.figure().axes[0].get_xlabel() == "learning rate"
     assert "learning rate 0.001" in found.says()
     plt.close("all")
+
+
+def test_every_analysis_has_its_part_of_a_report():
+    assert {a.theme for a in ANALYSES.values()} == set(THEMES) - {"more"}
+    with pytest.raises(ValueError, match="no theme 'numbers'; there are gain, number"): analysis("A", "here", "lr", theme="numbers")
 
 
 def test_references_and_the_teacher_are_asked_without_what_is_not_theirs():

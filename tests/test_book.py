@@ -213,8 +213,11 @@ def test_no_slide_holds_what_was_left_over():
         parts = list(_cut(range(n), 4))
         assert [x for part in parts for x in part] == list(range(n)) and max(map(len, parts), default=0) <= 4
         assert len({*map(len, parts)}) <= 2 and (n < 5 or min(map(len, parts)) > 1), parts
-    told = pd.DataFrame(dict(verdict=["reproduced", "inconclusive", "reproduced", "not testable here"], effect=[0.1, 0.0, 0.2, None]))
-    assert in_short(told) == ["* Of 3 claims that were tested: 2 reproduced, 1 inconclusive"] and in_short(told[told.effect.isna()]) == []
+    told = pd.DataFrame(dict(verdict=["reproduced", "inconclusive", "reproduced", "not testable here"], effect=[0.1, 0.0, 0.2, None],
+                             paper=["ho2023", "beyond", "ho2023", "scotd2023"]))
+    rest = "1 of 3 claims of the two papers, and 0 of the 1 that go beyond them, are not tested here"
+    assert in_short(told).startswith(f"Of 3 claims that were tested: 2 reproduced, 1 inconclusive. {rest}")
+    assert in_short(told[:3]) == "Of 3 claims that were tested: 2 reproduced, 1 inconclusive." and in_short(told[:0]) == ""
 
 
 def test_a_notebook_keeps_no_state_of_its_widgets(tmp_path):

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from browser import look_at, open_browser
 
-from cotstudy.analyses import study_cell
-from cotstudy.pages import to_pages, write_pages
+from cotstudy.analyses import THEMES, study_cell
+from cotstudy.pages import anchor, to_pages, write_pages
 from cotstudy.recorded import recorded
 from cotstudy.report import (briefly, corpora, examples, failures, findings, number, parts, pooled, read_report, scorecard, table_md, tally,
                              unfinished, verdicts, whole, with_points, write_answers)
@@ -80,6 +80,18 @@ def test_findings_say_every_verdict_and_what_is_open(committed):
     theirs = table[table.paper != "beyond"]
     assert f"{theirs.effect.isna().sum()} of {len(theirs)} claims of the two papers" in found
     assert all(i in scorecard(r, table) for i in table.id)
+    headed = dict(re.findall(r"^### (\w[\w ]+): (\d+)$", found, re.M))
+    assert headed == {v.capitalize(): str(n) for v, n in tested.verdict.value_counts().items()}
+
+
+def test_sections_stand_by_theme_and_the_contents_lead_to_each(toy):
+    r, text = toy
+    themes = [THEMES[a.theme] for a in r.analyses]
+    assert themes == sorted(themes, key=list(THEMES.values()).index) and len(set(themes)) > 1
+    for a in r.analyses:
+        before = text[:text.index(f"\n### {a.title}\n")]
+        assert re.findall(r"^## (.+)$", before, re.M)[-1] == THEMES[a.theme]
+        assert f"\n  * [{a.title}](#{anchor(a.title)})\n" in before
 
 
 def test_a_tally_counts_what_is_said():
@@ -140,7 +152,7 @@ def test_answers_hold_the_texts_and_mark_luck(toy):
 
 def test_samples_are_the_words_of_all_arms_to_the_same_questions(toy):
     r, text = toy
-    shown = text.partition("\n## Samples\n")[2].partition("\n## ")[0]
+    shown = re.split(r"\n##+ ", text.partition("\n### Samples\n")[2])[0]
     questions = [i.question for i in load("arith", n_train=12, n_test=16).split("test")[:3]]
     assert "![" not in shown and all(shown.count(q) == 1 for q in questions)
     arms = [p.split(", ")[0] for p in shown.split("\n\n") if p.endswith(("right:", "wrong:", "steps:"))]
