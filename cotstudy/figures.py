@@ -242,9 +242,13 @@ def _label_right(ax: "Axes", labels: Sequence[tuple[float, str, str]]) -> None: 
                     va="center", fontsize=plt.rcParams["font.size"] * 0.9, annotation_clip=False)
 
 # %% ../nbs/70_figures.ipynb #f23760f5
-def _chance(ax: "Axes", df: pd.DataFrame, labels: list | None = None) -> None:
-    "Dotted line at uniform guessing."
+def _chance(ax: "Axes", df: pd.DataFrame, labels: list | None = None, places: pd.Series | None = None) -> None:  # places: of rows along x
+    "Dotted line at uniform guessing; a piece at each place where it depends on the place."
     levels = df["chance"].dropna().unique() if "chance" in df and _measured(df) == "accuracy" else np.array([])  # of accuracy alone
+    if len(levels) > 1 and places is not None and (by := df.chance.groupby(places)).nunique().max() == 1:
+        ax.hlines(by.first(), by.first().index - 0.25, by.first().index + 0.25, color=look_of("chance").colour, ls=":", lw=1.6, zorder=1)
+        if labels is not None: labels.append((by.first().iloc[-1], "chance", look_of("chance").colour))
+        return
     if len(levels) > 1:
         raise ValueError(f"rows of one panel have several chance rates {sorted(levels)}; draw one task a panel (small_multiples)")
     for c in levels[levels > 0]:  # at zero it would only thicken the axis
@@ -330,7 +334,7 @@ def fig_against(
         _hollow(ax, theirs, x, levels)
         scale.ticks(ax, x, theirs, curves)
         _room(ax, flat.method.nunique())
-        _chance(ax, df, names)
+        _chance(ax, df, names, None if scale.numbers else scale(df[x]))
         _head(ax, _task_title(df, title), _caption(points, theirs, not labels))
         _finish(ax, points, names if labels and beside else None, _measured(df))
         ax.points.attrs["along"] = x

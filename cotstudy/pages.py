@@ -27,7 +27,8 @@ STYLE = """
 body { font: 17px/1.55 system-ui, "DejaVu Sans", sans-serif; color: #222; margin: 0; background: #fff; }
 main { max-width: 70rem; margin: 0 auto; padding: 1rem 1.25rem 4rem; overflow-wrap: break-word; }
 h1 { font-size: 1.9rem; line-height: 1.2; } h2 { margin-top: 2.6rem; border-bottom: 1px solid #ddd; } h3 { margin-top: 2rem; }
-nav { background: #f6f6f6; padding: .4rem 1rem; border-radius: 6px; } nav ul { columns: 2 16rem; padding-left: 1.2rem; margin: .4rem 0; }
+nav { background: #f6f6f6; padding: .4rem 1rem; border-radius: 6px; } nav ul { padding-left: 1.2rem; margin: 0; }
+nav > ul { columns: 2 16rem; margin: .4rem 0; } nav > ul > li { break-inside: avoid; }
 a { color: #005f99; } a:focus-visible { outline: 3px solid #e69f00; } :target { background: #fff7c2; }
 figure { margin: 1.2rem 0; overflow-x: auto; } figure svg, figure img { display: block; max-width: 100%; height: auto; }
 figure svg a { pointer-events: all; }  /* also where a mark is drawn without a colour */
@@ -93,7 +94,8 @@ def html_of(
     body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>').replace("</table>", "</table></div>")
     body = re.sub(r"<th(?=[ >])", '<th scope="col"', body)
     body = re.sub(r"<td(?=[^>]*>[^<]{50,}</td>)", '<td class="long"', body)
-    body = re.sub(r"<ul>(?=\s*<li><a href=\"#)(.*?)</ul>", r'<nav aria-label="Contents"><ul>\1</ul></nav>', body, count=1, flags=re.S)
+    listed = r"<ul>(?=\s*<li><a href=\"#).*?</ul>(?=\s*<h2)"
+    body = re.sub(listed, lambda m: f'<nav aria-label="Contents">{m[0]}</nav>', body, count=1, flags=re.S)
     body = body.replace('.md#', '.html#').replace('.md"', '.html"')  # the page beside it, as a page
     return PAGE.format(title=escape(title), style=STYLE, body=body)
 

@@ -364,13 +364,15 @@ def _consistent(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     "Original, edited, and both of a pair right, by method (Gardner et al. 2020)."
     key, parts = ["task", "student", "method", "seed", "student_id"], []
     both = items.merge(rows[["eval_id", "asked", *key]].drop_duplicates("eval_id"), on="eval_id")
+    guessed = rows.groupby("task").chance.max()
     both["pair"] = both.instance.str.rpartition("-")[2]
     wide = both.pivot_table(index=[*key, "pair"], columns="asked", values="correct", aggfunc="first").dropna()
     if wide.empty: return {}
     wide["both"] = wide.original.astype(bool) & wide.edited.astype(bool)
     for what in ("original", "edited", "both"):
         found = counted(wide.astype(float).reset_index(), key, what)
-        parts.append(found.assign(asked=what, decoding="greedy", n_rationales=1))
+        chance = found.task.map(guessed) ** (2 if what == "both" else 1)  # both by independent guesses
+        parts.append(found.assign(asked=what, decoding="greedy", n_rationales=1, chance=chance))
     shown = pd.concat(parts).drop(columns="student_id")
     return {f"{t} | {s}": fig_against(g, "asked").figure for (t, s), g in shown.groupby(["task", "student"], sort=False)}
 

@@ -122,6 +122,15 @@ def test_sample_count_draws_the_seed_means_with_intervals():
     assert len(chance) == 1 and chance[0].get_ydata()[0] == 0.25
 
 
+def test_chance_that_depends_on_the_place_is_drawn_at_each():
+    levels = dict(original=0.5, edited=0.5, both=0.25)
+    asked = pd.concat([rows(chance=c).query("method == 'cot' and n_rationales == 8").assign(asked=a) for a, c in levels.items()])
+    pieces = next(c for c in fig_against(asked, "asked").collections if c.get_linestyle()[0][1] is not None).get_segments()
+    assert [tuple(np.round([s[:, 0].mean(), *s[:, 1]], 9)) for s in pieces] == [(k, c, c) for k, c in enumerate(levels.values())]
+    odd = asked.assign(chance=[0.1 if first else c for first, c in zip(asked.index == asked.index[0], asked.chance)])
+    with pytest.raises(ValueError, match="several chance rates"): fig_against(odd, "asked")
+
+
 def test_single_seeds_are_faint_dots_and_one_seed_has_none():
     ax = fig_sample_count(rows())
     dots = [c for c in ax.collections if c.get_alpha() == 0.45]
