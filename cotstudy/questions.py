@@ -8,9 +8,10 @@ __all__ = ['pocket', 'THEMES', 'ANALYSES', 'REFERENCES', 'MAIN', 'SPLITS', 'FIVE
            'arm_analysis', 'main_table', 'samples', 'free_form', 'questions_by_rationales', 'size_of', 'data_fraction',
            'cost_per_point', 'length_histograms', 'split_rule', 'under_filters', 'down_sampling',
            'right_for_the_wrong_reason', 'counted', 'self_consistency', 'contrast_sets', 'wording', 'repeated_sampling',
-           'learning_rates', 'training_length', 'balance', 'inference_cost', 'runs_of_words', 'read_before', 'familiar',
-           'seen_before', 'overlap', 'error_types', 'chains_as_good', 'conciseness', 'faithfulness',
-           'rationale_content', 'distillation', 'self_improvement', 'number_or_noise', 'budgets', 'selection_bias']
+           'learning_rates', 'training_length', 'balance', 'precision', 'inference_cost', 'runs_of_words',
+           'read_before', 'familiar', 'seen_before', 'overlap', 'error_types', 'chains_as_good', 'conciseness',
+           'faithfulness', 'rationale_content', 'distillation', 'self_improvement', 'number_or_noise', 'budgets',
+           'selection_bias']
 
 # %% ../nbs/76_questions.ipynb #b0c7f3a0
 """The records of analyses, and all those that both papers report beside their central curves (these are in `analyses`): the main table,
@@ -458,6 +459,11 @@ def training_length(
 def balance(base: Condition, n_rationales: int = 8, seeds: Sequence[int] = (0,)) -> list[Condition]:
     "Every question counts the same, or every chain."
     return vary(base.with_(method="cot", n_rationales=n_rationales), seed=seeds, **{"recipe.balancing": ["instance", "chain"]})
+
+@analysis("Precision", "left open by both", "precision", columns=("precision", "seed"), margin=0.03, theme="training")
+def precision(base: Condition, n_rationales: int = 8, seeds: Sequence[int] = (0,)) -> list[Condition]:
+    "Students trained in single precision, or in bfloat16 (products; weights and optimiser stay as they are)."
+    return vary(base.with_(method="cot", n_rationales=n_rationales), seed=seeds, **{"recipe.precision": ["float32", "bfloat16"]})
 
 # %% ../nbs/76_questions.ipynb #4058b1a9
 def _tokens(rows: pd.DataFrame) -> pd.DataFrame:
