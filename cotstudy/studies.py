@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['models', 'optimize', 'torch', 'LARGEST', 'MOST', 'KINDS', 'LARGEST_SPLIT', 'GPU', 'KERNEL_S', 'Grid', 'Study', 'Cell',
-           'studies_folder', 'load_study', 'all_results', 'expand', 'Parameter', 'Template', 'template_at',
-           'parameters_of', 'check_parameters', 'cell_conditions', 'matmul_rate', 'Card', 'n_params_here', 'gpu_hours',
-           'largest_memory', 'Rates', 'rates_of', 'by_cell', 'beside', 'dry_run', 'priced']
+           'studies_folder', 'load_study', 'all_results', 'expand', 'over_each_other', 'Parameter', 'Template',
+           'template_at', 'parameters_of', 'check_parameters', 'cell_conditions', 'matmul_rate', 'Card',
+           'n_params_here', 'gpu_hours', 'largest_memory', 'Rates', 'rates_of', 'by_cell', 'beside', 'dry_run',
+           'priced']
 
 # %% ../nbs/80_studies.ipynb #27bc6b7b
 """Study files: which templates, over which tasks and students, from which base. Every parameter is read as the Python literal that it is
@@ -168,6 +169,14 @@ def expand(study: Study, only: str = "*") -> list[Cell]:  # only: names to take,
     if cells and not found: raise ValueError(f"no cell of {study.study!r} has a name like {only!r}; the first: {', '.join(names[:3])}")
     return found
 
+def over_each_other(*bases: Mapping[str, Any]) -> dict[str, Any]:
+    "Bases, the later ones over the earlier: a group of fields counts field by field, the name of a recipe lays aside what was said of it."
+    out: dict[str, Any] = {}
+    for name, value in (pair for base in bases for pair in base.items()):
+        if isinstance(value, Mapping) and "." not in name: out |= {f"{name}.{field}": v for field, v in value.items()}
+        else: out = {k: v for k, v in out.items() if not k.startswith(f"{name}.")} | {name: value}
+    return out
+
 def _cells(study: Study, grid: Grid) -> Iterator[Cell]:
     "The cells of one grid; the name of a field is one of the base, any other a parameter of the template."
     if empty := [k for k, v in grid.over.items() if not v]:
@@ -178,7 +187,11 @@ def _cells(study: Study, grid: Grid) -> Iterator[Cell]:
     for values in product(*(grid.over[k] for k in keys)):
         point = dict(zip(keys, values))
         given = {**grid.fixed, **point}
-        base = {**study.base, **grid.base, **given.pop("base", {}), **{k: v for k, v in given.items() if is_field(k)}}
+        fields = {k: v for k, v in given.items() if is_field(k)}
+        own_base = given.pop("base", {})
+        if not isinstance(own_base, Mapping):
+            raise ValueError(f"study {study.study!r}, {grid.template}: base is {own_base!r}, expected a mapping of dotted fields")
+        base = over_each_other(study.base, grid.base, own_base, fields)
         own = {k: v for k, v in given.items() if not is_field(k)} | (dict(base=base) if base or grid.template in ANALYSES else {})
         yield Cell(cell_name(grid.template, *(point[k] for k in grid.over)), grid.template, own)
 

@@ -15,7 +15,7 @@ import pytest
 from cotstudy import batch
 from cotstudy.batch import adopt, execute, read_record, run_study, status
 from cotstudy.results import results
-from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, parameters_of, studies_folder
+from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, over_each_other, parameters_of, studies_folder
 
 HEAD = """study: str = ''  # study
 cell: str = ''  # cell
@@ -230,6 +230,24 @@ def test_a_base_is_said_once_and_cells_add_to_it():
     cells = expand(s)
     assert [c.name for c in cells] == ["sample_count-arith-pocket_s-4", "sample_count-arith-pocket_s-8"]
     assert [c.parameters["base"] for c in cells] == [{"recipe.steps": 5, "recipe.lr": 2e-3, "recipe.batch": b} for b in (4, 8)]
+
+
+@pytest.mark.parametrize("bases, want", [
+    ([{"recipe": "ho"}, {"recipe": dict(steps=5)}], {"recipe": "ho", "recipe.steps": 5}),
+    ([{"recipe.lr": 0.1, "task_args.seed": 7}, {"recipe": "scotd"}], {"recipe": "scotd", "task_args.seed": 7}),
+    ([{"task_args": dict(n_train=9)}, {"task_args": dict(seed=7)}], {"task_args.n_train": 9, "task_args.seed": 7}),
+    ([{"task_args.difficulty": dict(steps=[2, 3])}, {"task_args.difficulty": dict(n=1)}], {"task_args.difficulty": dict(n=1)}),
+    ([{"recipe.lr": 0.1, "recipe.steps": 3}, {"recipe.lr": 0.2}, {}], {"recipe.steps": 3, "recipe.lr": 0.2})])
+def test_groups_of_fields_lie_over_each_other_field_by_field(bases, want):
+    assert over_each_other(*bases) == want
+
+
+@pytest.mark.parametrize("part", ["over", "with"])
+def test_a_base_that_is_no_mapping_is_one_line(house, part):
+    said = {"template": "sample_count", "over": {"task": ["arith"], "student": ["pocket/s"]}}
+    said[part] = said.get(part, {}) | {"base": [3]}
+    with pytest.raises(ValueError, match=r"study 's', sample_count: base is .*3.*, expected a mapping"):
+        expand(Study.model_validate(dict(study="s", title="S", cells=[said])))
 
 
 BAD = {"twice": "study: s\nstudy: t\ntitle: T\ncells: []", "list": "- a", "open": "study: [", "tab": "study:\ts\n\t- x",
