@@ -53,15 +53,15 @@ class Grid(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     template: str = Field(pattern=r"^\w[\w-]*$")  # a notebook beside the study files, without .ipynb
     over: dict[str, list]  # parameter, or dotted field of the base -> values; every combination is a cell
-    fixed: dict = Field(default_factory=dict, alias="with")  # parameters that all cells share
-    base: dict = Field(default_factory=dict)  # on top of the study's
+    fixed: dict[str, Any] = Field(default_factory=dict, alias="with")  # parameters that all cells share
+    base: dict[str, Any] = Field(default_factory=dict)  # on top of the study's
 
 class Study(BaseModel):
     "A study file."
     model_config = ConfigDict(frozen=True, extra="forbid")
     study: str = Field(pattern=r"^\w[\w.-]*$", max_length=100)  # its folder below outputs
     title: str
-    base: dict = Field(default_factory=dict)  # dotted fields of Condition, for all cells
+    base: dict[str, Any] = Field(default_factory=dict)  # dotted fields of Condition, for all cells
     grids: list[Grid] = Field(alias="cells", min_length=1)
     summaries: list[Annotated[str, Field(pattern=r"^\w[\w-]*$")]] = ["report"]  # summary templates, in order
     timeout_s: int = Field(4 * 3600, ge=1)  # of one cell
@@ -172,7 +172,7 @@ def expand(study: Study, only: str = "*") -> list[Cell]:  # only: names to take,
 def over_each_other(*bases: Mapping[str, Any]) -> dict[str, Any]:
     "Bases, the later ones over the earlier: a group of fields counts field by field, the name of a recipe lays aside what was said of it."
     out: dict[str, Any] = {}
-    for name, value in (pair for base in bases for pair in base.items()):
+    for name, value in ((str(name), value) for base in bases for name, value in base.items()):
         if isinstance(value, Mapping) and "." not in name: out |= {f"{name}.{field}": v for field, v in value.items()}
         else: out = {k: v for k, v in out.items() if not k.startswith(f"{name}.")} | {name: value}
     return out

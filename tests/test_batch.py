@@ -11,8 +11,12 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from cotstudy import batch
+from cotstudy.analyses import ANALYSES
 from cotstudy.batch import adopt, execute, read_record, run_study, status
 from cotstudy.results import results
 from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, over_each_other, parameters_of, studies_folder
@@ -266,6 +270,29 @@ def test_bad_study_files_are_one_line_errors(house, name):
     (house.folder / f"{name}.yaml").write_text(BAD[name])
     with pytest.raises(ValueError) as e: load_study(name)
     assert "\n" not in str(e.value) and name in str(e.value)
+
+
+LEAF = st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from(["", "x", "arith", "a:b", "ho", 10**30, 0.5, float("nan")])
+KEYS = st.sampled_from(["", "x", "base", "recipe", "lr", 1])
+ODD = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=2), max_leaves=4)
+
+
+PLACES = st.sampled_from(["top", "base", "cell", "over", "with", "own"])  # of a study file
+
+
+@given(st.sampled_from(list(ANALYSES)), st.lists(st.tuples(PLACES, st.integers(0, 40), ODD), min_size=1, max_size=2))
+def test_a_study_file_of_any_content_is_a_plan_or_one_line(template, oddities):
+    from cotstudy.studies import dry_run
+    cell = dict(template=template, over=dict(task=["arith"], student=["pocket/xs"]), base={})
+    cell["with"], doc = {}, dict(study="s", title="S", base={"task_args.n_train": 24, "recipe.steps": 10}, cells=[cell])
+    places = dict(top=doc, base=doc["base"], cell=cell, over=cell["over"], own=cell["base"]) | {"with": cell["with"]}
+    words = dict(top=list(doc), cell=list(cell))
+    fields = [*ANALYSES[template].knobs, "task", "student", "base", "recipe", "recipe.lr", "teacher", "teacher.pool", "format", "seed"]
+    for place, k, odd in oddities:
+        places[place][(names := words.get(place, fields))[k % len(names)]] = odd
+    try: dry_run(Study.model_validate(doc))
+    except (ValueError, FileNotFoundError, KeyError) as e:
+        assert isinstance(e, ValidationError) or len(str(e)) > 12
 
 
 def test_absurd_sizes_are_refused_before_anything_is_made():
