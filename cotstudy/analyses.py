@@ -104,8 +104,8 @@ def sequence_length(
     seeds: Sequence[int] = (0,),
 ) -> list[Condition]:
     "Accuracy against the rationale limit and against the student limit."
-    full = base.with_(method="cot", n_rationales=n_rationales, max_student_tok=max(*student_limits, base.max_student_tok),
-                      **{"teacher.max_tok": max(*rationale_limits, base.teacher.max_tok)})
+    full = base.with_(method="cot", n_rationales=n_rationales, max_student_tok=max([*student_limits, base.max_student_tok]),
+                      **{"teacher.max_tok": max([*rationale_limits, base.teacher.max_tok])})
     falling = partial(sorted, reverse=True)
     return [*vary(full, max_rationale_tok=falling(rationale_limits), seed=seeds),
             *vary(full, max_student_tok=falling(student_limits), seed=seeds)]

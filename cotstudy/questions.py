@@ -250,7 +250,7 @@ def length_histograms(
     seeds: Sequence[int] = (0,),
 ) -> list[Condition]:
     "Lengths of what the teacher writes, and of what students write that learned from short and from long chains."
-    longest = base.with_(method="cot", n_rationales=n_rationales, **{"teacher.max_tok": max(*limits, base.teacher.max_tok)})
+    longest = base.with_(method="cot", n_rationales=n_rationales, **{"teacher.max_tok": max([*limits, base.teacher.max_tok])})
     return teacher_row(longest) + vary(longest, max_rationale_tok=sorted(limits), seed=seeds)
 
 # %% ../nbs/76_questions.ipynb #6d50add9
