@@ -431,7 +431,7 @@ def _of_several(claim: Claim, each: Mapping[str, Measured]) -> Measured:  # valu
     found, stops = shown[pick], [] if settles else lone
     left_out = {t: w for m in each.values() for t, w in m.left_out.items() if t not in found.tasks} | found.left_out
     if column == "task": left_out = open_ | left_out
-    told = f"of {len(shown)}, the one with the {'highest' if how == 'some' else 'lowest'} interval: {pick}" * (len(shown) > 1)
+    told = f"{pick} is shown, the {'best' if how == 'some' else 'weakest'} of {len(shown)}" * (len(shown) > 1)
     return found._replace(can_decide=found.can_decide and not stops, reason="; ".join(w for w in (found.reason, *stops) if w),
                           left_out=left_out, tried=len(shown), notes="; ".join(w for w in (told, found.notes) if w))
 
@@ -528,11 +528,12 @@ class Verdict:
 
 def _verdict(claim: Claim, m: Measured, level: float) -> Verdict:
     e, level = m.estimate, 1 - (1 - level) / m.tried  # the best of several is judged as several (Bonferroni)
-    lo, hi = e.interval(level) if e else (None, None)
+    most = sum(w for w, _ in claim.contrast if w > 0)  # no difference of shares is larger
+    lo, hi = (max(-most, min(most, end)) for end in e.interval(level)) if e else (None, None)
     real = [any(task_is(t, n) for n in claim.tasks) for t in m.tasks]
     on = "" if not real else "published tasks" if all(real) else "both" if any(real) else "stand-ins"
     why = [m.reason] * bool(m.reason) + [f"without {_with_tasks(m.left_out)}"] * bool(e and m.left_out)
-    detectable = e.detectable(level=level) if e and m.can_decide else None
+    detectable = min(most, e.detectable(level=level)) if e and m.can_decide else None
     return Verdict(claim.id, claim.paper, claim.title, decide(claim, m, level), e.value if e else None, lo, hi, level if e else None,
                    detectable, claim.published, claim.smallest, claim.kind, ", ".join(m.tasks), on,
                    e.n if e else 0, e.n_seeds if e else 0, "; ".join(why), m.notes)

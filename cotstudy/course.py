@@ -181,8 +181,8 @@ def order(answer: Sequence[str]) -> str:
     k = next((k for k, (a, b) in enumerate(zip(given, true)) if a != b), None)
     return "" if k is None else f"Place {k + 1} is too early for *{given[k]}*: what is it made from, and is that there yet?"
 
-@exercise("1.2", f"Be the teacher. Write a rationale for: *{ANN.question}* Two sums, each in a sentence, then `So the answer is:` and the "
-                 f"answer.",
+@exercise("1.2", f"Be the teacher. Write a rationale for: *{ANN.question}* Its sums, each sentence with a full stop, then "
+                 "`So the answer is:` and the answer.",
           "That is a training text. A student that sees some hundreds of them has to find out by itself why each step follows.")
 def be_the_teacher(answer: str) -> str: return advice(str(answer))
 
@@ -215,7 +215,8 @@ def byte_text(answer: str, tokenizer) -> str:
 
 @exercise("2.3", f"A model that knows the {len(WORDS_KNOWN)} words of this world, and nothing else, guesses the next one evenly. "
                  "What is its loss, in nats? (One line of Python.)",
-          "That is the level of somebody who did not listen. A curve that stays there has not begun to copy.")
+          "That is for a word, and for somebody who knows nothing but the list. Who knows how often each piece is used is surprised a "
+          "little less without having listened: so the model without dictation stays just below, and has not begun to copy.")
 def even(answer: float) -> str:
     if near(answer, math.log(len(WORDS_KNOWN)), 0.02): return ""
     if near(answer, math.log2(len(WORDS_KNOWN)), 0.02): return "That is in bits; nats take the natural logarithm."
@@ -256,7 +257,8 @@ CHAINS = dict(a="4 + 3 = 7. 7 - 2 = 5. So the answer is: 5", b="4 + 3 = 8. 8 - 2
               c="4 + 3 = 7. 7 - 2 = 4. So the answer is: 4", d="4 + 3 = 6. 6 - 2 = 4. So the answer is: 4",
               e="4 minus 2 is 2. 2 and 3 more makes 5. So the answer is: 5", f="4 + 3 = 7. 7 - 2 = 5. So the answer is: 7")
 
-@exercise("4.1", f"Write a *lucky* rationale: a wrong step, and the right answer. The question is *{ANN.question}*",
+@exercise("4.1", f"Write a *lucky* rationale: a step that is not true of the question, and the right answer. "
+                 f"The question is *{ANN.question}*",
           "It took a second mistake to undo the first, or not looking at the steps at all. Both happen, and the filter `correct` keeps "
           "both.")
 def be_lucky(answer: str) -> str:
@@ -266,7 +268,8 @@ def be_lucky(answer: str) -> str:
     return "" if c.lucky and c.n_wrong else "That is sound, or has no step at all. Put a sum into it that is not true."
 
 @exercise("4.2", "Six rationales for Ann:\n\n" + "\n".join(f"* {k}: *{text}*" for k, text in CHAINS.items())
-          + "\n\nWhich does the filter `correct` keep, and which `sound`? Fill in `dict(correct='...', sound='...')` with letters.",
+          + "\n\nWhich does the filter `correct` keep, and which of those keeps `sound` behind it? "
+          "Fill in `dict(correct='...', sound='...')` with letters.",
           "Chain e goes another way and is sound: there is more than one derivation, and the checker knows them.")
 def kept(answer: Mapping[str, str]) -> str:
     seen = {k: FAMILIES["arith"].check(ANN, text) for k, text in CHAINS.items()}
@@ -283,11 +286,12 @@ def _reason(c, name: str) -> str:
 @exercise("4.3", "Of a teacher's rationales for yes-or-no questions, 70 % are sound. The others end in *yes* or *no* as a coin falls. "
                  "What share of "
                  "the rationales that `correct` keeps is lucky? (A number between 0 and 1.)",
-          "More than one in six of what is taught, though the filter looked at every answer. With free numbers as answers it would be "
-          "nearly none.")
+          "More than one in six of what is taught, though the filter looked at every answer. Where a wrong chain could end in any number, "
+          "as few would be lucky as come back to the right one by a second slip.")
 def luck_of_two(answer: float) -> str:
     if near(answer, 0.15 / 0.85, 0.006): return ""
     if near(answer, 0.15, 0.006): return "That is the share of all rationales. Of those that are *kept*?"
+    if near(answer, 15 / 0.85, 0.6): return "Right, in per cent; as a number between 0 and 1, please."
     return "Half of the unsound ones are right by luck. Divide by everything that is kept: these and the sound ones."
 
 # %% ../nbs/93_course.ipynb #18341826
@@ -346,6 +350,7 @@ def clearest(answer: tuple[Sequence[int], Sequence[int]]) -> str:
           "here.")
 def one_of_twenty(answer: float) -> str:
     if near(answer, 1 - 0.95**20, 0.006): return ""
+    if near(answer, 100 * (1 - 0.95**20), 0.6): return "Right, in per cent; as a number between 0 and 1, please."
     return "Probabilities do not add up like that; what is the probability that *none* of them is?" if near(answer, 1.0, 0.006) \
         else "One comparison stays quiet with probability 0.95. And twenty, one as quiet as the other?"
 
@@ -361,7 +366,7 @@ def mended(answer: str) -> str:
     same = str(row["answer"]).strip() == "11" and "Dora has 6 cups" in str(row["question"])
     return "" if same else "Now it is JSON, but not the same question and answer."
 
-@exercise("7.2", "How many of your questions will the student never be taught? Count them in `task`.",
+@exercise("7.2", "How many of your questions does the split keep away from training? Count them in `task`.",
           "Selection is for choosing, test for telling. A question that was used for either is no longer new.")
 def never_taught(answer: int, task: Task) -> str:
     n = {s: len(task.split(s)) for s in ("selection", "test")}

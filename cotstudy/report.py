@@ -7,7 +7,7 @@ __all__ = ['SEEDLESS', 'COUNTS', 'WORDS', 'PAPERS', 'CORPUS_WORDS', 'SAME', 'N_S
            'read_report', 'table_md', 'differing', 'number', 'pooled', 'ordered', 'points_table', 'tally', 'briefly',
            'sentence', 'verdicts', 'in_short', 'findings', 'picture', 'what_it_has', 'named_arms', 'section',
            'scorecard', 'corpora', 'examples', 'same_questions', 'answers_text', 'write_answers', 'provenance',
-           'failures', 'head', 'unfinished', 'parts', 'whole']
+           'failures', 'head', 'besides', 'unfinished', 'parts', 'whole']
 
 # %% ../nbs/91_report.ipynb #767810a9
 """The parts of a study's report: findings, verdicts, a section for each analysis (figure, table, meaning, the answers behind each point),
@@ -153,7 +153,7 @@ def points_table(rows: pd.DataFrame, parts: Sequence[str] = ()) -> str:  # parts
         if c in p: out[told] = p[c].astype(int)
     for c, told in (dict(mean_lucky="by luck") | {f"mean_{m}": MEASURES[m].words for m in parts}).items():
         if c in p and p[c].notna().any(): out[f"{told}, %"] = [f"{100 * v:.1f}" if v == v else "" for v in p[c]]
-    out["behind it"] = [f"[answers]({link.removeprefix('../').replace('.html', '.md')})" for link in p.link]
+    out["behind it"] = [f"[answers]({link.replace('.html', '.md')})" for link in p.link]
     return table_md(out)
 
 # %% ../nbs/91_report.ipynb #f795004d
@@ -185,7 +185,9 @@ def sentence(v: pd.Series) -> str:
     seeds = "nothing trained" if untrained else f"{v.n_seeds} seed{'s' * (v.n_seeds != 1)}"
     effect = f"{100 * v.effect:+.1f} points [{100 * v.lo:+.1f}, {100 * v.hi:+.1f}]"
     measured = f"{effect} on {v.tasks} ({seeds}, {v.n_items:,} questions{theirs})"
-    open_ = f" It could have found {100 * v.detectable:.0f} points." if v.verdict == "inconclusive" and pd.notna(v.detectable) else ""
+    shows = v.detectable < 1 if pd.notna(v.detectable) else False
+    least = f" Only an effect of {100 * v.detectable:.0f} points or more would have shown." if shows else " No effect would have shown."
+    open_ = least if v.verdict == "inconclusive" and pd.notna(v.detectable) else ""
     why = f" {v.reason[:1].upper()}{v.reason[1:]}." if v.reason and v.verdict == "inconclusive" else ""
     notes = f" Note: {v.notes}." if v.notes else ""
     return f"**{v.verdict}** ({v.id}): {claim.statement} Here: {measured}.{open_}{why}{notes}"
@@ -387,7 +389,7 @@ def write_answers(r: Report, found: pd.DataFrame) -> str:  # found: of `examples
     write_pages(answers_text(r, found), r.folder / "answers", f"Answers: {r.title}")
     n = found.kind.value_counts()
     told = ", ".join(f"{n[k]} {w[2:]}" for k, w in KINDS.items() if k in n)
-    return f"Behind {r.once.point.nunique()} points stand [answers](answers.md): {told}."
+    return f"Behind {r.once.point.nunique()} points stand [answers](../answers.md): {told}."
 
 # %% ../nbs/91_report.ipynb #bf4aaf6c
 def provenance(r: Report) -> str:
@@ -418,8 +420,15 @@ def head(r: Report) -> str:
     lone = "\n\nEvery point has one seed: this study shows the shape of the curves and decides nothing." if alone else ""
     return (f"# {r.title}\n\nThe study *{r.study}*: {told}, {len(r.items):,} answers counted. Every number and sentence below is "
             f"computed from its rows. Intervals are 95 %: of one seed over questions, of several over seeds and questions; "
-            "those of claims are widened for their number (Holm), but for proxies."
-            f"{unfinished(r)}{lone}")
+            "those of claims are wider, since many are tested together (Holm); those of proxies are not."
+            f"{unfinished(r)}{besides(r)}{lone}")
+
+def besides(r: Report) -> str:
+    "Where the same claims were put to more rows, or to others; empty where nowhere."
+    try: more = [s for s in load_study(r.study).beside if (study_folder(s) / "report.md").exists()]
+    except (FileNotFoundError, ValueError): return ""
+    links = ", ".join(f"[{s}](../../{s}/report.md)" for s in more)
+    return f"\n\nThis report reads its own rows alone; `cotstudy claims {r.study}` reads those of {links}, too." * bool(more)
 
 def unfinished(r: Report) -> str:
     "How much of what a study's file asks for has rows; empty for all of it, and for a study without a file of its name."

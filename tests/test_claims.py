@@ -278,14 +278,14 @@ def test_some_every_and_the_mean_are_three_claims():
     assert verdict(claim(holds=("some", "task")), bad).verdict == "contradicted"  # both
     sizes_ = pd.concat([world(1.2, n_items=400, students=("small",)), world(-1.2, n_items=400, students=("big",)).assign(n_params=1e9)])
     worst = verdict(claim(holds=("every", "n_params")), sizes_)
-    assert worst.verdict == "contradicted" and worst.notes == "of 2, the one with the lowest interval: big"
+    assert worst.verdict == "contradicted" and worst.notes == "big is shown, the weakest of 2"
     one = verdict(claim(holds=("every", "n_params")), world(1.2, n_items=400))
     assert one.verdict == "inconclusive" and "only one size of student" in one.reason
     chosen = world(1.2, n_items=400, filters="")
     of = lambda f, **more: chosen[chosen.method == "label_only"].assign(method="cot", n_rationales=30, filters=f, **more)
     several = pd.concat([chosen[chosen.method == "cot"], of("p"), of("r", score=1.0)])  # all beat p, and r beats all
     c = claim(contrast=minus(A, A + (("filters", ("p", "r")),)), holds=("every", "filters"))
-    assert "of 2, the one with the lowest interval" in verdict(c, several).notes and verdict(c, several).notes.endswith(" r")
+    assert "is shown, the weakest of 2" in verdict(c, several).notes and verdict(c, several).notes.endswith(" r")
     assert verdict(c, several).verdict == "contradicted"
 
 
