@@ -338,10 +338,10 @@ def slides_of(r: Report) -> list[Slide]:
     "A report as slides, one idea each."
     table = verdicts(r)
     lines = [re.sub(r" \[Figure and table\]\(.*?\)", "", line) for line in findings(r, table).split("\n") if line.startswith("* ")]
-    claims = [line for line in lines if re.match(r"\* \*\*[^*]+\*\* \(\w+-\w+\): ", line)]
+    claims = [line for line in lines if re.match(r"\* \*\*[^*]+\*\* \(\w+-[\w-]+\): ", line)]
     several = lambda title, told, n: [Slide(f"## {title}\n\n" + "\n".join(some)) for some in _cut(told, n)]
-    short = [f"* {said.rstrip('.')}." for said in re.sub(r"; the \[scorecard.*", "", in_short(table)).split(". ") if said]
-    out = [Slide(head(r)), *several("What was found", [*(line for line in lines if line not in claims), *short], 3)]
+    found = [*(line for line in lines if line not in claims), *(f"* {said}" for said in in_short(table))]
+    out = [Slide(head(r).replace("](../", "](")), *several("What was found", found, 3)]
     for a in r.analyses:
         text = section(r, a)
         figures = re.findall(r"^!\[.*?\]\(\.\./(.*?)\)\n\n\*(.*?) (?:Bars|Points:)", text, re.M)

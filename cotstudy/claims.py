@@ -515,7 +515,7 @@ class Verdict:
     lo: float | None
     hi: float | None
     level: float | None  # of the interval, after Holm
-    detectable: float | None  # smallest true effect that would be found at 80 % power; None where nothing could be decided
+    detectable: float | None  # smallest true effect that is found four times in five, inf for none; None where nothing could be decided
     published_effect: float | None
     smallest: float
     kind: str
@@ -533,7 +533,8 @@ def _verdict(claim: Claim, m: Measured, level: float) -> Verdict:
     real = [any(task_is(t, n) for n in claim.tasks) for t in m.tasks]
     on = "" if not real else "published tasks" if all(real) else "both" if any(real) else "stand-ins"
     why = [m.reason] * bool(m.reason) + [f"without {_with_tasks(m.left_out)}"] * bool(e and m.left_out)
-    detectable = min(most, e.detectable(level=level)) if e and m.can_decide else None
+    detectable = e.detectable(level=level) if e and m.can_decide else None
+    if detectable is not None and detectable > most: detectable = float("inf")
     return Verdict(claim.id, claim.paper, claim.title, decide(claim, m, level), e.value if e else None, lo, hi, level if e else None,
                    detectable, claim.published, claim.smallest, claim.kind, ", ".join(m.tasks), on,
                    e.n if e else 0, e.n_seeds if e else 0, "; ".join(why), m.notes)

@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'RECIPE', 'EVAL', 'FIELDS', 'COLUMNS', 'LEAF_OF', 'HEADLINE', 'PROTOCOL', 'ALWAYS', 'Spec', 'Teacher',
            'known_format', 'Chosen', 'Condition', 'leaves', 'value', 'changed', 'checked', 'vary', 'F', 'content_id',
            'row_id', 'contents', 'words_of', 'is_teacher', 'is_untaught', 'asked_format', 'describe', 'completed',
-           'stage_key', 'base_of']
+           'stage_key', 'over_each_other', 'base_of']
 
 # %% ../nbs/50_conditions.ipynb #0aa48fab
 """A *condition* says everything that decides a number: task, teacher, method, supervision, student, recipe, decoding, seed (Ho et al.
@@ -360,6 +360,15 @@ def stage_key(
     return (*own, *(f"{leaf} {found}" for leaf, found in contents(cond).items() if counts(leaf)))
 
 # %% ../nbs/50_conditions.ipynb #cf117c05
+def over_each_other(*bases: Mapping[str, Any]) -> dict[str, Any]:
+    "Bases, the later ones over the earlier: a group of fields counts field by field, the name of a recipe lays aside what was said of it."
+    out: dict[str, Any] = {}
+    for base in bases:
+        for name, value in sorted(((str(k), v) for k, v in base.items()), key=lambda pair: "." in pair[0]):  # groups before their fields
+            if isinstance(value, Mapping) and "." not in name: out |= {f"{name}.{field}": v for field, v in value.items()}
+            else: out = {k: v for k, v in out.items() if not k.startswith(f"{name}.")} | {name: value}
+    return out
+
 def base_of(
     task: str,
     student: str,
@@ -369,7 +378,7 @@ def base_of(
     if not isinstance(base, Mapping):
         raise ValueError(f"base is {str(base)[:80]!r} ({type(base).__name__}), expected a mapping of dotted fields; papermill reads one "
                          "with -y 'base: {recipe.lr: 0.002}'")
-    said = dict(base)
+    said = over_each_other(base)
     name = said.pop("recipe") if isinstance(said.get("recipe"), str) else "pocket"  # of a preset; single fields may depart from it
     if name not in PRESETS: raise ValueError(f"no recipe {name!r}; there are {', '.join(PRESETS)}")
     usual = Condition(task=task, method="cot", student=student, teacher=Teacher(max_tok=96), recipe=PRESETS[name], max_student_tok=96)

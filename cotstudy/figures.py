@@ -246,8 +246,10 @@ def _chance(ax: "Axes", df: pd.DataFrame, labels: list | None = None, places: pd
     "Dotted line at uniform guessing; a piece at each place where it depends on the place."
     levels = df["chance"].dropna().unique() if "chance" in df and _measured(df) == "accuracy" else np.array([])  # of accuracy alone
     if len(levels) > 1 and places is not None and (by := df.chance.groupby(places)).nunique().max() == 1:
-        ax.hlines(by.first(), by.first().index - 0.25, by.first().index + 0.25, color=look_of("chance").colour, ls=":", lw=1.6, zorder=1)
-        if labels is not None: labels.append((by.first().iloc[-1], "chance", look_of("chance").colour))
+        at = by.first()
+        at = at[at > 0]
+        ax.hlines(at, at.index - 0.25, at.index + 0.25, color=look_of("chance").colour, ls=":", lw=1.6, zorder=1)
+        if labels is not None: labels.append((at.iloc[-1], "chance", look_of("chance").colour))
         return
     if len(levels) > 1:
         raise ValueError(f"rows of one panel have several chance rates {sorted(levels)}; draw one task a panel (small_multiples)")

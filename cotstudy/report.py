@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SEEDLESS', 'COUNTS', 'WORDS', 'PAPERS', 'CORPUS_WORDS', 'SAME', 'N_SAME', 'KINDS', 'with_points', 'Report',
            'read_report', 'table_md', 'differing', 'number', 'pooled', 'ordered', 'points_table', 'tally', 'briefly',
-           'sentence', 'verdicts', 'in_short', 'findings', 'picture', 'what_it_has', 'named_arms', 'section',
+           'power', 'sentence', 'verdicts', 'in_short', 'findings', 'picture', 'what_it_has', 'named_arms', 'section',
            'scorecard', 'corpora', 'examples', 'same_questions', 'answers_text', 'write_answers', 'provenance',
            'failures', 'head', 'besides', 'unfinished', 'parts', 'whole']
 
@@ -15,7 +15,8 @@ what was taught, where the numbers come from, what failed. Each part is Markdown
 notebook `studies/report` puts the parts together, `pages` makes a page of it."""
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
@@ -38,7 +39,7 @@ from .procedural import titled
 from .results import by_measure, good_rows, results, study_folder, texts_of
 from .runs import Store, exam_of
 from .steps import condition_at
-from .studies import expand, load_study
+from .studies import Study, expand, load_study
 
 # %% ../nbs/91_report.ipynb #90b8e9f2
 @lru_cache(maxsize=128)  # findings, sections and answers all ask for them
@@ -79,8 +80,14 @@ class Report:
 
     @property
     def analyses(self) -> list[Analysis]:
-        "Those that this study has run, by theme."
-        return [a for theme in THEMES for a in ANALYSES.values() if a.theme == theme and len(self.of(a))]
+        "Those that this study has run: by theme, first those that most claims read."
+        return sorted((a for a in ANALYSES.values() if len(self.of(a))), key=lambda a: ([*THEMES].index(a.theme), -len(a.claims)))
+
+    @cached_property
+    def plan(self) -> Study | None:
+        "Its study file, where one has its name."
+        try: return load_study(self.study)
+        except (FileNotFoundError, ValueError): return None
 
     @property
     def once(self) -> pd.DataFrame:
@@ -177,6 +184,12 @@ def briefly(found: str, along: bool = True, most: int = 2) -> str:
     told = [s for s in found.split("\n\n") if "difference" in s]
     return " ".join(told).removesuffix(".") if 0 < len(told) <= most else tally(found, along)
 
+def power(v: pd.Series) -> str:
+    "What a verdict would have taken, in words."
+    if v.kind == "equivalence": return f" For sameness the interval would have to lie within {100 * v.smallest:.0f} points to each side."
+    if np.isinf(v.detectable): return " With so few seeds no effect would have been found four times in five."
+    return f" An effect of {100 * v.detectable:.0f} points would have been found four times in five."
+
 def sentence(v: pd.Series) -> str:
     "A verdict in words."
     claim = next(c for c in CLAIMS if c.id == v.id)
@@ -185,9 +198,7 @@ def sentence(v: pd.Series) -> str:
     seeds = "nothing trained" if untrained else f"{v.n_seeds} seed{'s' * (v.n_seeds != 1)}"
     effect = f"{100 * v.effect:+.1f} points [{100 * v.lo:+.1f}, {100 * v.hi:+.1f}]"
     measured = f"{effect} on {v.tasks} ({seeds}, {v.n_items:,} questions{theirs})"
-    shows = v.detectable < 1 if pd.notna(v.detectable) else False
-    least = f" Only an effect of {100 * v.detectable:.0f} points or more would have shown." if shows else " No effect would have shown."
-    open_ = least if v.verdict == "inconclusive" and pd.notna(v.detectable) else ""
+    open_ = power(v) if v.verdict == "inconclusive" and pd.notna(v.detectable) else ""
     why = f" {v.reason[:1].upper()}{v.reason[1:]}." if v.reason and v.verdict == "inconclusive" else ""
     notes = f" Note: {v.notes}." if v.notes else ""
     return f"**{v.verdict}** ({v.id}): {claim.statement} Here: {measured}.{open_}{why}{notes}"
@@ -197,23 +208,22 @@ def verdicts(r: Report) -> pd.DataFrame:
     "What the study says to every claim of both papers."
     return verdict_table(join_items(r.good, r.items), feeds=feeds(), people=people_of(r.study))
 
-def in_short(table: pd.DataFrame) -> str:  # table: of `verdicts`
-    "What became of the claims, in a line or two."
+def in_short(table: pd.DataFrame) -> list[str]:  # table: of `verdicts`
+    "What became of the claims, in a sentence or two."
     told, theirs = table.verdict[table.effect.notna()], table[table.paper != "beyond"]
     counts = [f"{n} {v}" for v in VERDICTS if (n := int((told == v).sum()))]
     rest, all_ = int(theirs.effect.isna().sum()), int(table.effect.isna().sum())
-    tested = f"Of {len(told)} claims that were tested: {', '.join(counts)}. " * bool(counts)
-    untested = (f"{rest} of {len(theirs)} claims of the two papers, and {all_ - rest} of the {len(table) - len(theirs)} that go beyond "
-                "them, are not tested here; the [scorecard](#scorecard) says why.") * bool(all_)
-    return (tested + untested).strip()
+    tested = [f"Of {len(told)} claims that were tested: {', '.join(counts)}."] * bool(counts)
+    return tested + [f"{rest} of {len(theirs)} claims of the two papers, and {all_ - rest} of the {len(table) - len(theirs)} that go "
+                     "beyond them, are not tested here; the scorecard says why."] * bool(all_)
 
 def findings(r: Report, table: pd.DataFrame) -> str:  # table: of `verdicts`
     "What the study found, in sentences, undecided ones included."
-    lines = [in_short(table)]
+    lines = [" ".join(in_short(table)).replace("the scorecard", "the [scorecard](#scorecard)")]
     for verdict, claims in ((v, table[table.effect.notna() & (table.verdict == v)]) for v in VERDICTS):
         if len(claims): lines += ["", f"### {verdict.capitalize()}: {len(claims)}", "", *(f"* {sentence(v)}" for _, v in claims.iterrows())]
-    lines += ["", "### Analysis by analysis", ""]
     told = {a: briefly(r.says(a), is_curve(a, r.of(a))) for a in r.analyses}
+    lines += ["", "### Analysis by analysis", ""] * bool(told)
     lines += [f"* **{a.title}** ({a.source}): {words}. [Figure and table](#{anchor(a.title)})" for a, words in told.items()]
     return "\n".join(lines)
 
@@ -424,16 +434,15 @@ def head(r: Report) -> str:
             f"{unfinished(r)}{besides(r)}{lone}")
 
 def besides(r: Report) -> str:
-    "Where the same claims were put to more rows, or to others; empty where nowhere."
-    try: more = [s for s in load_study(r.study).beside if (study_folder(s) / "report.md").exists()]
-    except (FileNotFoundError, ValueError): return ""
-    links = ", ".join(f"[{s}](../../{s}/report.md)" for s in more)
-    return f"\n\nThis report reads its own rows alone; `cotstudy claims {r.study}` reads those of {links}, too." * bool(more)
+    "Where the same claims were put to more rows; empty where nowhere."
+    page = lambda s: f"[{s}](../../{s}/report.md)" if (study_folder(s) / "report.md").exists() else s
+    more = ", ".join(page(s) for s in r.plan.beside) if r.plan else ""
+    return f"\n\nThis report reads its own rows alone; `cotstudy claims {r.study}` reads those of {more}, too." * bool(more)
 
 def unfinished(r: Report) -> str:
     "How much of what a study's file asks for has rows; empty for all of it, and for a study without a file of its name."
-    try: planned = {c.name for c in expand(load_study(r.study))}
-    except (FileNotFoundError, ValueError): return ""
+    try: planned = {c.name for c in expand(r.plan)} if r.plan else set()
+    except ValueError: return ""
     run = set(r.rows.cell) if "cell" in r.rows else set()
     if not run < planned: return ""
     have = "has" if len(run) == 1 else "have"
@@ -444,8 +453,8 @@ def parts(r: Report, store: Store | None = None) -> dict[str, str]:  # heading -
     "A report's sections."
     table, texts = verdicts(r), examples(r, store)
     out = {"Findings": findings(r, table), "Scorecard": scorecard(r, table)}
-    told = {a: f"### {a.title}\n\n{section(r, a, texts)}" for a in r.analyses}
-    out |= {words: "\n\n".join(text for a, text in told.items() if a.theme == theme) for theme, words in THEMES.items()}
+    for theme, group in groupby(r.analyses, key=lambda a: a.theme):
+        out[THEMES[theme]] = "\n\n".join(f"### {a.title}\n\n{section(r, a, texts)}" for a in group)
     out |= {"Answers behind the points": write_answers(r, texts), "What was taught": corpora(r),
             "Where the numbers come from": provenance(r), "What failed": failures(r)}
     return {heading: text for heading, text in out.items() if text}

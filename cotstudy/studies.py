@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['models', 'optimize', 'torch', 'LARGEST', 'MOST', 'KINDS', 'LARGEST_SPLIT', 'GPU', 'KERNEL_S', 'Grid', 'Study', 'Cell',
-           'studies_folder', 'load_study', 'all_results', 'expand', 'over_each_other', 'Parameter', 'Template',
-           'template_at', 'parameters_of', 'check_parameters', 'cell_conditions', 'matmul_rate', 'Card',
-           'n_params_here', 'gpu_hours', 'largest_memory', 'Rates', 'rates_of', 'by_cell', 'beside', 'dry_run',
-           'priced']
+           'studies_folder', 'load_study', 'all_results', 'expand', 'Parameter', 'Template', 'template_at',
+           'parameters_of', 'check_parameters', 'cell_conditions', 'matmul_rate', 'Card', 'n_params_here', 'gpu_hours',
+           'largest_memory', 'Rates', 'rates_of', 'by_cell', 'beside', 'dry_run', 'priced']
 
 # %% ../nbs/80_studies.ipynb #27bc6b7b
 """Study files: which templates, over which tasks and students, from which base. Every parameter is read as the Python literal that it is
@@ -35,7 +34,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .analyses import ANALYSES, TOK_PER_ROW, Piece, api_cost, conditions_of, cost, pieces, totals
-from .conditions import FIELDS, Condition, base_of, checked
+from .conditions import FIELDS, Condition, base_of, checked, over_each_other
 from .files import file_stamp
 from .later import later
 from .memory import GPU_TOK, student_memory
@@ -168,14 +167,6 @@ def expand(study: Study, only: str = "*") -> list[Cell]:  # only: names to take,
     found = [c for c in cells if fnmatchcase(c.name, only)]
     if cells and not found: raise ValueError(f"no cell of {study.study!r} has a name like {only!r}; the first: {', '.join(names[:3])}")
     return found
-
-def over_each_other(*bases: Mapping[str, Any]) -> dict[str, Any]:
-    "Bases, the later ones over the earlier: a group of fields counts field by field, the name of a recipe lays aside what was said of it."
-    out: dict[str, Any] = {}
-    for name, value in ((str(name), value) for base in bases for name, value in base.items()):
-        if isinstance(value, Mapping) and "." not in name: out |= {f"{name}.{field}": v for field, v in value.items()}
-        else: out = {k: v for k, v in out.items() if not k.startswith(f"{name}.")} | {name: value}
-    return out
 
 def _cells(study: Study, grid: Grid) -> Iterator[Cell]:
     "The cells of one grid; the name of a field is one of the base, any other a parameter of the template."

@@ -216,8 +216,8 @@ def test_no_slide_holds_what_was_left_over():
     told = pd.DataFrame(dict(verdict=["reproduced", "inconclusive", "reproduced", "not testable here"], effect=[0.1, 0.0, 0.2, None],
                              paper=["ho2023", "beyond", "ho2023", "scotd2023"]))
     rest = "1 of 3 claims of the two papers, and 0 of the 1 that go beyond them, are not tested here"
-    assert in_short(told).startswith(f"Of 3 claims that were tested: 2 reproduced, 1 inconclusive. {rest}")
-    assert in_short(told[:3]) == "Of 3 claims that were tested: 2 reproduced, 1 inconclusive." and in_short(told[:0]) == ""
+    first = "Of 3 claims that were tested: 2 reproduced, 1 inconclusive."
+    assert in_short(told) == [first, f"{rest}; the scorecard says why."] and in_short(told[:3]) == [first] and in_short(told[:0]) == []
 
 
 def test_a_notebook_keeps_no_state_of_its_widgets(tmp_path):
@@ -241,6 +241,9 @@ def test_slides_turn_offline(tmp_path, monkeypatch):
     assert all(sum(f"{v.id} {v.title}: {v.verdict}" in s.drawn for s in shown) == 1 for v in claims.itertuples())
     assert next(k for k, s in enumerate(shown) if s.drawn) < 5, "a picture comes soon"
     assert deck.read_text().count("<section>") > 7 and "What became of the claims" in deck.read_text() and "<svg" in deck.read_text()
+    (tmp_path / "pocket" / "report.md").write_text("# Pocket")
+    monkeypatch.setitem(r.__dict__, "plan", r.plan.model_copy(update=dict(beside=["pocket"])))
+    assert (deck.parent / re.search(r'href="(\.\.[^"#]*)"', write_slides(r, tmp_path / "pocket" / "two.html").read_text())[1]).exists()
     with open_browser() as browser:
         def turn(page):
             page.wait_for_function("Reveal.isReady()")

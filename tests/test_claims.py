@@ -574,3 +574,12 @@ def test_from_stored_results_to_a_figure():
     assert found.verdict["scotd-H2"] == "reproduced" and found.on["scotd-H2"] == "published tasks" and set(table.verdict) <= set(VERDICTS)
     ax = fig_claims(table[table.paper == "scotd2023"])
     assert [f"{c.id}  {c.title}" in {t.get_text() for t in ax.texts} for c in SCOTD] == [True] * len(SCOTD)
+
+
+def test_no_interval_reaches_further_than_shares_can_differ():
+    few = world(0.3, n_seeds=2, n_items=40, seed_sd=1.5, tasks=("x",))
+    alone, twice = (verdict(c, few) for c in (claim(), claim(contrast=((2.0, A), (-2.0, B)))))
+    assert (alone.lo, alone.hi) == (-1, 1) and np.isinf(alone.detectable), "two seeds that differ so much tell nothing"
+    assert -2 <= twice.lo <= -1 and 1 <= twice.hi <= 2, "a difference of differences may be larger"
+    sure = verdict(claim(), world(1.2, n_items=400, seed_sd=0.0))
+    assert -1 < sure.lo < sure.hi < 1 and 0 < sure.detectable < 1

@@ -11,8 +11,8 @@ from browser import look_at, open_browser
 from cotstudy.analyses import THEMES, study_cell
 from cotstudy.pages import anchor, to_pages, write_pages
 from cotstudy.recorded import recorded
-from cotstudy.report import (briefly, corpora, examples, failures, findings, number, parts, pooled, read_report, scorecard, table_md, tally,
-                             unfinished, verdicts, whole, with_points, write_answers)
+from cotstudy.report import (besides, briefly, corpora, examples, failures, findings, number, parts, pooled, power, read_report, scorecard,
+                             table_md, tally, unfinished, verdicts, whole, with_points, write_answers)
 from cotstudy.studies import expand, load_study
 from cotstudy.tasks import load
 
@@ -92,6 +92,31 @@ def test_sections_stand_by_theme_and_the_contents_lead_to_each(toy):
         before = text[:text.index(f"\n### {a.title}\n")]
         assert re.findall(r"^## (.+)$", before, re.M)[-1] == THEMES[a.theme]
         assert f"\n  * [{a.title}](#{anchor(a.title)})\n" in before
+
+
+def test_what_an_open_verdict_would_have_taken():
+    told = lambda **v: power(pd.Series(dict(kind="difference", smallest=0.03, detectable=0.11) | v))
+    assert "11 points would have been found four times in five" in told()
+    assert "no effect would have been found" in told(detectable=float("inf"))
+    assert "within 3 points" in told(kind="equivalence") and "found" not in told(kind="equivalence")
+
+
+def test_a_report_says_where_more_rows_were_asked(committed, monkeypatch):
+    r, text = committed
+    assert r.plan.study == "pocket" and besides(r) == "" and "reads its own rows alone" not in text
+    beside = replace(r, study="other")
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(r.folder.parent))
+    monkeypatch.setitem(beside.__dict__, "plan", r.plan.model_copy(update=dict(beside=["pocket", "gone"])))
+    assert "`cotstudy claims other` reads those of [pocket](../../pocket/report.md), gone, too" in besides(beside)
+    assert replace(r, study="no such study").plan is None and besides(replace(r, study="no such study")) == ""
+
+
+def test_the_contents_of_a_page_are_one_list_of_lists(toy):
+    r, _ = toy
+    page = (r.folder / "report.html").read_text()
+    nav = re.search(r"<nav.*?</nav>", page, re.S)[0]
+    named = set(re.findall(r'<h[23] id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', nav)) == named and nav.count("<ul>") == nav.count("</ul>") > 2
 
 
 def test_a_tally_counts_what_is_said():
