@@ -8,8 +8,8 @@ __all__ = ['Query', 'COMPARING', 'WORDS', 'KINDS', 'HOLDS', 'VERDICTS', 'CONDITI
            'POCKET_SCOTD', 'FEW', 'SINGLE', 'TAUGHT', 'SUBSETS', 'SCOTD', 'BEYOND_TASKS', 'FEW_ONE', 'FEW_MANY',
            'BEYOND', 'CLAIMS', 'q', 'minus', 'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'only_one', 'Term',
            'terms_of', 'paired', 'Measured', 'read_solutions', 'about', 'tasks_of', 'alone', 'unread_at_chance',
-           'measure', 'sides_of', 'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict', 'verdict',
-           'verdict_table', 'at']
+           'unread_teacher', 'measure', 'sides_of', 'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict',
+           'verdict', 'verdict_table', 'at']
 
 # %% ../nbs/75_claims.ipynb #d38123be
 """Every claim of Ho et al. 2023 (here ho-H1 ... H12) and Li et al. 2023 (scotd-H1 ... H12) as a contrast over results, with its published
@@ -378,6 +378,14 @@ def _sides(claim: Claim, terms: Sequence[Term], pairs: pd.DataFrame, cells: Cell
     silent = float(np.mean([cells.unread.get(c, 0.0) for c in low[0].rows.index]))
     if silent > 0.1: yield f"{100 * silent:.0f} % of the answers compared with could not be read"
 
+def unread_teacher(terms: Sequence[Term], pairs: pd.DataFrame, cells: Cells) -> str:
+    "Why a lead over the teacher may be none: answers of it that nobody could read, cut for the most part, are as many as the lead."
+    low = [t for t in terms if t.weight < 0]
+    if len(terms) != 2 or len(low) != 1 or dict(low[0].query).get("method") != "teacher" or low[0].rows is None: return ""
+    silent = float(np.mean([cells.unread.get(c, 0.0) for c in low[0].rows.index]))
+    lead = pairs.a.mean() - pairs.b.mean()
+    return f"{100 * silent:.0f} % of the teacher's answers could not be read, the lead over it is no larger" if 0 < lead <= silent else ""
+
 def _mean_effect(claim: Claim, cells: Cells, n_boot: int) -> Measured:
     "The effect of a claim: mean over its tasks, two-level bootstrap over seeds and items."
     frames, open_, left_out, unread, notes = {}, {}, {}, {}, {}
@@ -390,7 +398,7 @@ def _mean_effect(claim: Claim, cells: Cells, n_boot: int) -> Measured:
             continue
         seeds = "one seed cannot decide" * (trained and frames[task].seed.nunique() < 2)
         unread[task], notes[task] = unread_at_chance(terms, cells), "; ".join(_sides(claim, terms, frames[task], cells))
-        if why := [w for w in (alone(terms), seeds) if w]: open_[task] = "; ".join(why)
+        if why := [w for w in (alone(terms), seeds, unread_teacher(terms, frames[task], cells)) if w]: open_[task] = "; ".join(why)
     if not frames: return Measured(None, (), left_out, False, _with_tasks(left_out))
     used = [t for t in frames if t not in open_] or list(frames)
     decides = used[0] not in open_

@@ -353,6 +353,14 @@ def test_silence_is_no_guess(score, unread, kind, expected):
     assert ("silence is no guess" in v.reason) == (expected == "inconclusive")
 
 
+@pytest.mark.parametrize("unread, expected", [(0.0, "reproduced"), (0.1, "reproduced"), (0.5, "inconclusive")])
+def test_a_teacher_whose_answers_are_cut_is_not_beaten(unread, expected):
+    items = world(1.2, n_items=400, tasks=("x",))
+    teacher = items[(items.method == "label_only") & (items.seed == 0)].assign(method="teacher", unread=unread)
+    v = verdict(claim(contrast=minus(A, q("teacher")), tasks=("x",)), pd.concat([items[items.method == "cot"].assign(unread=0.0), teacher]))
+    assert v.verdict == expected and ("of the teacher's answers" in v.reason) == (expected == "inconclusive"), v
+
+
 def test_what_could_not_be_read_comes_with_the_items():
     rows = pd.DataFrame(dict(eval_id=["e"], task=["x"], student=["s"], method=["zero_shot_cot"], seed=[0], accuracy=[0.5]))
     items = pd.DataFrame(dict(eval_id="e", instance=["a", "b"], path=0, prediction=["1", None], correct=[True, False],
