@@ -438,11 +438,11 @@ def generate_sampling(work: Work, at_once: int = 4, n_threads: int = 1, dtype: s
         return go
     return prepare
 
-def generate_batch_sampling(work: Work, max_tok_at_once: int = 1024, n_threads: int = 1, graphs: bool = False) -> Callable:
+def generate_batch_sampling(work: Work, max_tok_at_once: int = 1024, n_threads: int = 1, graphs: bool = False, dtype: str = "") -> Callable:
     "All draws through `generate_batch`."
     def prepare():
         from transformers.generation.configuration_utils import ContinuousBatchingConfig
-        net, ids, how = deepcopy(model(work).net), _prompts(work).tolist(), _generation(work)
+        net, ids, how = deepcopy(model(replace(work, dtype=dtype or work.dtype)).net), _prompts(work).tolist(), _generation(work)
         size = ContinuousBatchingConfig(page_size=32, num_blocks=4 * work.n_prompts * work.n, max_batch_tokens=max_tok_at_once,
                                         use_cuda_graph=graphs)
         def go():
@@ -468,7 +468,8 @@ def sample_row(name: str, repeats: int = 3, fast: bool = False) -> dict:
     arms: dict = {"ours": ours_sampling(work, **ours), "peer": generate_sampling(work, **peer)}
     batch: dict[str, Any] = {}
     try:
-        best, batch["sweep"] = _swept(generate_batch_sampling, small, _settings(max_tok_at_once=[256, 1024], n_threads=[1]), "cpu_rate")
+        settings = _settings(max_tok_at_once=[256, 1024], n_threads=[1], **half)
+        best, batch["sweep"] = _swept(generate_batch_sampling, small, settings, "cpu_rate")
         if max(batch["sweep"].values()) > max(sweep.values()):
             arms["peer"], peer = generate_batch_sampling(work, **best), best | dict(of="generate_batch")
     except Exception as e:  # an optional way of the library; said in the row
