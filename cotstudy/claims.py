@@ -386,6 +386,7 @@ def unread_teacher(terms: Sequence[Term], pairs: pd.DataFrame, cells: Cells) -> 
     lead = pairs.a.mean() - pairs.b.mean()
     return f"{100 * silent:.0f} % of the teacher's answers could not be read, the lead over it is no larger" if 0 < lead <= silent else ""
 
+# %% ../nbs/75_claims.ipynb #16e59918
 def _mean_effect(claim: Claim, cells: Cells, n_boot: int) -> Measured:
     "The effect of a claim: mean over its tasks, two-level bootstrap over seeds and items."
     frames, open_, left_out, unread, notes = {}, {}, {}, {}, {}

@@ -285,6 +285,7 @@ def kept(answer: Mapping[str, str]) -> str:
 def _reason(c, name: str) -> str:
     return "look at what stands behind *the answer is*." if not c.answer_ok else "go through its steps one by one."
 
+# %% ../nbs/93_course.ipynb #29a40aad
 @exercise("4.3", "Of a teacher's rationales for yes-or-no questions, 70 % are sound. The others end in *yes* or *no* as a coin falls. "
                  "What share of "
                  "the rationales that `correct` keeps is lucky? (A number between 0 and 1.)",

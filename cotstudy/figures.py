@@ -257,6 +257,7 @@ def _chance(ax: "Axes", df: pd.DataFrame, labels: list | None = None, places: pd
         ax.axhline(c, color=look_of("chance").colour, ls=":", lw=1.6, zorder=1)
         if labels is not None: labels.append((c, "chance", look_of("chance").colour))
 
+# %% ../nbs/70_figures.ipynb #9a171d99
 FEW = (8, 32, 128)  # numbers of questions of Ho et al.'s data-size experiment; every other published number is of all questions
 
 def _comparable(theirs: pd.DataFrame | None, df: pd.DataFrame, x: str, levels: Sequence[str]) -> pd.DataFrame | None:

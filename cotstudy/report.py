@@ -60,6 +60,7 @@ def with_points(rows: pd.DataFrame) -> pd.DataFrame:
     point = rows.groupby(key).row_id.transform("first").str[:10]
     return rows.assign(point=point, link="../answers.html#p-" + point)
 
+# %% ../nbs/91_report.ipynb #cf6d5a3b
 @dataclass(frozen=True, eq=False)
 class Report:
     "A study as it is read for its report."
@@ -433,6 +434,7 @@ def head(r: Report) -> str:
             "those of claims are wider, since many are tested together (Holm); those of proxies are not."
             f"{unfinished(r)}{besides(r)}{lone}")
 
+# %% ../nbs/91_report.ipynb #fb3dd5b5
 def besides(r: Report) -> str:
     "Where the same claims were put to more rows; empty where nowhere."
     page = lambda s: f"[{s}](../../{s}/report.md)" if (study_folder(s) / "report.md").exists() else s

@@ -439,6 +439,7 @@ COMMITTED = str(Path(__file__).parent.parent / "outputs")
 
 @pytest.mark.parametrize("study", sorted(p.parent.name for p in Path(COMMITTED).glob("*/rows.parquet")))
 def test_claims_of_committed_results(study, monkeypatch):
+    from cotstudy.analyses import feeds
     from cotstudy.claims import CLAIMS, VERDICTS
     monkeypatch.setenv("COTSTUDY_OUTPUTS", COMMITTED)
     told = json.loads(cotstudy("claims", study, "--json").stdout)
@@ -450,7 +451,9 @@ def test_claims_of_committed_results(study, monkeypatch):
         assert c["verdict"] in VERDICTS and c["verdict"] in line and c["title"][:40] in line
         assert c["effect"] is None or f"{100 * c['effect']:+.1f} [{100 * c['lo']:+.1f}, {100 * c['hi']:+.1f}]" in line
         assert all(not c[why] or c[why] in page for why in ("reason", "notes"))
-    assert any(c["effect"] is not None for c in told["claims"])
+    read = {name for names in feeds().values() for name in names}  # `precision` is read by none
+    asked = read & set(pd.read_parquet(Path(COMMITTED) / study / "rows.parquet").analysis)
+    assert any(c["effect"] is not None for c in told["claims"]) == bool(asked)
 
 
 def test_show_reads_rows_of_an_older_form(monkeypatch):
