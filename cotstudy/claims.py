@@ -8,8 +8,8 @@ __all__ = ['Query', 'COMPARING', 'WORDS', 'KINDS', 'HOLDS', 'VERDICTS', 'CONDITI
            'POCKET_SCOTD', 'FEW', 'SINGLE', 'TAUGHT', 'SUBSETS', 'SCOTD', 'BEYOND_TASKS', 'FEW_ONE', 'FEW_MANY',
            'BEYOND', 'CLAIMS', 'q', 'minus', 'Claim', 'join_items', 'Cells', 'cells_of', 'task_is', 'only_one', 'Term',
            'terms_of', 'paired', 'Measured', 'read_solutions', 'about', 'tasks_of', 'alone', 'unread_at_chance',
-           'unread_teacher', 'measure', 'sides_of', 'asked_people', 'decide', 'p_value', 'holm_levels', 'Verdict',
-           'verdict', 'verdict_table', 'at']
+           'compared_with', 'unread_teacher', 'measure', 'sides_of', 'asked_people', 'decide', 'p_value', 'holm_levels',
+           'Verdict', 'verdict', 'verdict_table', 'at']
 
 # %% ../nbs/75_claims.ipynb #d38123be
 """Every claim of Ho et al. 2023 (here ho-H1 ... H12) and Li et al. 2023 (scotd-H1 ... H12) as a contrast over results, with its published
@@ -369,20 +369,24 @@ def _with_tasks(said: Mapping[str, str]) -> str:  # task -> remark
     "Each remark once, behind the tasks that it is about."
     return "; ".join(f"{', '.join(t for t in said if said[t] == what)}: {what}" for what in dict.fromkeys(said.values()))
 
+def compared_with(terms: Sequence[Term], cells: Cells) -> tuple[Term, float] | None:  # and 0..1
+    "The side that a contrast of two takes away, and the share of its answers that nobody could read; None in any other contrast."
+    low = [t for t in terms if t.weight < 0]
+    if len(terms) != 2 or len(low) != 1 or low[0].rows is None: return None
+    return low[0], float(np.mean([cells.unread.get(c, 0.0) for c in low[0].rows.index]))
+
 def _sides(claim: Claim, terms: Sequence[Term], pairs: pd.DataFrame, cells: Cells) -> Iterator[str]:
     "What to know of that with which a difference compares: that it is at chance, that much of it could not be read."
-    low = [t for t in terms if t.weight < 0]
-    if claim.kind != "difference" or claim.score != "score" or len(terms) != 2 or len(low) != 1 or low[0].rows is None: return
-    chance = cells.table.chance[low[0].rows.index].dropna().unique() if "chance" in cells.table else []
+    if claim.kind != "difference" or claim.score != "score" or not (found := compared_with(terms, cells)): return
+    low, silent = found
+    chance = cells.table.chance[low.rows.index].dropna().unique() if "chance" in cells.table else []
     if len(chance) == 1 and chance[0] > 0 and abs(pairs.b.mean() - chance[0]) < claim.smallest: yield "what is compared with is at chance"
-    silent = float(np.mean([cells.unread.get(c, 0.0) for c in low[0].rows.index]))
     if silent > 0.1: yield f"{100 * silent:.0f} % of the answers compared with could not be read"
 
 def unread_teacher(terms: Sequence[Term], pairs: pd.DataFrame, cells: Cells) -> str:
     "Why a lead over the teacher may be none: answers of it that nobody could read, cut for the most part, are as many as the lead."
-    low = [t for t in terms if t.weight < 0]
-    if len(terms) != 2 or len(low) != 1 or dict(low[0].query).get("method") != "teacher" or low[0].rows is None: return ""
-    silent = float(np.mean([cells.unread.get(c, 0.0) for c in low[0].rows.index]))
+    low, silent = compared_with(terms, cells) or (None, 0.0)
+    if low is None or dict(low.query).get("method") != "teacher": return ""
     lead = pairs.a.mean() - pairs.b.mean()
     return f"{100 * silent:.0f} % of the teacher's answers could not be read, the lead over it is no larger" if 0 < lead <= silent else ""
 
