@@ -27,17 +27,20 @@ _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(
                   r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
                   r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?"
                   r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
-                  r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|\b(?:antwort\s+(?:ist|lautet)|r[ée]ponse\s+(?:finale\s+|correcte\s+)?est"
-                  r"(?:\s+donc\b)?|respuesta\s+(?:final\s+|correcta\s+)?es(?:\s+la(?=\s+[A-Z]\b))?|risposta\s+è|resposta\s+é|ответ)\s*:?"
+                  r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|(?:故|应|因此|所以)选(?:择|项)*\s*:?"
+                  r"|\b(?:antwort\s+(?:ist|lautet)|r[ée]ponse\s+(?:finale\s+|correcte\s+)?est"
+                  r"(?:\s+donc\b)?(?:\s+la(?=\s+[A-Z]\b))?|respuesta\s+(?:final\s+|correcta\s+)?es(?:\s+la(?=\s+[A-Z]\b))?|risposta\s+è|resposta\s+é|ответ)\s*:?"
                   r"|(?:^|\n)\s*(?:(?:label|choice|verdict|prediction)\s*:|(?:final[^\S\n]+)?answer[^\S\n]*\n)", re.I)
-_TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|output|solution|conclusion)\s*[:=]|(?<=[.!?]\s)final\s*:", re.I | re.M)
+_TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|output|solution|conclusion)\s*[:=]|(?<=[.!?]\s)final\s*:"
+                    r"|^A:(?!(?s:.)*^B:)", re.I | re.M)
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human|Premise|Passage|Input|Sentence)\s*:"
                     r"|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
                             r"|correct\s+)?answer)(?=\s)", re.I)
 
 _ASIDES = re.compile(r"\n\s*(?:explanation|reason(?:ing|s)?|rationale|justification|confidence|why|note)\b\s*:", re.I)  # after an answer
 _OFFER = re.compile(r"(?<=[.!?\n*)\]$}])\s*+(?:(?:please\s+)?(?:let\s+me\s+know|feel\s+free)|is\s+there\s+anything\s+else"
-                    r"|would\s+you\s+like|do\s+you\s+(?:want|need)|(?:i\s+)?hope\s+(?:this|that)\s+helps)\b[^\n]*+\s*+\Z", re.I)
+                    r"|would\s+you\s+like|do\s+you\s+(?:want|need|have\s+any)|(?:i'm|i\s+am)\s+(?:always\s+)?happy\s+to"
+                    r"|(?:i\s+)?hope\s+(?:this|that)\s+helps)\b[^\n]*+\s*+\Z", re.I)
 
 _REPORTED = re.compile(  # others say it, or nobody
     r"\b(?:cannot|can't|never|wrong|incorrect|mistaken(?:ly)?|initially|at\s+first|thought|guess(?:ed)?\s+was|tempt\w+|might\s+think"
@@ -48,17 +51,24 @@ _SUPPOSED = re.compile(r"\W*(?:(?:and|but|however)\W+)?(?:if|were|unless|suppose
                     r"|since)\b)", re.I)
 _WOULD, _UNDER = re.compile(r"\b(?:would|could|might)\b", re.I), re.compile(r"[^.;\n]{0,60}\b(?:if|unless)\b", re.I)  # it would be 5 if ...
 
+_GRANTED = re.compile(r"^\W*(?:so\s+)?(?:since|because|as|while|although|though|despite|even\s+though)\b[^,]*,(?=\s+\w)", re.I)
+
 def _clause(text: str, at: int) -> str: return re.split(r"[.!?;\n]\s*", text[max(0, at - 120):at])[-1]
+
+def _main_clause(text: str, at: int) -> str: return _GRANTED.sub("", _clause(text, at))  # since he can't, they need
 
 # %% ../nbs/18_answers.ipynb #11e8c4fa
 _FIELD = re.compile(r"[\"'](?:final[_ ]?)?(?:answer|choice|result|label|option|prediction|solution)[\"']\s*:\s*"
                     r"(?:\"((?:[^\"\\\n]|\\.){0,300})\"|'([^'\n]{0,300})'|(-?[\d.][\w.+-]*|true|false))(?=\s*[,}\]\n])", re.I)
+
+_FIELDS_BEHIND = re.compile(rf"({_FIELD.pattern})\s*,\s*[\"'][^\"'\n]{{1,40}}[\"']\s*:[^`]*\}}", re.I)
 
 def _opened(text: str) -> str:
     "A text without its wrappers, at a length that can be read, up to the next question that a model asks itself."
     text = text.rpartition("</think>")[2].partition("<think>")[0]  # a thought that never ends has no answer behind it
     if len(text) > HEAD + TAIL: text = "\n...\n".join((*text[:HEAD].rsplit(None, 1)[:1], *text[-TAIL:].split(None, 1)[-1:]))
     text = re.sub(r"\[([^\[\]\n]{1,200})\]\(https?:[^()\s]*\)", r"\1", text)  # a link
+    if len(_FIELD.findall(text)) == 1: text = _FIELDS_BEHIND.sub(r"\1\n", text)
     text = _FIELD.sub(lambda m: f"\n#### {m[1] or m[2] or m[3] or ''}\n", text)  # {"answer": 7}
     text = re.sub(r"(?<=\d)!(?=\s*(?:[}$]|\\[)\]]))", " factorial", text)  # in a formula, and not for joy
     text = re.sub(r"[^\S\n]{2,}", " ", re.sub(r"\n\s*+", "\n", unwrap(text)))
@@ -103,10 +113,12 @@ _WRONG = re.compile(r",?\s*but\s+(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:a\s+mi
     r"|mistaken|false|(?<=not\s)(?:right|correct|true|answer)|(?<=n't\s)(?:right|correct|true)|(?<=not\sthe\s)answer"
     r"|(?<=n't\sthe\s)answer)\b", re.I)
 
+_CONCEDED = re.compile(r"\W*(?:while|although|though|despite|even\s+though|in\s+spite\s+of)\b[^,]*\Z", re.I)
+
 def _doubted(text: str, m: Mention) -> bool:
     "Whether the clause of a mention denies it, asks it, supposes it, or has others say it."
     clause = _clause(text, m.start)
-    if _DOUBT.search(clause) or _SUPPOSED.match(clause): return True
+    if _DOUBT.search(clause) or _SUPPOSED.match(clause) or _CONCEDED.match(clause): return True
     if _WRONG.match(text[m.end:m.end + 60]) or _LEFT_OPEN.match(text[m.end:m.end + 24]): return True
     if re.search(r"\bor\s+(?:(?:the|an?|option|maybe|perhaps|possibly|even)\s+)*[\"'(]*$", clause, re.I): return True
     return bool(_WOULD.search(clause) and _UNDER.match(text[m.end:m.end + 80]))
@@ -189,7 +201,7 @@ _BOUND = re.compile(rf"(?:\b(?:{_PLACES})\s+|"
                     r"|\\[A-Za-z]+\s*\{?|[A-Za-z]\(|\}\s?\{"
                     r"|(?:\b[A-Za-z]|\))\s?[-+*/^]\s?\(?|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*\.?)\s*$", re.I)
 _ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|during|since|until|to|all|both|other|another|number"
-                    r"|day|these|those|the)\s+"
+                    r"|day|these|those|the|from(?=\s+(?:the|an?|his|her|their|its|my|our|your)\s))\s+"
                     r"(?:(?:the|an?|all|each|every|his|her|their|its|my|our|your|other|these|those|another)\s+)?(?:(?<=the\s)(?:first"
                     r"|last|next)\s+)?(?:only\s+|about\s+)?$", re.I)
 _UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|ml|[lL]|kWh|[kM]?W|V|Hz|k?Pa|J|N|C|F|K|st|nd|rd|th|am"
@@ -199,7 +211,7 @@ _PART = re.compile(  # what follows a number that is only a part of something
     rf"(?!{_UNIT})(?:[A-Za-z]{{1,2}}(?![A-Za-z])|sin|cos|tan|log|sqrt|_)|\.?\s?\\(?!end|newline|hline|mu|deg)[A-Za-z]"
     rf"|\s?[\^√π∞±≤≥<>]"  # 5x, 5\pi, 5^n
     r"|\s[KMB]\b|[,.:]\d|\s:\s?\d|\.\.+\d|[‰‱]|\.\(\d|!(?=\s*[.,;=/*+-])|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)"
-                    r"|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s?/\s?(?:[\d(]"
+                    r"|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s(?:plus|minus)\s(?:an?|some|the)\b|\s?/\s?(?:[\d(]"
     r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
     r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
     r"|September|October|November|December)|out\s+of|and\s+(?:a\s+)?(?:half|quarter|third)|divided|multiplied|squared|cubed"
@@ -234,7 +246,7 @@ def _said(text: str) -> tuple[Said, ...]:
     out: list[Said] = []
     for q in quantities(text):
         before = text[max(0, q.start - 60):q.start]
-        clause, after = _clause(text, q.start), text[q.end:q.end + 80]
+        clause, after = _main_clause(text, q.start), text[q.end:q.end + 80]
         if _WRONG.match(after) or _REPORTED.search(clause) or (_WOULD.search(clause) and _UNDER.match(after)): before = "not "
         role = next((r for r, p in _ROLES.items() if p.search(before)), "main")
         if role == "main" and _IN_BRACKETS.search(text[:q.start]): role = "aside"
@@ -256,6 +268,8 @@ def _rounded(exact: Quantity, other: Quantity, gap: str) -> bool:
     if exact.value is None or other.value is None or not re.search(r"about|approx|roughly|around|nearly|~|\u2248", gap, re.I): return False
     return abs(exact.value - other.value) <= abs(exact.value) / 100
 
+_OUT_OF = re.compile(r"\bof\s+(?:(?:the|these|those|all|his|her|their|its|my|our|your)\s+)+$", re.I)
+
 def _single(text: str, said: Sequence[Said], at: int) -> str | None:
     "The number at a place of a sentence, unless it cannot be read or is joined to another one."
     one = said[at]
@@ -264,6 +278,7 @@ def _single(text: str, said: Sequence[Said], at: int) -> str | None:
         if not 0 <= k < len(said) or said[k].role == "rejected": continue
         first, second = sorted((one.q, said[k].q), key=lambda q: q.start)
         gap = text[first.end:second.start]
+        if k < at and gap.rstrip().endswith(",") and _OUT_OF.search(text[:first.start]): continue  # of the 40 students, 16
         if _JOINED.fullmatch(gap) and not same_number(one.q.written, said[k].q.written) and not _rounded(first, second, gap): return None
     return one.q.written
 
@@ -327,9 +342,21 @@ _TOLD_TO = re.compile(r"(?:\W|\b(?:step|\d+|first|second|third|next|then|now|fin
 _TO_GET = re.compile(r"\b(?:get|gives?|giving|obtain|reach|find|yields?|leaving|leaves|have|is|are|equals)\s+(?:(?:us|you|me)\s+)?"
                      r"(?=[-$]?\d)", re.I)
 
+_SINCE = re.compile(r"\W*(?:so\s+)?(?:since|because)\b", re.I)
+_SETTING = re.compile(r"\W*(?:(?:so|then|thus|therefore)\W+)?(?:after|when|once|by|with|starting|having|rounded|rounding)\b", re.I)
+_COPULA = re.compile(r"(?<!\bthere )(?<!\bthat )\b(?:is|are|has|have|leaves|equals|becomes|comes\s+to|makes)\s+"
+                     r"(?:(?:now|only|about|exactly|just)\s+)?$", re.I)
+
+def _set_in(text: str, said: Sequence[Said]) -> str | None:
+    "After paying 80 out of 55 the balance is -25: the last number, and the only one that anything is said to be."
+    if len(said) < 2 or not _SETTING.match(text) or said[-1].role != "main": return None
+    called = [s for s in said if _COPULA.search(text[:s.q.start])]
+    return _single(text, said, len(said) - 1) if len(called) == 1 and called[0] is said[-1] else None
+
 def _sentence(text: str) -> str | None:
     "The number that a sentence gives as its answer; one that says what to do gives what it comes to."
     text = _NOT_BUT.sub("", text)
+    if _SINCE.match(text) and _said(rest := _GRANTED.sub("", text)): text = rest  # since each takes 9, they can make 6
     if _TOLD_TO.match(text): text = _TO_GET.split(text)[-1] if _TO_GET.search(text) else ""
     said = _said(text)
     if (parts := _WHICH.split(text))[1:] and (found := _sentence(parts[-1])): return found
@@ -349,6 +376,7 @@ def _sentence(text: str) -> str | None:
     if paid and any(s.role == "main" for s in said): return None  # 2 pens for $7
     mains = [k for k, s in enumerate(said) if s.role == "main"] or [k for k, s in enumerate(said) if s.role == "aside"]
     if not mains: return None
+    if found := _set_in(text, said): return found
     found = _single(text, said, mains[0])
     return found if all(same_number(said[k].q.written, said[mains[0]].q.written) for k in mains[1:]) else None
 
@@ -368,6 +396,10 @@ def _spoken(text: str) -> str | None:
     return _sentence(words if not said or _opens(words, _said(words)) else text)
 
 # %% ../nbs/18_answers.ipynb #b50d4223
+def _worded(text: str) -> bool:
+    "Whether number words say a number, other than the pronoun *one*."
+    return not _PRONOUN.search(text) and any(s.role == "main" for s in _said(digits_for_words(text)))
+
 _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|not\s+possible\s+to|impossible\s+to"
     r"|no\s+way\s+to|(?:un|not\s+)able\s+to|hard\s+to)"
                       r"\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
@@ -376,6 +408,8 @@ _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+no
                       r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
 _CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|in\s+conclusion|in\s+all|overall"
                         r"|(?:this|that|which)\s+(?:means|leaves|gives|makes))\b", re.I)
+_SUMS_UP = re.compile(r"\W*(?:(?:that|this)(?:'s|\s+is|\s+comes\s+to|\s+makes)\s+(?=-?\d)|(?:since|because)\b[^,.\n]{1,100},\s+\w"
+                      r"|the\s+(?:total|final|remaining|combined|answer)\b[^,.\n]{0,60}\b(?:is|are|comes\s+to|equals)\b)", re.I)
 
 def _sentences(text: str) -> list[str]:
     text = re.sub(r"\b(Rs|approx|ca|No|Dr|Mr|Mrs|Ms|St|vs|etc|e\.g|i\.e)\.(?=\s)", r"\1", text)
@@ -430,7 +464,9 @@ def _read_freely(text: str, last: bool) -> str | None:
     if not last and alone[0]: return None if any(a and not same_number(a.written, alone[0].written) for a in alone) else alone[0].written
     if re.search(r"[-+*/=]\s*$", unbold(text)): return None
     if found := _bold_number(text): return found
-    concluding = [s for s in sentences if (_CONCLUDES.match(s) or (s is sentences[-1] and _SO.search(s))) and _said(s)]
+    sums_up = _SUMS_UP.match(sentences[-1]) and not re.search(r"\d\s*$", unbold(text))  # "This is 3" may go on
+    concluding = [s for s in sentences if (_CONCLUDES.match(s) or (s is sentences[-1] and (_SO.search(s) or sums_up)))
+                  and (_said(s) or _worded(s))]
     if concluding and (found := _spoken(concluding[-1])):
         rest = sentences[len(sentences) - sentences[::-1].index(concluding[-1]):]
         on = [_equation(s) for s in rest if _EQUALS.search(s) and not _TESTS.match(s)]
@@ -474,6 +510,14 @@ def _cued(text: str) -> str | None:
         if _UNKNOWN.search(s): return None
     return None
 
+_CHECKED = re.compile(r"\n\W*(?:verif\w+|check(?:ing)?|proof)\b[^\S\n]*[:\n](?P<how>.*)\Z", re.I | re.S)
+
+def _unchecked(text: str) -> str:
+    "A text without the check that stands behind its solution, where that takes nothing back and concludes nothing."
+    m = _CHECKED.search(text)
+    if not m or not _said(text[:m.start()]) or any(p.search(m["how"]) for p in (_TURN, _TAKEN_BACK, _CUE)): return text
+    return text if any(_CONCLUDES.match(s) for s in _sentences(m["how"])) else text[:m.start()]
+
 def _thought_again(piece: str, read: Callable[[str], str | None]) -> str | None:
     "What a second thought gives: nothing settled where it only names what is still to be done, as in `we need to subtract 2`."
     given = any(p.search(piece) for p in (_CUE, _SO, _EQUALS)) or any(_CONCLUDES.match(s) or _opens(s, _said(s)) for s in _sentences(piece))
@@ -483,6 +527,7 @@ def _read_number(text: str, last: bool) -> str | None:
     text = re.sub(r"<<[^<>\n]*>>", "", _opened(text))
     text = re.sub(r"(?<=\S)\n[ \t]*-[ \t]+(?=[\d.$])", "\n± ", text)  # a list, or a minus
     text = plain_numbers(re.sub(r"\s*(?:=>|->|\u2192|\u21d2)\s*", lambda m: ", so " if m.start() else "", text))
+    text = _unchecked(text)
     said, cued = _after_cue(unbold(text), _TOTAL)
     if cued and not _CUE.search(text) and "=" in said.partition("\n")[2]: cued = False  # a subtotal
     read = _cued if cued else lambda piece: _free(piece, last)
@@ -516,7 +561,7 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mention]:
              r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
              rf"|\s+and\s+not\b|\s+(?:and|or|&)\s+(?:option\s+)?[(\[]?[{k}]\b|/[{k}]\b|\s?&)")
     bare = (rf"(?<![\w'(\[.])(?P<bare>[{k}])(?:{after}|(?=\s+(?P<text>[^\n]{{1,80}})))"
-            rf"|\b(?i:option|choice|letter|answer\s+is)\s+(?P<low>[{k.lower()}])\b(?=[.)\s]*$|[.,)])")
+            rf"|\b(?i:option|choice|letter|answer\s+is|opci[oó]n|op[cç][aã]o|opzione)\s+(?P<low>[{k.lower()}])\b(?=[.)\s]*$|[.,)])")
     out = []
     for m in re.finditer(f"{bracket}|{bare}", text):
         if m["in"]: out.append(Mention(m["in"].upper(), m.start(), m.end()))
@@ -562,11 +607,14 @@ def _dismissed(text: str, group: Sequence[Mention]) -> bool:
 _TALKED_OF = re.compile(r"[)\]]?,?\s+(?:(?:is|was|seems|looks|sounds|could|might|may)\b(?!\s+(?:the|my)\s+answer)|if\s+(?:it|this"
                     r"|that)\s+were\b)", re.I)
 _THOUGH = re.compile(r",?\s+(?:although|though|even\s+though)\s", re.I)
-_RIGHT = re.compile(r"[)\]]?[:?]\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable)\b|\s+fits\s+(?:best|better)\b"
+_RIGHT = re.compile(r"[)\]]?[:?]\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable"
+                    r"|the\s+(?:one|option|choice)\s+(?:that|which))\b|\s+fits\s+(?:best|better)\b"
     r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
                     r"|to\s+say))", re.I)
 _CALLED = re.compile(r"\b(?:correct|right|best|final)\s+(?:option|choice|answer|one|letter)?\s*(?:is|:|would\s+be)\s*[\"'*]*$|\b(?:so"
-    r"|therefore|thus|hence|choose|pick|select|go\s+with|must\s+be|has\s+to\s+be|conclude|leaving|leaves)\b[\s,:]*(?:it\s+(?:is|must\s+be"
+    r"|therefore|thus|hence|choose|pick|select|go\s+with|must\s+be|has\s+to\s+be|conclude|leaving|leaves"
+                     r"|(?:this|that|which)\s+(?:is|matches|corresponds\s+to)|is\s+the\s+(?:first|second|third|fourth|fifth|last)(?:\s+one)?"
+                     r")\b[\s,:]*(?:it\s+(?:is|must\s+be"
                      r"|has\s+to\s+be)\s+)?(?:the\s+answer\s+is\s+)?(?:option\s+|choice\s+)?[\"'*]*$", re.I)
 
 def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mention], last: bool) -> tuple[str | None, bool]:
@@ -618,6 +666,17 @@ def _contradicted(text: str, marks: Sequence[Mention], options: Sequence[str]) -
     return False
 
 # %% ../nbs/18_answers.ipynb #9e40b2d3
+_VERDICT = r"(?P<yes>✅|✓|✔|☑|\b(?:yes|true|correct|right)\b)|❌|✗|✘|✖|\b(?:no|not?\s+correct|false|incorrect|wrong)\b"
+
+def _judged(text: str, letters: str) -> str | None:
+    "The one option that is called right where each has a verdict of its own behind it: 'A: 3 + 4 = 7, no. B: 5 + 6 = 11, yes.'"
+    each = re.compile(rf"(?:^|[\n|.;])[\s|]*\(?(?P<k>[{re.escape(letters)}])\s*[)|:.–-]+(?P<of>[^\n;]*?)[\s,|(:—-]*+(?:{_VERDICT})"
+                      r"[\s)|]*(?=$|[\n.;])", re.I)
+    found = [(m["k"].upper(), bool(m["yes"]), m["of"]) for m in each.finditer(text)]
+    if len(found) < 2 or len({k for k, *_ in found}) < len(found) or any(re.search(r"\b[A-Z]\)?:\s", of) for *_, of in found): return None
+    right = [k for k, yes, _ in found if yes]
+    return right[0] if len(right) == 1 else None
+
 _MAYBE = re.compile(r"(?:\bit\s+)?\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem|look)\b[^.;\n]{1,60}?,?\s+but\s+"
                     r"(?!not\b|\w+n't\b|never\b)", re.I)
 
@@ -628,6 +687,7 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
     words = [o if o not in numbers else "" for o in options]  # numbers are read as numbers
     listed = r"[\s,;.]*+(?:or\s+)?".join(rf"\(?{k}[).:]\s*{re.escape(_squeezed(o))}" for k, o in zip(letters, options))
     if len(options) > 1: said = re.sub(listed, " ", said, flags=re.I)  # the question once more
+    if not cued and (found := _judged(said, letters)): return found
     def read(piece: str) -> str | None:
         if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s"
                              rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
@@ -647,9 +707,10 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
 
 # %% ../nbs/18_answers.ipynb #8dcc5a75
 _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", false="no")
-_OPENERS = re.compile(r"^\W*(?:(?P<yes>absolutely|certainly|definitely|of\s+course|indeed|oui|ja|是的?)|(?:i\s+(?:don't|do\s+not)"
+_OPENERS = re.compile(r"^\W*(?:(?P<yes>absolutely|certainly|definitely|of\s+course|indeed|oui|ja|sí|sim|да|はい|是的?)"
+                      r"|(?:i\s+(?:don't|do\s+not)"
                       r"\s+think\s+so|not\s+(?:really|at\s+all)|(?:absolutely|certainly|definitely|probably|of\s+course|(?:most\s+)?likely)"
-                      r"\s+not|nein|non|不是?))(?=\s*(?:[.,!\n]|$))", re.I)
+                      r"\s+not|nein|non|não|нет|いいえ|不是?))(?=\s*(?:[.,!\n]|$))", re.I)
 _DEPENDS = re.compile(r"\bit\s+(?:all\s+)?depends\b(?!.*\b(?:so|thus|therefore|hence|overall|in\s+short|in\s+general)\b)", re.I | re.S)
 _HEDGE = re.compile(r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly"
                     r"|simply|almost"
@@ -674,7 +735,7 @@ def _read_yesno(text: str, last: bool) -> str | None:
     opened = unbold(_opened(text))
     said, cued = _after_cue(opened if "####" in text else opened.replace("####", "\n"))
     def read(piece: str) -> str | None:
-        piece = re.sub(r"\b(?:yes\s*(?:\band|\bor|/)\s*no|no\s*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?"
+        piece = re.sub(r"\b(?:yes[\s.,]*(?:\band|\bor|/)\s*no|no[\s.,]*(?:\band|\bor|/)\s*yes)\b|\b(?:yes|no)\?"
                     r"|\btrue\s+that\b", "", piece, flags=re.I)
         piece = re.sub(r"\btrue\s+or\s+false\s*[?:.]", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
@@ -686,9 +747,13 @@ def _read_yesno(text: str, last: bool) -> str | None:
     return _settled(said, read, no=False)
 
 # %% ../nbs/18_answers.ipynb #88a1d9de
+_EQUAL = "equals_sign"  # a label that is a sign alone
+
 def _read_label(text: str, labels: Sequence[str]) -> str | None:
-    words = {_squeezed(k): k for k in labels}
-    return _settled(_after_cue(unbold(_opened(text)))[0], lambda piece: _decide(piece, _mentions(piece, words)))
+    words = {_EQUAL if k == "=" else _squeezed(k): k for k in labels}
+    said = _after_cue(unbold(_opened(text)))[0]
+    if "=" in labels: said = re.sub(r"(?<![^\s\"'`(])(?<!\d\s)(?<!\b[a-zA-Z]\s)=(?!\s?\d)(?![^\s\"'`).])", _EQUAL, said)
+    return _settled(said, lambda piece: _decide(piece, _mentions(piece, words)))
 
 # %% ../nbs/18_answers.ipynb #2d3dfc26
 _WORD = r"[^\W\d_]"
@@ -706,7 +771,7 @@ def _read_letters(text: str, last: bool) -> str | None:
             return "" if len(quoted) > 1 and len(found) < 2 else " ".join(re.findall(rf"{_WORD}+", found)).lower()
         if run := re.findall(rf"(?<![^\W_]){_WORD}(?:[\s,-]+{_WORD}(?![^\W_]))+", piece):
             return " ".join(re.findall(_WORD, run[-1 if last else 0])).lower()
-        word = piece.strip(" \t\r\n\"'.,:;!?*-()#{}[]")
+        word = piece.strip(" \t\r\n\"'.,:;!?*-()#{}[]$")
         if re.fullmatch(rf"{_WORD}+", word): return word.lower()
         if first := re.match(rf"({_WORD}+) is (?:the|my) answer\b", word): return first[1].lower()
         found = re.findall(rf"(?:\bis|'s|\bare|\bgives?|\bmakes?|\byields?|\bget|\bspells?|[:=])\s*\"?({_WORD}+)\W*(?:\n|$)", piece)
@@ -728,6 +793,7 @@ def _unquoted(text: str) -> str:
     if len(text) > 1 and text.endswith(".") and not re.search(_SHORT, text[-7:]): text = text.removesuffix(".").rstrip()
     if re.fullmatch(r"\$[^$]+\$", text): text = text[1:-1].strip()
     if re.fullmatch(r"\([^()]+\)", text): text = text[1:-1].strip()
+    if titled := re.fullmatch(r"\"([^\"]+)\"\s+by\s+[A-Z][^\"]*", text): return titled[1].strip()
     return text.strip("\"' ") if re.fullmatch(r"([\"']).*\1\.?", text) else text
 
 _GLOSS = re.compile(r",?\s+because\s|,\s+(?:which|who|whose|where)\s|,\s+I\s+(?:think|believe|guess|suppose)\b"
