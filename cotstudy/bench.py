@@ -7,9 +7,9 @@ __all__ = ['SHAPES', 'WORKS', 'COMMANDS', 'GROUPS', 'TARGETS', 'PLAIN', 'ARMS', 
            'work_of', 'Turns', 'take_turns', 'best_of', 'ours_training', 'stepped_training', 'trl_training',
            'train_row', 'machine', 'where_time_goes', 'matrix_peak', 'operations', 'peak_row', 'ours_sampling',
            'generate_sampling', 'generate_batch_sampling', 'sample_row', 'ours_studying', 'start_share',
-           'papermill_studying', 'study_row', 'stack_studying', 'stack_row', 'gpu_work', 'gpu_row', 'peak_memory',
-           'with_memory', 'ledger_step', 'ledger_row', 'start_row', 'bench', 'bench_file', 'save', 'bench_table',
-           'table_of']
+           'papermill_studying', 'study_row', 'plain_notebook', 'stack_studying', 'stack_row', 'gpu_work', 'gpu_row',
+           'peak_memory', 'with_memory', 'ledger_step', 'ledger_row', 'start_row', 'bench', 'bench_file', 'save',
+           'bench_table', 'table_of']
 
 # %% ../nbs/90_bench.ipynb #df042d43
 """Speed, measured: training against `trl.SFTTrainer`, sampling against `transformers.generate` and `generate_batch`, a study against plain
@@ -563,13 +563,18 @@ def _of_seconds(name: str, turns: dict[str, Turns], seen: dict, peer: dict, **se
 # %% ../nbs/90_bench.ipynb #57ac0002
 PLAIN = ("given: dict = {}", "from cotstudy.stack import plain_cell\nplain_cell(**given)")
 
+def plain_notebook() -> nbformat.NotebookNode:
+    "The peer's notebook: parameters, and a cell."
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in PLAIN])
+    nb.cells[0].metadata.tags = ["parameters"]
+    nb.metadata.kernelspec = dict(name="python3", display_name="Python 3", language="python")  # papermill asks for the language
+    return nb
+
 def stack_studying(study: str, rows: int = 64, seen: dict | None = None) -> Callable:
     "The same conditions by the usual libraries: a notebook for each cell, a thread each, as many at a time as there are cores."
     def prepare():
         s, root = load_study(study), Path(tempfile.mkdtemp())
-        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in PLAIN])
-        nb.cells[0].metadata.tags = ["parameters"]
-        nbformat.write(nb, root / "plain.ipynb")
+        nbformat.write(plain_notebook(), root / "plain.ipynb")
         def one(cell):
             given = dict(given=cell.parameters | dict(analysis=cell.template, cell=cell.name, rows=rows))
             _quietly([sys.executable, "-m", "papermill", str(root / "plain.ipynb"), str(root / f"{cell.name}.ipynb"), "-y",

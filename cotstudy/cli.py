@@ -592,7 +592,7 @@ def pocket_build(
 # %% ../nbs/95_cli.ipynb #8822023a
 @app.command()
 def bench(
-    group: Annotated[str, typer.Argument(help="train, sample, study, ledger, start or gpu")],
+    group: Annotated[str, typer.Argument(help="train, sample, real, study, stack, ledger, start or gpu")],
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="turns of each side; the median counts")] = 3,
     fast: Annotated[bool, typer.Option("--fast", help="tiny work: shows that it runs, measures nothing")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="write the rows to outputs/bench/bench.json, which the book shows")] = False,

@@ -46,6 +46,23 @@ def test_unknown_groups_few_turns_and_a_missing_gpu_are_refused():
         with pytest.raises(ValueError, match="CUDA"): b.bench("gpu")
 
 
+def test_papermill_takes_the_peers_notebook():
+    from papermill.parameterize import parameterize_notebook
+    done = parameterize_notebook(b.plain_notebook(), dict(given=dict(a=1)))
+    assert [c.metadata.get("tags") for c in done.cells][:2] == [["parameters"], ["injected-parameters"]] and "plain_cell" in done.cells[2].source
+
+
+def test_the_usual_libraries_do_a_whole_study(tmp_path):
+    pytest.importorskip("trl", reason="trl is not installed: pip install 'cotstudy[bench]'")
+    study, seen = tmp_path / "tiny.yaml", {}
+    study.write_text("""study: tiny
+title: tiny
+base: {task_args.n_train: 6, task_args.n_test: 6, teacher.pool: 1, recipe.steps: 2, recipe.batch: 2}
+cells: [{template: sample_count, over: {task: [arith], student: [pocket/xs]}, with: {n_rationales: [1], methods: [label_only]}}]
+""")
+    assert b.stack_studying(str(study), seen=seen)()() == 1 and {"cot", "label_only"} <= set(seen["peer_accuracy"])
+
+
 @pytest.mark.parametrize("name", b.GROUPS["real"])
 def test_rows_of_a_real_size_choose_their_precision(name, recwarn):
     pytest.importorskip("trl", reason="trl is not installed: pip install 'cotstudy[bench]'")
