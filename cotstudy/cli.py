@@ -12,7 +12,9 @@ __all__ = ['app', 'AsJson', 'EXPECTED', 'HINTS', 'Task', 'Revision', 'Rule', 'La
 
 # %% ../nbs/95_cli.ipynb #f28971e4
 """The `cotstudy` command. It parses, calls one function of another room and prints; it holds no logic of its own."""
+import atexit
 import errno
+import gc
 import json
 import logging
 import os
@@ -25,6 +27,10 @@ from typing import Annotated, Any, Callable, Iterator
 
 import typer
 
+from .later import later
+
+_steps = later("cotstudy.steps")  # what the commands call that load networks
+
 # %% ../nbs/95_cli.ipynb #144a544b
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A reproducible study of chain-of-thought distillation.",
                   pretty_exceptions_enable=False)
@@ -33,6 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 @app.callback()
 def _start():
     "A reproducible study of chain-of-thought distillation."
+    atexit.register(gc.freeze)  # a process that ends need not look through what it has imported: most of a second
     for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is shown as its number
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
 
@@ -148,9 +155,8 @@ def run_watched(study: Any, workers: int, force: bool, to: Any, cluster: str = "
     "Run a study with a bar where there is a terminal, else with plain lines; on a cluster the bar names its dashboard."
     from functools import partial
     from cotstudy.batch import run_study
-    from cotstudy.steps import Reporter
     if needs and not cluster: raise ValueError("--needs says what a job takes of a cluster's workers; give it with --cluster")
-    with Reporter("conditions") as report:
+    with _steps.Reporter("conditions") as report:
         def say(line: str): report.say(line, to)
         def named(link: str): report.what = f"jobs ({link})"
         through = None
@@ -316,12 +322,12 @@ def sample(
 ):
     "A corpus from any teacher on any task; only missing draws are made."
     with expected():
-        from cotstudy import corpora, steps
+        from cotstudy import corpora
         corpora.may_replace_corpus(out)
         options = server_options(teacher, base_url, dialect, concurrency, budget_tok, budget_money, price, unseen_tok)
-        with steps.Reporter("draws") as report:
-            rows = steps.sample(task, teacher, n, split, n_questions or None, temperature, top_p, top_k, max_tok, format, rule,
-                                revision or None, progress=report, **options)
+        with _steps.Reporter("draws") as report:
+            rows = _steps.sample(task, teacher, n, split, n_questions or None, temperature, top_p, top_k, max_tok, format, rule,
+                                 revision or None, progress=report, **options)
         corpora.write_corpus(rows, out)
     tell(dict(out=str(out)) | corpora.corpus_facts(rows) | ({"read_as": line} if (line := own_kind(task)) else {}), as_json)
 
@@ -346,10 +352,10 @@ def import_recorded(
 ):
     "Recorded completions as draws, and as a corpus joined to their task."
     with expected():
-        from cotstudy import corpora, steps
+        from cotstudy import corpora
         from cotstudy.recorded import recorded
         corpora.may_replace_corpus(out)
-        rows = steps.import_recorded(name, task or None, format or None, rule, conditioned)
+        rows = _steps.import_recorded(name, task or None, format or None, rule, conditioned)
         corpora.write_corpus(rows, out)
         n_strange = len(recorded(name)) - len(rows)  # of questions that the task does not have
     tell(dict(out=str(out), task=rows[0]["task"]) | corpora.corpus_facts(rows) | dict(n_of_unknown_questions=n_strange), as_json)
@@ -380,13 +386,12 @@ def distil(
 ):
     "A student from a corpus; killed and given again, it ends in the same weights."
     with expected():
-        from cotstudy.steps import Reporter, distil as make, meet
-        rank, _ = meet()  # under `accelerate launch` the first process speaks
+        rank, _ = _steps.meet()  # under `accelerate launch` the first process speaks
         large = dict(lora_rank=lora_rank, lora_alpha=lora_alpha, weight_dtype=weight_dtype, gradient_checkpointing=gradient_checkpointing)
-        with Reporter("steps") as report:
-            r = make(corpus, student, out, listed(filters), format, method, split or None, task or None, revision or None,
-                     progress=None if rank else report, steps=steps, lr=lr, batch=batch, seed=seed, checkpoint=checkpoint,
-                     score_every=score_every, max_completion_tok=max_tok, truncate=truncate, precision=precision, **large)
+        with _steps.Reporter("steps") as report:
+            r = _steps.distil(corpus, student, out, listed(filters), format, method, split or None, task or None, revision or None,
+                              progress=None if rank else report, steps=steps, lr=lr, batch=batch, seed=seed, checkpoint=checkpoint,
+                              score_every=score_every, max_completion_tok=max_tok, truncate=truncate, precision=precision, **large)
     if rank: return
     for name in r["tasks_not_checked"]:
         print(f"cotstudy: task {name!r} is not at hand, so its test questions were not looked for; name it with --task", file=sys.stderr)
@@ -411,13 +416,12 @@ def evaluate(
 ):
     "Accuracy of any model on any task, with its interval."
     with expected():
-        from cotstudy import steps
-        if items: steps.may_replace_items(items)
-        with steps.Reporter("answers") as report:
-            r, answers = steps.evaluate(model, task, split, decoding, n_paths, temperature, method or None, format or None, rule,
-                                        n_items or None, max_tok, revision or None, progress=report)
-        if items: steps.write_items(answers, items)
-    print(json.dumps(r) if as_json else steps.in_words(r))
+        if items: _steps.may_replace_items(items)
+        with _steps.Reporter("answers") as report:
+            r, answers = _steps.evaluate(model, task, split, decoding, n_paths, temperature, method or None, format or None, rule,
+                                         n_items or None, max_tok, revision or None, progress=report)
+        if items: _steps.write_items(answers, items)
+    print(json.dumps(r) if as_json else _steps.in_words(r))
 
 # %% ../nbs/95_cli.ipynb #bc699e3a
 @app.command()
@@ -437,11 +441,10 @@ def show(
     "The rationales behind a point, right and wrong side by side."
     from shutil import get_terminal_size
     with expected():
-        from cotstudy import steps
         how: dict[str, Any] = dict(split=split, format=format or None, n_items=n_items or None, max_tok=max_tok) if model else {}
-        with steps.Reporter("answers") as report:
-            r = steps.show(study or None, steps.pairs(where or []), model or None, task or None, n_each, progress=report, **how)
-    print(json.dumps(r, default=str) if as_json else steps.side_by_side(r, get_terminal_size((120, 40)).columns))
+        with _steps.Reporter("answers") as report:
+            r = _steps.show(study or None, _steps.pairs(where or []), model or None, task or None, n_each, progress=report, **how)
+    print(json.dumps(r, default=str) if as_json else _steps.side_by_side(r, get_terminal_size((120, 40)).columns))
 
 @app.command()
 def ask(
@@ -454,8 +457,7 @@ def ask(
 ):
     "What a model says to a question."
     with expected():
-        from cotstudy.steps import ask as put
-        said = put(model, question, n, temperature, label, format or None, max_tok, revision or None)
+        said = _steps.ask(model, question, n, temperature, label, format or None, max_tok, revision or None)
     print(json.dumps(said) if as_json else "\n\n".join(f"{s['rationale'] or ''}\nanswer: {s['answer_text']}".strip() for s in said))
 
 # %% ../nbs/95_cli.ipynb #c8858f9d

@@ -30,6 +30,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 from .files import runs_here
+from .later import unswept
 
 # %% ../nbs/79_kernels.ipynb #dfadd306
 PRELOADED = ("IPython", "ipykernel.ipkernel", "ipykernel.kernelapp", "matplotlib.pyplot", "seaborn", "scipy.stats",
@@ -68,7 +69,8 @@ def serve() -> None:
     asked, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    for name in PRELOADED: import_module(name)
+    with unswept():
+        for name in PRELOADED: import_module(name)
     sys.modules["pandas"].set_option("display.max_columns", 20)  # it found no IPython, and would shorten tables as for a terminal
     gc.freeze()  # what was imported is shared by all, as long as nobody touches it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who has ended is gone

@@ -46,10 +46,12 @@ def test_unknown_groups_few_turns_and_a_missing_gpu_are_refused():
         with pytest.raises(ValueError, match="CUDA"): b.bench("gpu")
 
 
-def test_papermill_takes_the_peers_notebook():
+def test_papermill_takes_the_peers_notebook(tmp_path):
+    from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
-    done = parameterize_notebook(b.plain_notebook(), dict(given=dict(a=1)))
-    assert [c.metadata.get("tags") for c in done.cells][:2] == [["parameters"], ["injected-parameters"]] and "plain_cell" in done.cells[2].source
+    b.nbformat.write(b.plain_notebook(), tmp_path / "plain.ipynb")
+    cells = parameterize_notebook(load_notebook_node(str(tmp_path / "plain.ipynb")), dict(given=dict(a=1))).cells
+    assert [c.metadata["tags"] for c in cells[:2]] == [["parameters"], ["injected-parameters"]] and "plain_cell" in cells[2].source
 
 
 def test_the_usual_libraries_do_a_whole_study(tmp_path):
