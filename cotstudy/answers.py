@@ -25,14 +25,16 @@ HEAD, TAIL = 2_000, 4_000  # characters that are read of a longer text: an answe
 
 _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(?:is|was|(?:would|must|should|will|has\s+to|could"
                   r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
-                  r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?"
+                  r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?|\bTL;?DR\s*:"
+                  r"|\b(?:correct|right|actual)\s+(?:count|number|total|value|amount|result|sum|price|figure)\s+(?:is|would\s+be)\b\s*:?"
                   r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
                   r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|(?:故|应|因此|所以)选(?:择|项)*\s*:?"
                   r"|\b(?:antwort\s+(?:ist|lautet)|r[ée]ponse\s+(?:finale\s+|correcte\s+)?est"
                   r"(?:\s+donc\b)?(?:\s+la(?=\s+[A-Z]\b))?|respuesta\s+(?:final\s+|correcta\s+)?es(?:\s+la(?=\s+[A-Z]\b))?|risposta\s+è|resposta\s+é|ответ)\s*:?"
                   r"|(?:^|\n)\s*(?:(?:label|choice|verdict|prediction)\s*:|(?:final[^\S\n]+)?answer[^\S\n]*\n)", re.I)
-_TOTAL = re.compile(r"^\W*(?:(?:the|grand|final)\s+)*(?:result|total|output|solution|conclusion)\s*[:=]|(?<=[.!?]\s)final\s*:"
-                    r"|^A:(?!(?s:.)*^B:)", re.I | re.M)
+_TOTAL = re.compile(r"^\W*(?:(?:the|grand|final|corrected)\s+)*(?:result|total|output|solution|conclusion|difference|sum|remaining"
+                    r"|profit|average)\s*[:=]|(?<=[.!?]\s)(?:final|corrected\s+total)\s*:|^A:(?!(?s:.)*^B:)", re.I | re.M)
+_A = re.compile(r"^A:(?!(?s:.)*^B:)", re.M)
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human|Premise|Passage|Input|Sentence)\s*:"
                     r"|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
                             r"|correct\s+)?answer)(?=\s)", re.I)
@@ -70,6 +72,7 @@ def _opened(text: str) -> str:
     text = re.sub(r"\[([^\[\]\n]{1,200})\]\(https?:[^()\s]*\)", r"\1", text)  # a link
     if len(_FIELD.findall(text)) == 1: text = _FIELDS_BEHIND.sub(r"\1\n", text)
     text = _FIELD.sub(lambda m: f"\n#### {m[1] or m[2] or m[3] or ''}\n", text)  # {"answer": 7}
+    text = re.sub(r"\bFinish\[([^\[\]\n]{1,300})\]", r"\n#### \1\n", text)  # of an agent
     text = re.sub(r"(?<=\d)!(?=\s*(?:[}$]|\\[)\]]))", " factorial", text)  # in a formula, and not for joy
     text = re.sub(r"[^\S\n]{2,}", " ", re.sub(r"\n\s*+", "\n", unwrap(text)))
     marked = re.findall(r"(?m)^(\d{1,2})[.)] ", text)
@@ -113,7 +116,8 @@ _WRONG = re.compile(r",?\s*but\s+(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:a\s+mi
     r"|mistaken|false|(?<=not\s)(?:right|correct|true|answer)|(?<=n't\s)(?:right|correct|true)|(?<=not\sthe\s)answer"
     r"|(?<=n't\sthe\s)answer)\b", re.I)
 
-_CONCEDED = re.compile(r"\W*(?:while|although|though|despite|even\s+though|in\s+spite\s+of)\b[^,]*\Z", re.I)
+_CONCEDED = re.compile(r"\W*(?:while|although|though|despite|even\s+though|in\s+spite\s+of)\b[^,]*\Z"
+                       r"|.*,\s*(?:although|(?:even\s+)?though)\b[^,]*\Z", re.I)
 
 def _doubted(text: str, m: Mention) -> bool:
     "Whether the clause of a mention denies it, asks it, supposes it, or has others say it."
@@ -214,7 +218,7 @@ _PART = re.compile(  # what follows a number that is only a part of something
                     r"|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s(?:plus|minus)\s(?:an?|some|the)\b|\s?/\s?(?:[\d(]"
     r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
     r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
-    r"|September|October|November|December)|out\s+of|and\s+(?:a\s+)?(?:half|quarter|third)|divided|multiplied|squared|cubed"
+    r"|September|October|November|December)|out\s+of(?!\s+(?:the|his|her|their|its|my|our|your)\b)|and\s+(?:a\s+)?(?:half|quarter|third)|divided|multiplied|squared|cubed"
                     r"|factorial|doubled|tripled|halved|pi|root|score\s*$|point|tens|(?:and\s+)?(?:(?:twen|thir|for|fif|six|seven|eigh|nine)ty|(?:thir|four|fif|six|seven|eigh|nine)teen|eleven|twelve)(?![-\s][a-z])"
                     r"|and\s+(?:one|two|three|four|five|six|seven|eight|nine|ten)(?![-\s][a-z])|(?:in\s+)?(?:binary|octal"
     r"|hex\w*|base)|mil|mill|thou|tn|grand|gross|halves|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|hundredths|thousandths"
@@ -234,6 +238,8 @@ _SCALED = re.compile(r"\d\s*(?:k|K|M|B|bn|mn|mln|dozen|hundred|thousand|million|
 
 _ROLES = dict(rejected=_REJECTED, bound=_BOUND, aside=_ASIDE)
 
+_AT_MOST = re.compile(r"\b(?:can|could|able\s+to)\b[^.,;]{0,40}\bat\s+most\s*$", re.I)  # he can buy at most 14
+
 class Said(NamedTuple):
     "A number in a sentence, and what the sentence makes of it."
     q: Quantity
@@ -249,6 +255,7 @@ def _said(text: str) -> tuple[Said, ...]:
         clause, after = _main_clause(text, q.start), text[q.end:q.end + 80]
         if _WRONG.match(after) or _REPORTED.search(clause) or (_WOULD.search(clause) and _UNDER.match(after)): before = "not "
         role = next((r for r, p in _ROLES.items() if p.search(before)), "main")
+        if role == "bound" and _AT_MOST.search(before): role = "main"
         if role == "main" and _IN_BRACKETS.search(text[:q.start]): role = "aside"
         open_ended = "." in text[q.start:q.end] and text[q.end:].startswith("..")  # 0.333...
         share = q.percent or "/" in text[q.start:q.end]
@@ -256,6 +263,8 @@ def _said(text: str) -> tuple[Said, ...]:
         named = _MATH_BEFORE.search(before) or (text[q.start] in "-\u2013\u2011" and text[:q.start][-1:].isalpha())  # COVID-19
         whole = bool(q.written) and not named and not open_ended and not of_it and not _PART.match(text[q.end:q.end + 40])
         out.append(Said(q, "aside" if of_it and role == "main" else role, whole))
+    clock = [bool(re.fullmatch(r"\d{1,2}:\d\d", text[s.q.start:s.q.end].strip())) for s in out]
+    if not all(clock): out = [s._replace(role="aside") if c and s.role == "main" else s for s, c in zip(out, clock)]  # at 4:15
     for k, (a, b) in enumerate(zip(out, out[1:])):  # 3 thousand 5 hundred, 7 7
         beside, scaled = text[a.q.end:b.q.start], _SCALED.search(text[a.q.start:a.q.end])
         if re.fullmatch(r"\s+(?:and\s+)?", beside) if scaled else beside.isspace() and not same_number(a.q.written, b.q.written):
@@ -317,12 +326,16 @@ _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|whic
     r"|(?<!\bafter )(?<!\bbefore )(?<!\bby )(?<!\bof )(?<!\bfor )(?<!\bwithout )(?<!\bwhile )(?<!\bwhen )(?:giving|leaving)"
     r"|(?:we|she|he|they)(?:\s+(?:must|should|need\s+to|have\s+to))?\s+round(?:\s+(?:it|this|that))?\s+(?:up|down|off)\s+to"
                  r"(?!\s+(?:the|\d+\s+(?:dec|sig|d\.?p)))|for\s+a\s+total\s+of"
+    r"|an?\s+(?:increase|decrease|difference|rise|drop|gain|loss)\s+of"
     r"|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to|leaves\s+(?:\w+\s+)?with)"
+                    r"|(?:(?:and|or)\s+)?(?:that|which|this|it)\s+(?:works\s+out|comes|comes\s+out|amounts|adds\s+up)\s+to"
+                    r"|(?:and\s+)?there\s+(?:must|should)\s+be"
                     r"|for\s+a\s+total\s+of|totall?ing|making"
                     r"|(?:but|and)?\s*(?:now\s+it\s+is|it\s+is\s+now|now\s+it's|it's\s+now)"
                     r"|which\s+rounds(?:\s+(?:up|down|off))?\s+to(?!\s+\d+\s+(?:dec|sig|d\.?p))"
-    r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)", re.I)
+    r"|but\s+(?:it\s+)?(?:should\s+be|is|must\s+be))\s+(?!\S+\s+(?:more|less|fewer|times)\b)"
+                    r"(?!(?:more|less|fewer|greater|larger|smaller|higher|lower)\b)", re.I)
 _CENTS = re.compile(r"\b(\d+) dollars?,? and (\d{1,2}) cents?\b", re.I)
 
 _WHY = r"\b(?:because|since|as|when|if|where|while|although|though)\b"
@@ -339,17 +352,20 @@ _NOT_BUT = re.compile(r"\b(?:not|\w+n't)\s+[^.,;:!?]{1,40}?,?\s+but\s+(?=[-$]?\d
 _TOLD_TO = re.compile(r"(?:\W|\b(?:step|\d+|first|second|third|next|then|now|finally|lastly|so|to\s+\w+\s+this|please|we|you|can"
                       r"|must|should|(?:need|have)\s+to|let's|let\s+us)\b)*+\b(?:add|subtract|multiply|divide|find|calculate|compute|determine|take"
                       r"|deduct|convert|substitute|solve|round|combine|count)\b(?!\s*:)(?![^=]*=)", re.I)
+_ROUNDS = re.compile(r"\W*(?:we|she|he|they)\s+(?:(?:must|should|need\s+to|have\s+to)\s+)?round\b", re.I)
 _TO_GET = re.compile(r"\b(?:get|gives?|giving|obtain|reach|find|yields?|leaving|leaves|have|is|are|equals)\s+(?:(?:us|you|me)\s+)?"
                      r"(?=[-$]?\d)", re.I)
 
 _SINCE = re.compile(r"\W*(?:so\s+)?(?:since|because)\b", re.I)
 _SETTING = re.compile(r"\W*(?:(?:so|then|thus|therefore)\W+)?(?:after|when|once|by|with|starting|having|rounded|rounding)\b", re.I)
+_EXPLAINED = re.compile(r"[^:;,]*\b(?:needs?|takes?|requires?|left|remains?|must\s+be)\s+(?:\w+\s+)?-?[\d.]+[^:;,]{0,40}(?=:\s)", re.I)
 _COPULA = re.compile(r"(?<!\bthere )(?<!\bthat )\b(?:is|are|has|have|leaves|equals|becomes|comes\s+to|makes)\s+"
                      r"(?:(?:now|only|about|exactly|just)\s+)?$", re.I)
 
 def _set_in(text: str, said: Sequence[Said]) -> str | None:
-    "After paying 80 out of 55 the balance is -25: the last number, and the only one that anything is said to be."
-    if len(said) < 2 or not _SETTING.match(text) or said[-1].role != "main": return None
+    "After paying 80 out of 55 the balance is -25, 4200 grams is 4.2 kg: the last number, and the only one that anything is said to be."
+    alike = len(said) == 2 and re.fullmatch(r"\s*[A-Za-z]+\s+(?:is|equals|makes)\s+", text[said[0].q.end:said[1].q.start])
+    if len(said) < 2 or not (alike or _SETTING.match(text)) or said[-1].role != "main": return None
     called = [s for s in said if _COPULA.search(text[:s.q.start])]
     return _single(text, said, len(said) - 1) if len(called) == 1 and called[0] is said[-1] else None
 
@@ -357,7 +373,7 @@ def _sentence(text: str) -> str | None:
     "The number that a sentence gives as its answer; one that says what to do gives what it comes to."
     text = _NOT_BUT.sub("", text)
     if _SINCE.match(text) and _said(rest := _GRANTED.sub("", text)): text = rest  # since each takes 9, they can make 6
-    if _TOLD_TO.match(text): text = _TO_GET.split(text)[-1] if _TO_GET.search(text) else ""
+    if _TOLD_TO.match(text) and not _ROUNDS.match(text): text = _TO_GET.split(text)[-1] if _TO_GET.search(text) else ""
     said = _said(text)
     if (parts := _WHICH.split(text))[1:] and (found := _sentence(parts[-1])): return found
     if (parts := _SO.split(text))[1:] and _opens(parts[-1], _said(parts[-1])) and (found := _sentence(parts[-1])): return found
@@ -377,6 +393,8 @@ def _sentence(text: str) -> str | None:
     mains = [k for k, s in enumerate(said) if s.role == "main"] or [k for k, s in enumerate(said) if s.role == "aside"]
     if not mains: return None
     if found := _set_in(text, said): return found
+    head = _EXPLAINED.match(text)
+    if head and len([s for s in _said(head[0]) if s.role == "main"]) == 1: return _single(head[0], _said(head[0]), len(_said(head[0])) - 1)
     found = _single(text, said, mains[0])
     return found if all(same_number(said[k].q.written, said[mains[0]].q.written) for k in mains[1:]) else None
 
@@ -390,8 +408,11 @@ def _spoken(text: str) -> str | None:
     text = _CENTS.sub(lambda m: f"{m[1]}.{m[2]:0>2} dollars", text)
     said = _said(text)
     if _DOUBLE.search(text) and len({s.q.written for s in said}) > 1: return None
+    parts = _SO.split(text)
+    if said and parts[1:] and not _said(parts[-1]) and _worded(parts[-1]): return _sentence(digits_for_words(parts[-1]))
     if _opens(text, said): return _sentence(text)
     words = digits_for_words(text)
+    if (m := _CONCLUDES.match(text)) and _opens(rest := digits_for_words(text[m.end():]), _said(rest)): return _sentence(rest)
     if not said and not _opens(words, _said(words)) and _PRONOUN.search(text): return None
     return _sentence(words if not said or _opens(words, _said(words)) else text)
 
@@ -405,11 +426,12 @@ _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+no
                       r"\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
                       r"|more\s+information|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown"
                     r"|undetermined|unsure|ambiguous"
-                      r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
+                      r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea"
+                      r"|(?:does\s+not|doesn't)\s+(?:say|mention|state|specify|tell)|not\s+(?:mentioned|stated))\b", re.I)
 _CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|in\s+conclusion|in\s+all|overall"
                         r"|(?:this|that|which)\s+(?:means|leaves|gives|makes))\b", re.I)
 _SUMS_UP = re.compile(r"\W*(?:(?:that|this)(?:'s|\s+is|\s+comes\s+to|\s+makes)\s+(?=-?\d)|(?:since|because)\b[^,.\n]{1,100},\s+\w"
-                      r"|the\s+(?:total|final|remaining|combined|answer)\b[^,.\n]{0,60}\b(?:is|are|comes\s+to|equals)\b)", re.I)
+                      r"|the\s+(?:total|final|remaining|combined|answer|difference)\b[^,.\n]{0,60}\b(?:is|are|comes\s+to|equals)\b)", re.I)
 
 def _sentences(text: str) -> list[str]:
     text = re.sub(r"\b(Rs|approx|ca|No|Dr|Mr|Mrs|Ms|St|vs|etc|e\.g|i\.e)\.(?=\s)", r"\1", text)
@@ -437,14 +459,15 @@ _CHECKS = re.compile(r"\s*\(|\W*(?:check|verif\w+|to\s+(?:check|verify|confirm)|
                      r"|note|explanation|reason\w*|confidence|source)\b", re.I)
 _TALE = re.compile(r"\W*(?:there\s+(?:are|is|were|was)\b|a\s+total\s+of\b|[\d.,]+\s*[-+*/])", re.I)  # not yet an answer
 _UNFINISHED = re.compile(r"[a-z,]\s*$")
-_BROKEN = re.compile(r"\b(?:to|the|an?|and|or|of|by|is|are|so|we|then|into)\s*$", re.I)  # nobody ends like that
+_BROKEN = re.compile(r"(?:\b(?:to|the|an?|and|or|of|by|is|are|so|we|then|into)|:)\s*$", re.I)  # nobody ends like that
 
 def _stands(found: str | None, sentences: Sequence[str], text: str) -> str | None:
     "A number, unless the last sentence that has any has others, or the text breaks off behind it."
     if not found or _BROKEN.search(text): return None
     if len(sentences) < 2: return found
     if len(sentences[-1].split()) > 3 and not _said(sentences[-1]) and _UNFINISHED.search(text): return None
-    told = [s for s in sentences if not _CHECKS.match(s) and any(x.role == "main" for x in _said(s))]
+    told = [s for s in sentences if not _CHECKS.match(s)
+            and (any(x.role == "main" for x in _said(s)) or (s is sentences[-1] and not _said(s) and _worded(s)))]
     return found if len(told) < 2 or same_number(_spoken(told[-1]) or "", found) else None
 
 def _free(text: str, last: bool) -> str | None:  # last: the end counts, not the beginning
@@ -510,13 +533,23 @@ def _cued(text: str) -> str | None:
         if _UNKNOWN.search(s): return None
     return None
 
-_CHECKED = re.compile(r"\n\W*(?:verif\w+|check(?:ing)?|proof)\b[^\S\n]*[:\n](?P<how>.*)\Z", re.I | re.S)
+_CHECKED = re.compile(r"\n\W*(?:verif\w+|check(?:ing)?|proof)\b[^:\n]{0,40}[:\n](?P<how>.*)\Z", re.I | re.S)
 
 def _unchecked(text: str) -> str:
     "A text without the check that stands behind its solution, where that takes nothing back and concludes nothing."
+    text = re.sub(r"(?<=[.!?]\s)(?:check|verif\w+)\s*:[^.\n]*[✓✔✅]\.?", "", text, flags=re.I)
     m = _CHECKED.search(text)
     if not m or not _said(text[:m.start()]) or any(p.search(m["how"]) for p in (_TURN, _TAKEN_BACK, _CUE)): return text
     return text if any(_CONCLUDES.match(s) for s in _sentences(m["how"])) else text[:m.start()]
+
+def _two_answers(text: str) -> bool:
+    "Whether two sentences in a row give two answers, and no second thought stands between: 'The answer is 48. The answer is 52.'"
+    cues = list(_CUE.finditer(text))[-2:]
+    if len(cues) < 2: return False
+    between, last = text[cues[0].end():cues[1].start()], text[cues[1].end():]
+    first = [s for s in _sentences(between) if _said(s)]
+    if len(first) > 1 or any(p.search(x) for p in (_TURN, _NO, _TAKEN_BACK) for x in first): return False
+    return same_number(_spoken(_clean_end(first[0])) or "" if first else "", _cued(last) or "") is False
 
 def _thought_again(piece: str, read: Callable[[str], str | None]) -> str | None:
     "What a second thought gives: nothing settled where it only names what is still to be done, as in `we need to subtract 2`."
@@ -529,6 +562,7 @@ def _read_number(text: str, last: bool) -> str | None:
     text = plain_numbers(re.sub(r"\s*(?:=>|->|\u2192|\u21d2)\s*", lambda m: ", so " if m.start() else "", text))
     text = _unchecked(text)
     said, cued = _after_cue(unbold(text), _TOTAL)
+    if cued and _two_answers(unbold(text)): return None
     if cued and not _CUE.search(text) and "=" in said.partition("\n")[2]: cued = False  # a subtotal
     read = _cued if cued else lambda piece: _free(piece, last)
     return _settled(said if cued else text, lambda piece: read(piece) or ("" if _said(piece) else None), again=_thought_again)
@@ -677,6 +711,7 @@ def _judged(text: str, letters: str) -> str | None:
     right = [k for k, yes, _ in found if yes]
     return right[0] if len(right) == 1 else None
 
+_AT_LAST = re.compile(r"\W*(?:at|in)\s+the\s+end\b|\W*(?:of|among)\s+(?:these|those|them|all)\b|\W*finally\b", re.I)
 _MAYBE = re.compile(r"(?:\bit\s+)?\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem|look)\b[^.;\n]{1,60}?,?\s+but\s+"
                     r"(?!not\b|\w+n't\b|never\b)", re.I)
 
@@ -689,6 +724,8 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
     if len(options) > 1: said = re.sub(listed, " ", said, flags=re.I)  # the question once more
     if not cued and (found := _judged(said, letters)): return found
     def read(piece: str) -> str | None:
+        line = piece.strip().partition("\n")[0] if cued else ""
+        if "\n" in piece.strip() and (one := _chosen(line, letters, len(options), _marks(line, letters, options), False)[0]): return one
         if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s"
                              rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
         piece = _MAYBE.sub("", piece)
@@ -699,7 +736,9 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
         same = [k for k, o in zip(LETTERS, options) if value and same_number(value, o)]
         if value and len(numbers) == len(options): return same[0] if len(same) == 1 else ""
         if _UNKNOWN.search(piece): return None
-        parts = [piece, *(_SO.split(piece)[-1:] if _SO.search(piece) else ()), *(_sentences(piece)[-1:] if last else ())]
+        end = _sentences(piece)[-1:]
+        ends = last or any(_AT_LAST.match(x) for x in end)
+        parts = [piece, *(_SO.split(piece)[-1:] if _SO.search(piece) else ()), *(end if ends else ())]
         found = next((found for p in parts if (found := _named(p, words))), None)
         if not same: return found
         return same[0] if len(same) == 1 and found in (None, same[0]) else ""
@@ -739,6 +778,8 @@ def _read_yesno(text: str, last: bool) -> str | None:
                     r"|\btrue\s+that\b", "", piece, flags=re.I)
         piece = re.sub(r"\btrue\s+or\s+false\s*[?:.]", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
+        piece = re.sub(r"\b(?:not\s+plausible|implausible)\b", "no", piece, flags=re.I)
+        piece = re.sub(r"(?<=\b(?:is|are|seems|sounds)\s(?:\w+ly\s)?)plausible\b", "yes", piece, flags=re.I)
         if not cued and _DEPENDS.search(piece): return ""
         piece = _OPENERS.sub(lambda m: "yes" if m["yes"] else "no", piece)
         found = _decide(piece, _yes_and_no(piece), _HEDGE)
@@ -748,10 +789,15 @@ def _read_yesno(text: str, last: bool) -> str | None:
 
 # %% ../nbs/18_answers.ipynb #88a1d9de
 _EQUAL = "equals_sign"  # a label that is a sign alone
+_VERBS = tuple((re.compile(verb, re.I), label) for verb, label in (
+    (r"\bneither\s+entails?\s+nor\s+contradicts?\b", "neutral"), (r"\b(?:entails|is\s+(?:\w+ly\s+)?entailed\s+by)\b", "entailment"),
+    (r"\b(?:contradicts|is\s+(?:\w+ly\s+)?contradicted\s+by)\b", "contradiction")))
 
 def _read_label(text: str, labels: Sequence[str]) -> str | None:
     words = {_EQUAL if k == "=" else _squeezed(k): k for k in labels}
     said = _after_cue(unbold(_opened(text)))[0]
+    for verb, label in _VERBS:
+        if label in labels: said = verb.sub(f"it is {label}", said)
     if "=" in labels: said = re.sub(r"(?<![^\s\"'`(])(?<!\d\s)(?<!\b[a-zA-Z]\s)=(?!\s?\d)(?![^\s\"'`).])", _EQUAL, said)
     return _settled(said, lambda piece: _decide(piece, _mentions(piece, words)))
 
@@ -761,7 +807,10 @@ _WORD = r"[^\W\d_]"
 def _read_letters(text: str, last: bool) -> str | None:
     def read(piece: str) -> str | None:
         piece = re.sub(r"\bnot\s+[\"']?[\w ]{1,40}[\"']?\s*,?\s*but\b", "", piece, flags=re.I)
+        piece = re.sub(r"(?<=\w)\s\([^()]*\)(?=\s+\w)", "", piece)
         piece = re.split(r",?\s+\b(?:not|because|since|as|rather)\b|\s\(", piece)[0]
+        spelt = re.search(rf"\b({_WORD}{{2,}})[\"'.!\s]*$", piece)
+        if spelt and "".join(re.findall(rf"(?<![^\W_]){_WORD}(?![^\W_])", piece)).casefold() == spelt[1].casefold(): return spelt[1].lower()
         quoted = list(re.finditer(rf"[\"']\s*({_WORD}(?:[\s,-]*{_WORD})*+)\s*[.,]?\s*[\"']", piece))
         joined = re.search(rf"(?:[:=]|\b(?:giv\w+|makes?|making|spells?|is))\s*[\"']?({_WORD}{{2,}})\W*$", piece)  # "n" + "k" = nk
         if len(quoted) > 1 and joined: return joined[1].lower()
@@ -774,7 +823,7 @@ def _read_letters(text: str, last: bool) -> str | None:
         word = piece.strip(" \t\r\n\"'.,:;!?*-()#{}[]$")
         if re.fullmatch(rf"{_WORD}+", word): return word.lower()
         if first := re.match(rf"({_WORD}+) is (?:the|my) answer\b", word): return first[1].lower()
-        found = re.findall(rf"(?:\bis|'s|\bare|\bgives?|\bmakes?|\byields?|\bget|\bspells?|[:=])\s*\"?({_WORD}+)\W*(?:\n|$)", piece)
+        found = re.findall(rf"(?:\b(?:prints|outputs|is|are|gives?|makes?|yields?|get|spells?)|'s|[:=])\s*\"?({_WORD}+)\W*(?:\n|$)", piece)
         return found[-1].lower() if found else None
     return _settled(_after_cue(unbold(_opened(text)))[0], read)
 
@@ -799,13 +848,20 @@ def _unquoted(text: str) -> str:
 _GLOSS = re.compile(r",?\s+because\s|,\s+(?:which|who|whose|where)\s|,\s+I\s+(?:think|believe|guess|suppose)\b"
                     r"|,\s+(?:and\s+)?not\s|\s+\((?:and\s+)?not\s")
 
+_TOLD_OF = re.compile(  # the author of the letter was Margaret Ellison
+    r"(?:(?:based\s+on|according\s+to)\s+[^,]{1,60},\s+)?the\s+(?:\w+\s+){0,3}(?:name|author|person|man|woman|character|place|city|country|river|book"
+    r"|animal|color|colour|word|capital|instrument|title|one)\b"
+    r"[^.,;]{0,80}\s(?:is|was|are|were)\s+((?!not\b|n't)(?:[^.,;]|\b(?:Mrs?|Ms|Dr|St|Prof)\.){1,60})\.?", re.I)
+
 def _read_text(text: str) -> str | None:
     opened = re.sub(r"[\u2600-\u27bf\U0001f300-\U0001faff]", "", _opened(text))  # without pictures
-    said, found = _after_cue(unbold(opened))
+    said, found = _after_cue(unbold(opened), _A)
     bold = [b.strip() for b in re.findall(f"{BOLD[0]}([^{BOLD[1]}]*){BOLD[1]}", opened)]
     if not found and len(bold) == 1 and len(bold[0]) <= 80 and not bold[0].endswith(":"): return _unquoted(bold[0]) or None
     if not found and (_UNKNOWN.search(said) or re.search(r"answer\s+is\W*$", said, re.I)
                       or _first_sentence(said.strip()) != said.strip()): return None  # or a tale without an end
+    if not found and len(said.split()) > 3 and _BROKEN.search(said): return None
+    if not found and (told := _TOLD_OF.fullmatch(said.strip())): return _unquoted(told[1]) or None
     def read(piece: str) -> str | None:
         piece = re.sub(r"^\s*(?:it\s+(?:is|should\s+be)|it's)\s+", "", piece) if found else piece
         piece = re.sub(r"\bnot\s+[^.,;]{1,60}?,?\s+but\s+", "", piece)
