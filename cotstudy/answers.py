@@ -81,12 +81,25 @@ def _opened(text: str) -> str:
     begins = len(text) - len(text.lstrip())
     return text[:next((m.start() for m in _NEXT_QUESTION.finditer(text) if m.start() > begins), len(text))]
 
+def _two_answers(text: str, a: re.Match, b: re.Match) -> bool:
+    "Whether two sentences in a row give two answers, and no second thought stands between: 'The answer is 48. The answer is 52.'"
+    first, last = (re.match(r"[^\w-]*([^.!?\n]{1,30}?)\s*(?:[.!?\n]|\Z)", text[m.end():]) for m in (a, b))
+    if not first or not last or first.end() + a.end() > b.start(): return False
+    gap = text[a.end() + first.end():b.start()]
+    if re.match(r"\W*or\b", gap): return True
+    if len(gap.split()) > 3: return False
+    if re.search(r"\b(?:no|not|wait|but|actually|sorry|or|if)\b|n't", text[a.end():b.start()], re.I): return False
+    x, y = (re.sub(r"[\W_]+", " ", m[1].casefold()).split() for m in (first, last))
+    kinds = {"number" if w[0][0].isdigit() else "letter" if len(w[0]) == 1 else "word" for w in (x, y) if w}
+    return bool(x and y) and len(kinds) == 1 and x != y[:len(x)] and y != x[:len(y)] and len(x) + len(y) < 5
+
 def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     "What follows the last cue such as `the answer is`, and whether there was one."
     cues = [m for p in (_CUE, more) if p for m in p.finditer(text) if not _REPORTED.search(_clause(text, m.start()))
             and not (_WOULD.search(m[0]) and _UNDER.match(text[m.end():m.end() + 80]))]
     if sum(bool(_SUPPOSED.match(_clause(text, m.start()))) for m in cues) == len(cues) > 1: return "", True  # if so 5, if not 7
     ends = sorted((m.end() for m in cues), reverse=True)
+    if len(cues) > 1 and _two_answers(text, *sorted(cues, key=lambda m: m.start())[-2:]): return "", True
     at = next((e for e in ends if text[e:].strip(" .:\n*\"")), None)
     if at is None: return text, False
     aside = _ASIDES.search(text, at)
@@ -330,6 +343,8 @@ _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|whic
     r"|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to|leaves\s+(?:\w+\s+)?with)"
                     r"|(?:(?:and|or)\s+)?(?:that|which|this|it)\s+(?:works\s+out|comes|comes\s+out|amounts|adds\s+up)\s+to"
+                    r"|and\s+the\s+(?:largest|smallest|biggest|greatest|least|last|middle|other)\s+(?:one\s+|number\s+)?is"
+                    r"|and\s+(?:over|in|for|after)\s+[^,.]{1,40}\s(?:it's|that's|it\s+is|that\s+is)"
                     r"|(?:and\s+)?there\s+(?:must|should)\s+be"
                     r"|for\s+a\s+total\s+of|totall?ing|making"
                     r"|(?:but|and)?\s*(?:now\s+it\s+is|it\s+is\s+now|now\s+it's|it's\s+now)"
@@ -359,7 +374,7 @@ _TO_GET = re.compile(r"\b(?:get|gives?|giving|obtain|reach|find|yields?|leaving|
 _SINCE = re.compile(r"\W*(?:so\s+)?(?:since|because)\b", re.I)
 _SETTING = re.compile(r"\W*(?:(?:so|then|thus|therefore)\W+)?(?:after|when|once|by|with|starting|having|rounded|rounding)\b", re.I)
 _EXPLAINED = re.compile(r"[^:;,]*\b(?:needs?|takes?|requires?|left|remains?|must\s+be)\s+(?:\w+\s+)?-?[\d.]+[^:;,]{0,40}(?=:\s)", re.I)
-_COPULA = re.compile(r"(?<!\bthere )(?<!\bthat )\b(?:is|are|has|have|leaves|equals|becomes|comes\s+to|makes)\s+"
+_COPULA = re.compile(r"(?<!\bthere )(?<!\bthat )\b(?:is|that's|it's|are|has|have|leaves|equals|becomes|comes\s+to|makes)\s+"
                      r"(?:(?:now|only|about|exactly|just)\s+)?$", re.I)
 
 def _set_in(text: str, said: Sequence[Said]) -> str | None:
@@ -399,7 +414,7 @@ def _sentence(text: str) -> str | None:
     return found if all(same_number(said[k].q.written, said[mains[0]].q.written) for k in mains[1:]) else None
 
 # %% ../nbs/18_answers.ipynb #5d1c77ae
-_PRONOUN = re.compile(r"\bone\b(?![-\s]+(?:dozen|hundred|thousand|million|billion|half|third|quarter|fourth|fifth)\b)", re.I)
+_PRONOUN = re.compile(r"(?<!-)\bone\b(?![-\s]+(?:dozen|hundred|thousand|million|billion|half|third|quarter|fourth|fifth)\b)", re.I)
 
 _DOUBLE = re.compile(r"\b(?:could|might|may)\s+(?:also\s+)?be\b|\balternatively\b", re.I)
 
@@ -412,6 +427,10 @@ def _spoken(text: str) -> str | None:
     if said and parts[1:] and not _said(parts[-1]) and _worded(parts[-1]): return _sentence(digits_for_words(parts[-1]))
     if _opens(text, said): return _sentence(text)
     words = digits_for_words(text)
+    head = re.split(_WHY, text)[0]
+    if head != text and not _said(head) and _worded(head): return _sentence(digits_for_words(head))
+    if said and all(s.role == "aside" for s in said) and not _PRONOUN.search(text) and any(s.role == "main" for s in _said(words)):
+        return _sentence(words)  # he will be twenty-one in 2030
     if (m := _CONCLUDES.match(text)) and _opens(rest := digits_for_words(text[m.end():]), _said(rest)): return _sentence(rest)
     if not said and not _opens(words, _said(words)) and _PRONOUN.search(text): return None
     return _sentence(words if not said or _opens(words, _said(words)) else text)
@@ -427,10 +446,13 @@ _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+no
                       r"|more\s+information|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown"
                     r"|undetermined|unsure|ambiguous"
                       r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea"
-                      r"|(?:does\s+not|doesn't)\s+(?:say|mention|state|specify|tell)|not\s+(?:mentioned|stated))\b", re.I)
-_CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|in\s+conclusion|in\s+all|overall"
+                      r"|(?:does\s+not|doesn't)\s+(?:say|mention|state|specify|tell)|not\s+(?:mentioned|stated)"
+                      r"|(?:the|your)\s+(?:full|whole|complete)\s+question)\b", re.I)
+_CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|rounded|rounding"
+                        r"|in\s+conclusion|in\s+all|overall"
                         r"|(?:this|that|which)\s+(?:means|leaves|gives|makes))\b", re.I)
-_SUMS_UP = re.compile(r"\W*(?:(?:that|this)(?:'s|\s+is|\s+comes\s+to|\s+makes)\s+(?=-?\d)|(?:since|because)\b[^,.\n]{1,100},\s+\w"
+_SUMS_UP = re.compile(r"\W*(?:(?:they|he|she|it|we|you)\s+(?:will\s+)?needs?\s+(?=\d)"
+                      r"|(?:that|this)(?:'s|\s+is|\s+comes\s+to|\s+makes)\s+(?=-?\d)|(?:since|because)\b[^,.\n]{1,100},\s+\w"
                       r"|the\s+(?:total|final|remaining|combined|answer|difference)\b[^,.\n]{0,60}\b(?:is|are|comes\s+to|equals)\b)", re.I)
 
 def _sentences(text: str) -> list[str]:
@@ -456,7 +478,7 @@ def _bold_number(text: str) -> str | None:
 # %% ../nbs/18_answers.ipynb #cf3f0292
 _TESTS = re.compile(r"\W*(?:check|verif\w+)\b[^.\n]*[✓✔✅]|\W*(?:check|verif\w+)\s*:", re.I)
 _CHECKS = re.compile(r"\s*\(|\W*(?:check|verif\w+|to\s+(?:check|verify|confirm)|let's\s+(?:check|verify)|(?:because|since|as|for)\b"
-                     r"|note|explanation|reason\w*|confidence|source)\b", re.I)
+                     r"|note|explanation|reason\w*|confidence|source|(?:this|that|it)\s+includes)\b", re.I)
 _TALE = re.compile(r"\W*(?:there\s+(?:are|is|were|was)\b|a\s+total\s+of\b|[\d.,]+\s*[-+*/])", re.I)  # not yet an answer
 _UNFINISHED = re.compile(r"[a-z,]\s*$")
 _BROKEN = re.compile(r"(?:\b(?:to|the|an?|and|or|of|by|is|are|so|we|then|into)|:)\s*$", re.I)  # nobody ends like that
@@ -533,7 +555,8 @@ def _cued(text: str) -> str | None:
         if _UNKNOWN.search(s): return None
     return None
 
-_CHECKED = re.compile(r"\n\W*(?:verif\w+|check(?:ing)?|proof)\b[^:\n]{0,40}[:\n](?P<how>.*)\Z", re.I | re.S)
+_CHECKED = re.compile(r"\n\W*(?:verif\w+|(?:to\s+)?(?:double[\s-]?)?check(?:ing)?|to\s+(?:verify|confirm)|proof)\b"
+                      r"[^:\n]{0,40}[:\n](?P<how>.*)\Z", re.I | re.S)
 
 def _unchecked(text: str) -> str:
     "A text without the check that stands behind its solution, where that takes nothing back and concludes nothing."
@@ -541,15 +564,6 @@ def _unchecked(text: str) -> str:
     m = _CHECKED.search(text)
     if not m or not _said(text[:m.start()]) or any(p.search(m["how"]) for p in (_TURN, _TAKEN_BACK, _CUE)): return text
     return text if any(_CONCLUDES.match(s) for s in _sentences(m["how"])) else text[:m.start()]
-
-def _two_answers(text: str) -> bool:
-    "Whether two sentences in a row give two answers, and no second thought stands between: 'The answer is 48. The answer is 52.'"
-    cues = list(_CUE.finditer(text))[-2:]
-    if len(cues) < 2: return False
-    between, last = text[cues[0].end():cues[1].start()], text[cues[1].end():]
-    first = [s for s in _sentences(between) if _said(s)]
-    if len(first) > 1 or any(p.search(x) for p in (_TURN, _NO, _TAKEN_BACK) for x in first): return False
-    return same_number(_spoken(_clean_end(first[0])) or "" if first else "", _cued(last) or "") is False
 
 def _thought_again(piece: str, read: Callable[[str], str | None]) -> str | None:
     "What a second thought gives: nothing settled where it only names what is still to be done, as in `we need to subtract 2`."
@@ -562,7 +576,6 @@ def _read_number(text: str, last: bool) -> str | None:
     text = plain_numbers(re.sub(r"\s*(?:=>|->|\u2192|\u21d2)\s*", lambda m: ", so " if m.start() else "", text))
     text = _unchecked(text)
     said, cued = _after_cue(unbold(text), _TOTAL)
-    if cued and _two_answers(unbold(text)): return None
     if cued and not _CUE.search(text) and "=" in said.partition("\n")[2]: cued = False  # a subtotal
     read = _cued if cued else lambda piece: _free(piece, last)
     return _settled(said if cued else text, lambda piece: read(piece) or ("" if _said(piece) else None), again=_thought_again)
@@ -749,7 +762,7 @@ _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", 
 _OPENERS = re.compile(r"^\W*(?:(?P<yes>absolutely|certainly|definitely|of\s+course|indeed|oui|ja|sí|sim|да|はい|是的?)"
                       r"|(?:i\s+(?:don't|do\s+not)"
                       r"\s+think\s+so|not\s+(?:really|at\s+all)|(?:absolutely|certainly|definitely|probably|of\s+course|(?:most\s+)?likely)"
-                      r"\s+not|nein|non|não|нет|いいえ|不是?))(?=\s*(?:[.,!\n]|$))", re.I)
+                      r"\s+not|nein|non|não|нет|いいえ|不是?))(?=\s*(?:[.,!:;\n]|$))", re.I)
 _DEPENDS = re.compile(r"\bit\s+(?:all\s+)?depends\b(?!.*\b(?:so|thus|therefore|hence|overall|in\s+short|in\s+general)\b)", re.I | re.S)
 _HEDGE = re.compile(r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly"
                     r"|simply|almost"
@@ -860,7 +873,8 @@ def _read_text(text: str) -> str | None:
     if not found and len(bold) == 1 and len(bold[0]) <= 80 and not bold[0].endswith(":"): return _unquoted(bold[0]) or None
     if not found and (_UNKNOWN.search(said) or re.search(r"answer\s+is\W*$", said, re.I)
                       or _first_sentence(said.strip()) != said.strip()): return None  # or a tale without an end
-    if not found and len(said.split()) > 3 and _BROKEN.search(said): return None
+    either = re.search(r"\b(?:could|might|may)\s+be\b.*\bor\b", said)
+    if not found and len(said.split()) > 3 and (either or _BROKEN.search(said)): return None
     if not found and (told := _TOLD_OF.fullmatch(said.strip())): return _unquoted(told[1]) or None
     def read(piece: str) -> str | None:
         piece = re.sub(r"^\s*(?:it\s+(?:is|should\s+be)|it's)\s+", "", piece) if found else piece
