@@ -90,8 +90,8 @@ def _two_answers(text: str, a: re.Match, b: re.Match) -> bool:
     if len(gap.split()) > 3: return False
     if re.search(r"\b(?:no|not|wait|but|actually|sorry|or|if)\b|n't", text[a.end():b.start()], re.I): return False
     x, y = (re.sub(r"[\W_]+", " ", m[1].casefold()).split() for m in (first, last))
-    kinds = {"number" if w[0][0].isdigit() else "letter" if len(w[0]) == 1 else "word" for w in (x, y) if w}
-    return bool(x and y) and len(kinds) == 1 and x != y[:len(x)] and y != x[:len(y)] and len(x) + len(y) < 5
+    if not x or not y or x == y[:len(x)] or y == x[:len(y)] or len(x) + len(y) > 4: return False
+    return {x[0], y[0]} == {"yes", "no"} or all(w[0][0].isdigit() for w in (x, y)) or all(len(w) == len(w[0]) == 1 for w in (x, y))
 
 def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     "What follows the last cue such as `the answer is`, and whether there was one."
