@@ -497,11 +497,9 @@ def ours_studying(study: str, seen: dict | None = None) -> Callable:
     def prepare():
         folder = Path(tempfile.mkdtemp())
         def go():
-            spent = _children_s()
             _quietly([sys.executable, "-c", "from cotstudy.cli import app; app()", "run", study], folder)
             if seen is not None:
                 seen.setdefault("start_share", []).append(start_share(folder / load_study(study).study / "notebooks"))
-                seen.setdefault("ours_cpu_s", []).append(round(_children_s() - spent, 1))
                 seen["ours_accuracy"] = _by_method(pd.read_parquet(folder / load_study(study).study / "rows.parquet"))
             shutil.rmtree(folder)
             return 1.0
@@ -525,12 +523,11 @@ def _children_s() -> float:  # CPU seconds of all finished child processes
     spent = os.times()
     return spent.children_user + spent.children_system
 
-def papermill_studying(study: str, seen: dict | None = None) -> Callable:
+def papermill_studying(study: str) -> Callable:
     "The same cells with plain papermill, one after the other, nothing reused from one to the next."
     def prepare():
         s, root = load_study(study), Path(tempfile.mkdtemp())
         def go():
-            spent = _children_s()
             for cell in expand(s):
                 folder = root / cell.name
                 folder.mkdir()
@@ -539,7 +536,6 @@ def papermill_studying(study: str, seen: dict | None = None) -> Callable:
                           yaml.safe_dump(given), "-k", "python3",
                           "--no-progress-bar"], folder)
             shutil.rmtree(root)
-            if seen is not None: seen.setdefault("peer_cpu_s", []).append(round(_children_s() - spent, 1))
             return 1.0
         return go
     return prepare
@@ -549,15 +545,14 @@ def study_row(repeats: int = 3, fast: bool = False, study: str = "quick") -> dic
     "Seconds of a study by ours and by papermill; the ratio says how many times faster."
     study = "smoke" if fast else study
     seen: dict = {}
-    turns = take_turns({"ours": ours_studying(study, seen), "peer": papermill_studying(study, seen)}, 1 if fast else repeats)
+    turns = take_turns({"ours": ours_studying(study, seen), "peer": papermill_studying(study)}, 1 if fast else repeats)
     return _of_seconds("study_quick", turns, seen, dict(of="papermill, cell after cell"), study=study, fast=fast)
 
 def _of_seconds(name: str, turns: dict[str, Turns], seen: dict, peer: dict, **settings) -> dict:
     "A line of the table whose ratio is the peer's seconds over ours."
     a, b = (median(turns[k].wall) for k in ("ours", "peer"))
-    cpu_a, cpu_b = (median(seen[f"{k}_cpu_s"]) for k in ("ours", "peer"))
     return dict(name=name, ours=round(a, 1), peer=round(b, 1), ratio=round(b / a, 3), unit="s", settings=settings | dict(
-        seen=seen, ratio_cpu=round(cpu_b / cpu_a, 3), ours=dict(of="cotstudy run", workers=cores()), peer=peer,
+        seen=seen, ours=dict(of="cotstudy run", workers=cores()), peer=peer,
         turns={k: [round(w, 1) for w in t.wall] for k, t in turns.items()}, repeats=len(turns["ours"].wall), machine=machine()))
 
 # %% ../nbs/90_bench.ipynb #57ac0002
@@ -581,11 +576,9 @@ def stack_studying(study: str, rows: int = 64, seen: dict | None = None) -> Call
                       yaml.safe_dump(given), "-k", "python3", "--no-progress-bar"], root, OMP_NUM_THREADS="1")
             return pd.read_json(root / f"{cell.name}.json")
         def go():
-            spent = _children_s()
             with ThreadPoolExecutor(cores()) as pool: found = pd.concat(list(pool.map(one, expand(s))))
             shutil.rmtree(root)
             if seen is not None:
-                seen.setdefault("peer_cpu_s", []).append(round(_children_s() - spent, 1))
                 seen["peer_accuracy"] = _by_method(found)
             return 1.0
         return go
