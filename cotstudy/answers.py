@@ -81,6 +81,7 @@ def _opened(text: str) -> str:
     begins = len(text) - len(text.lstrip())
     return text[:next((m.start() for m in _NEXT_QUESTION.finditer(text) if m.start() > begins), len(text))]
 
+# %% ../nbs/18_answers.ipynb #11e822co
 def _two_answers(text: str, a: re.Match, b: re.Match) -> bool:
     "Whether two sentences in a row give two answers, and no second thought stands between: 'The answer is 48. The answer is 52.'"
     first, last = (re.match(r"[^\w-]*([^.!?\n]{1,30}?)\s*(?:[.!?\n]|\Z)", text[m.end():]) for m in (a, b))
@@ -253,6 +254,7 @@ _ROLES = dict(rejected=_REJECTED, bound=_BOUND, aside=_ASIDE)
 
 _AT_MOST = re.compile(r"\b(?:can|could|able\s+to)\b[^.,;]{0,40}\bat\s+most\s*$", re.I)  # he can buy at most 14
 
+# %% ../nbs/18_answers.ipynb #908911co
 class Said(NamedTuple):
     "A number in a sentence, and what the sentence makes of it."
     q: Quantity
@@ -371,6 +373,7 @@ _ROUNDS = re.compile(r"\W*(?:we|she|he|they)\s+(?:(?:must|should|need\s+to|have\
 _TO_GET = re.compile(r"\b(?:get|gives?|giving|obtain|reach|find|yields?|leaving|leaves|have|is|are|equals)\s+(?:(?:us|you|me)\s+)?"
                      r"(?=[-$]?\d)", re.I)
 
+# %% ../nbs/18_answers.ipynb #112209co
 _SINCE = re.compile(r"\W*(?:so\s+)?(?:since|because)\b", re.I)
 _SETTING = re.compile(r"\W*(?:(?:so|then|thus|therefore)\W+)?(?:after|when|once|by|with|starting|having|rounded|rounding)\b", re.I)
 _EXPLAINED = re.compile(r"[^:;,]*\b(?:needs?|takes?|requires?|left|remains?|must\s+be)\s+(?:\w+\s+)?-?[\d.]+[^:;,]{0,40}(?=:\s)", re.I)
@@ -384,6 +387,7 @@ def _set_in(text: str, said: Sequence[Said]) -> str | None:
     called = [s for s in said if _COPULA.search(text[:s.q.start])]
     return _single(text, said, len(said) - 1) if len(called) == 1 and called[0] is said[-1] else None
 
+# %% ../nbs/18_answers.ipynb #112222co
 def _sentence(text: str) -> str | None:
     "The number that a sentence gives as its answer; one that says what to do gives what it comes to."
     text = _NOT_BUT.sub("", text)
@@ -555,6 +559,7 @@ def _cued(text: str) -> str | None:
         if _UNKNOWN.search(s): return None
     return None
 
+# %% ../nbs/18_answers.ipynb #cf3f26co
 _CHECKED = re.compile(r"\n\W*(?:verif\w+|(?:to\s+)?(?:double[\s-]?)?check(?:ing)?|to\s+(?:verify|confirm)|proof)\b"
                       r"[^:\n]{0,40}[:\n](?P<how>.*)\Z", re.I | re.S)
 
@@ -724,6 +729,7 @@ def _judged(text: str, letters: str) -> str | None:
     right = [k for k, yes, _ in found if yes]
     return right[0] if len(right) == 1 else None
 
+# %% ../nbs/18_answers.ipynb #9e4012co
 _AT_LAST = re.compile(r"\W*(?:at|in)\s+the\s+end\b|\W*(?:of|among)\s+(?:these|those|them|all)\b|\W*finally\b", re.I)
 _MAYBE = re.compile(r"(?:\bit\s+)?\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem|look)\b[^.;\n]{1,60}?,?\s+but\s+"
                     r"(?!not\b|\w+n't\b|never\b)", re.I)
@@ -783,6 +789,7 @@ def _yes_and_no(text: str) -> list[Mention]:
         if first or (said_of and _ALONE.match(text[m.end():])): out.append(Mention(_YESNO[m[0].lower()], m.start(), m.end()))
     return out
 
+# %% ../nbs/18_answers.ipynb #8dcc26co
 def _read_yesno(text: str, last: bool) -> str | None:
     opened = unbold(_opened(text))
     said, cued = _after_cue(opened if "####" in text else opened.replace("####", "\n"))
@@ -858,6 +865,7 @@ def _unquoted(text: str) -> str:
     if titled := re.fullmatch(r"\"([^\"]+)\"\s+by\s+[A-Z][^\"]*", text): return titled[1].strip()
     return text.strip("\"' ") if re.fullmatch(r"([\"']).*\1\.?", text) else text
 
+# %% ../nbs/18_answers.ipynb #2d3d18co
 _GLOSS = re.compile(r",?\s+because\s|,\s+(?:which|who|whose|where)\s|,\s+I\s+(?:think|believe|guess|suppose)\b"
                     r"|,\s+(?:and\s+)?not\s|\s+\((?:and\s+)?not\s")
 
