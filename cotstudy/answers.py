@@ -34,7 +34,7 @@ _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(
                   r"|(?:^|\n)\s*(?:(?:label|choice|verdict|prediction)\s*:|(?:final[^\S\n]+)?answer[^\S\n]*\n)", re.I)
 _TOTAL = re.compile(r"^\W*(?:(?:the|grand|final|corrected)\s+)*(?:result|total|output|solution|conclusion|difference|sum|remaining"
                     r"|profit|average)\s*[:=]|(?<=[.!?]\s)(?:final|corrected\s+total)\s*:|^A:(?!(?s:.)*^B:)", re.I | re.M)
-_A = re.compile(r"^A:(?!(?s:.)*^B:)", re.M)
+_A = re.compile(r"^A:(?=[^\n]{1,60}\Z)(?!\s*Let's\b)", re.M)  # the last line
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human|Premise|Passage|Input|Sentence)\s*:"
                     r"|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
                             r"|correct\s+)?answer)(?=\s)", re.I)
@@ -882,7 +882,7 @@ def _read_text(text: str) -> str | None:
     if not found and (_UNKNOWN.search(said) or re.search(r"answer\s+is\W*$", said, re.I)
                       or _first_sentence(said.strip()) != said.strip()): return None  # or a tale without an end
     either = re.search(r"\b(?:could|might|may)\s+be\b.*\bor\b", said)
-    if not found and len(said.split()) > 3 and (either or _BROKEN.search(said)): return None
+    if not found and (either or re.search(r"\b(?:is|was|are|were)\s+(?:the|an?)?\s*$", said)): return None
     if not found and (told := _TOLD_OF.fullmatch(said.strip())): return _unquoted(told[1]) or None
     def read(piece: str) -> str | None:
         piece = re.sub(r"^\s*(?:it\s+(?:is|should\s+be)|it's)\s+", "", piece) if found else piece
