@@ -26,14 +26,15 @@ HEAD, TAIL = 2_000, 4_000  # characters that are read of a longer text: an answe
 _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(?:is|was|(?:would|must|should|will|has\s+to|could"
                   r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
                   r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?|\bTL;?DR\s*:"
-                  r"|\b(?:correct|right|actual)\s+(?:count|number|total|value|amount|result|sum|price|figure)\s+(?:is|would\s+be)\b\s*:?"
+                  r"|\b(?:correct|right)\s+(?:count|number|total|value|amount|result|sum)\s+is\b(?=(?:[^.!?\n]|\.(?=\d))*[.!?]?\s*\Z)"
                   r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
                   r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|(?:故|应|因此|所以)选(?:择|项)*\s*:?"
                   r"|\b(?:antwort\s+(?:ist|lautet)|r[ée]ponse\s+(?:finale\s+|correcte\s+)?est"
                   r"(?:\s+donc\b)?(?:\s+la(?=\s+[A-Z]\b))?|respuesta\s+(?:final\s+|correcta\s+)?es(?:\s+la(?=\s+[A-Z]\b))?|risposta\s+è|resposta\s+é|ответ)\s*:?"
                   r"|(?:^|\n)\s*(?:(?:label|choice|verdict|prediction)\s*:|(?:final[^\S\n]+)?answer[^\S\n]*\n)", re.I)
-_TOTAL = re.compile(r"^\W*(?:(?:the|grand|final|corrected)\s+)*(?:result|total|output|solution|conclusion|difference|sum|remaining"
-                    r"|profit|average)\s*[:=]|(?<=[.!?]\s)(?:final|corrected\s+total)\s*:|^A:(?!(?s:.)*^B:)", re.I | re.M)
+_TOTAL = re.compile(r"^\W*(?:(?:the|grand|final|corrected)\s+)*(?:result|total|output|solution|conclusion)\s*[:=]"
+                    r"|(?<=[.!?]\s)(?:final|corrected\s+total)\s*:|^\W*(?:difference|sum|remaining|profit|average)\s*[:=](?=[^\n]*\Z)"
+                    r"|^A:(?=(?:[^.!?\n]|\.(?=\d))*[.!?]?\s*\Z)", re.I | re.M)
 _A = re.compile(r"^A:(?=[^\n]{1,60}\Z)(?!\s*Let's\b)", re.M)  # the last line
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem|User|Human|Premise|Passage|Input|Sentence)\s*:"
                     r"|(?<=\S)[ \t]+###(?!#)(?![ \t]*(?:the\s+)?(?:final\s+"
@@ -63,7 +64,7 @@ def _main_clause(text: str, at: int) -> str: return _GRANTED.sub("", _clause(tex
 _FIELD = re.compile(r"[\"'](?:final[_ ]?)?(?:answer|choice|result|label|option|prediction|solution)[\"']\s*:\s*"
                     r"(?:\"((?:[^\"\\\n]|\\.){0,300})\"|'([^'\n]{0,300})'|(-?[\d.][\w.+-]*|true|false))(?=\s*[,}\]\n])", re.I)
 
-_FIELDS_BEHIND = re.compile(rf"({_FIELD.pattern})\s*,\s*[\"'][^\"'\n]{{1,40}}[\"']\s*:[^`]*\}}", re.I)
+_FIELDS_BEHIND = re.compile(f"({_FIELD.pattern})" + r"\s*,\s*[\"'][^\"'\n]{1,40}[\"']\s*:(?:[^{}`]|\{[^{}`]*+\})*+\}", re.I)
 
 def _opened(text: str) -> str:
     "A text without its wrappers, at a length that can be read, up to the next question that a model asks itself."
@@ -84,15 +85,14 @@ def _opened(text: str) -> str:
 # %% ../nbs/18_answers.ipynb #11e822co
 def _two_answers(text: str, a: re.Match, b: re.Match) -> bool:
     "Whether two sentences in a row give two answers, and no second thought stands between: 'The answer is 48. The answer is 52.'"
-    first, last = (re.match(r"[^\w-]*([^.!?\n]{1,30}?)\s*(?:[.!?\n]|\Z)", text[m.end():]) for m in (a, b))
-    if not first or not last or first.end() + a.end() > b.start(): return False
-    gap = text[a.end() + first.end():b.start()]
-    if re.match(r"\W*or\b", gap): return True
-    if len(gap.split()) > 3: return False
-    if re.search(r"\b(?:no|not|wait|but|actually|sorry|or|if)\b|n't", text[a.end():b.start()], re.I): return False
-    x, y = (re.sub(r"[\W_]+", " ", m[1].casefold()).split() for m in (first, last))
-    if not x or not y or x == y[:len(x)] or y == x[:len(y)] or len(x) + len(y) > 4: return False
-    return {x[0], y[0]} == {"yes", "no"} or all(w[0][0].isdigit() for w in (x, y)) or all(len(w) == len(w[0]) == 1 for w in (x, y))
+    between = text[a.end():b.start()]
+    if re.search(r"\b(?:no|not|wait|but|actually|sorry|if)\b|n't|\bround|\bapprox", between, re.I): return False
+    if re.search(r"\bor\b[^.!?]{0,40}\Z", between): return True
+    first, last = (re.match(r"\W*?(-?\w(?:[^.!?\n]|\.(?=\d)){0,40}?)\s*(?:[!?\n]|\.(?!\d)|\Z)", text[m.end():]) for m in (a, b))
+    if not first or not last or first.end() > len(between) or len(between[first.end():].split()) > 3: return False
+    x, y = (m[1].casefold().strip(" \"'*()") for m in (first, last))
+    if {x, y} == {"yes", "no"} or (x != y and x.isalpha() and y.isalpha() and len(x) == len(y) == 1): return True
+    return "%" not in x + y and same_number(_sentence(x) or "", _sentence(y) or "") is False
 
 def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     "What follows the last cue such as `the answer is`, and whether there was one."
@@ -231,7 +231,7 @@ _PART = re.compile(  # what follows a number that is only a part of something
     r"|\s[KMB]\b|[,.:]\d|\s:\s?\d|\.\.+\d|[‰‱]|\.\(\d|!(?=\s*[.,;=/*+-])|\s?[*+]\s?[\w(.\\-]|\+\s*$|\s?-\s?(?:[\d(]|[a-z]\b)"
                     r"|\s?x\s?\d|\s?[A-Za-z]{1,12}\s?[*+]\s?\d|\s(?:plus|minus)\s(?:an?|some|the)\b|\s?/\s?(?:[\d(]"
     r"|[a-gi-ln-rt-z]\b)|\(\s?[\w.]{1,3}\s?[-+*/)^]"  # 3,5 and 5 * 3 and 2(x + 1)
-    r"|\s+(?:(?:times|plus|minus|over|x|in|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
+    r"|\s+(?:(?:times|plus|minus|over|x|in(?!\s+(?:19|20)\d\d\b)|degrees?)\s+\d|(?:past|o'clock|(?:of\s+)?(?:January|February|March|April|May|June|July|August"
     r"|September|October|November|December)|out\s+of(?!\s+(?:the|his|her|their|its|my|our|your)\b)|and\s+(?:a\s+)?(?:half|quarter|third)|divided|multiplied|squared|cubed"
                     r"|factorial|doubled|tripled|halved|pi|root|score\s*$|point|tens|(?:and\s+)?(?:(?:twen|thir|for|fif|six|seven|eigh|nine)ty|(?:thir|four|fif|six|seven|eigh|nine)teen|eleven|twelve)(?![-\s][a-z])"
                     r"|and\s+(?:one|two|three|four|five|six|seven|eight|nine|ten)(?![-\s][a-z])|(?:in\s+)?(?:binary|octal"
@@ -278,7 +278,8 @@ def _said(text: str) -> tuple[Said, ...]:
         named = _MATH_BEFORE.search(before) or (text[q.start] in "-\u2013\u2011" and text[:q.start][-1:].isalpha())  # COVID-19
         whole = bool(q.written) and not named and not open_ended and not of_it and not _PART.match(text[q.end:q.end + 40])
         out.append(Said(q, "aside" if of_it and role == "main" else role, whole))
-    clock = [bool(re.fullmatch(r"\d{1,2}:\d\d", text[s.q.start:s.q.end].strip())) for s in out]
+    clock = [bool(re.fullmatch(r"\d{1,2}:\d\d", text[s.q.start:s.q.end].strip()) and (re.match(r"\s?[ap]\.?m\b", text[s.q.end:], re.I)
+             or re.search(r"\b(?:at|from|to|until|till|by|before|after)\s+$", text[:s.q.start], re.I))) for s in out]
     if not all(clock): out = [s._replace(role="aside") if c and s.role == "main" else s for s, c in zip(out, clock)]  # at 4:15
     for k, (a, b) in enumerate(zip(out, out[1:])):  # 3 thousand 5 hundred, 7 7
         beside, scaled = text[a.q.end:b.q.start], _SCALED.search(text[a.q.start:a.q.end])
@@ -341,11 +342,10 @@ _SO = re.compile(r"(?:^|,|;|—|\s)\s*(?:and\s+)?(?:so|thus|therefore|hence|whic
     r"|(?<!\bafter )(?<!\bbefore )(?<!\bby )(?<!\bof )(?<!\bfor )(?<!\bwithout )(?<!\bwhile )(?<!\bwhen )(?:giving|leaving)"
     r"|(?:we|she|he|they)(?:\s+(?:must|should|need\s+to|have\s+to))?\s+round(?:\s+(?:it|this|that))?\s+(?:up|down|off)\s+to"
                  r"(?!\s+(?:the|\d+\s+(?:dec|sig|d\.?p)))|for\s+a\s+total\s+of"
-    r"|an?\s+(?:increase|decrease|difference|rise|drop|gain|loss)\s+of"
     r"|but\s+(?:it|should|actually|really|in\s+fact|the\s+(?:correct|right|actual|real)))\b[\s,]*(?:that\s+)?", re.I)
 _WHICH = re.compile(r",?\s+(?:which\s+(?:is|equals|gives|makes|comes\s+to|leaves\s+(?:\w+\s+)?with)"
                     r"|(?:(?:and|or)\s+)?(?:that|which|this|it)\s+(?:works\s+out|comes|comes\s+out|amounts|adds\s+up)\s+to"
-                    r"|and\s+the\s+(?:largest|smallest|biggest|greatest|least|last|middle|other)\s+(?:one\s+|number\s+)?is"
+                    r"|(?<!\bis\s+[\d.]{1,12},?\s*)and\s+the\s+(?:largest|smallest|biggest|greatest|least)\s+(?:one\s+|number\s+)?is"
                     r"|and\s+(?:over|in|for|after)\s+[^,.]{1,40}\s(?:it's|that's|it\s+is|that\s+is)"
                     r"|(?:and\s+)?there\s+(?:must|should)\s+be"
                     r"|for\s+a\s+total\s+of|totall?ing|making"
@@ -376,7 +376,6 @@ _TO_GET = re.compile(r"\b(?:get|gives?|giving|obtain|reach|find|yields?|leaving|
 # %% ../nbs/18_answers.ipynb #112209co
 _SINCE = re.compile(r"\W*(?:so\s+)?(?:since|because)\b", re.I)
 _SETTING = re.compile(r"\W*(?:(?:so|then|thus|therefore)\W+)?(?:after|when|once|by|with|starting|having|rounded|rounding)\b", re.I)
-_EXPLAINED = re.compile(r"[^:;,]*\b(?:needs?|takes?|requires?|left|remains?|must\s+be)\s+(?:\w+\s+)?-?[\d.]+[^:;,]{0,40}(?=:\s)", re.I)
 _COPULA = re.compile(r"(?<!\bthere )(?<!\bthat )\b(?:is|that's|it's|are|has|have|leaves|equals|becomes|comes\s+to|makes)\s+"
                      r"(?:(?:now|only|about|exactly|just)\s+)?$", re.I)
 
@@ -412,8 +411,6 @@ def _sentence(text: str) -> str | None:
     mains = [k for k, s in enumerate(said) if s.role == "main"] or [k for k, s in enumerate(said) if s.role == "aside"]
     if not mains: return None
     if found := _set_in(text, said): return found
-    head = _EXPLAINED.match(text)
-    if head and len([s for s in _said(head[0]) if s.role == "main"]) == 1: return _single(head[0], _said(head[0]), len(_said(head[0])) - 1)
     found = _single(text, said, mains[0])
     return found if all(same_number(said[k].q.written, said[mains[0]].q.written) for k in mains[1:]) else None
 
@@ -427,8 +424,6 @@ def _spoken(text: str) -> str | None:
     text = _CENTS.sub(lambda m: f"{m[1]}.{m[2]:0>2} dollars", text)
     said = _said(text)
     if _DOUBLE.search(text) and len({s.q.written for s in said}) > 1: return None
-    parts = _SO.split(text)
-    if said and parts[1:] and not _said(parts[-1]) and _worded(parts[-1]): return _sentence(digits_for_words(parts[-1]))
     if _opens(text, said): return _sentence(text)
     words = digits_for_words(text)
     head = re.split(_WHY, text)[0]
@@ -449,15 +444,16 @@ _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+no
                       r"\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
                       r"|more\s+information|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown"
                     r"|undetermined|unsure|ambiguous"
-                      r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea"
-                      r"|(?:does\s+not|doesn't)\s+(?:say|mention|state|specify|tell)|not\s+(?:mentioned|stated)"
-                      r"|(?:the|your)\s+(?:full|whole|complete)\s+question)\b", re.I)
+                      r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
+_NOT_SAID = re.compile(r"\b(?:(?:does\s+not|doesn't)\s+(?:say|mention|state|specify|tell)|not\s+(?:mentioned|stated)"
+                       r"|(?:the|your)\s+(?:full|whole|complete)\s+question)\b", re.I)
 _CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|rounded|rounding"
                         r"|in\s+conclusion|in\s+all|overall"
                         r"|(?:this|that|which)\s+(?:means|leaves|gives|makes))\b", re.I)
 _SUMS_UP = re.compile(r"\W*(?:(?:they|he|she|it|we|you)\s+(?:will\s+)?needs?\s+(?=\d)"
-                      r"|(?:that|this)(?:'s|\s+is|\s+comes\s+to|\s+makes)\s+(?=-?\d)|(?:since|because)\b[^,.\n]{1,100},\s+\w"
-                      r"|the\s+(?:total|final|remaining|combined|answer|difference)\b[^,.\n]{0,60}\b(?:is|are|comes\s+to|equals)\b)", re.I)
+                      r"|(?:that|this)(?:'s|\s+is|\s+comes\s+to|\s+makes)\s+(?=-?\d)(?!\S+\s+(?:more|less|fewer|times)\b)|(?:since|because)\b[^,.\n]{1,100},\s+\w"
+                      r"|the\s+(?:total|final|remaining|combined|answer|difference)\b[^,.\n]{0,60}"
+                      r"\b(?:is|are|comes\s+to|equals)\b(?!\s+\S+\s+(?:more|less|fewer|times)\b))", re.I)
 
 def _sentences(text: str) -> list[str]:
     text = re.sub(r"\b(Rs|approx|ca|No|Dr|Mr|Mrs|Ms|St|vs|etc|e\.g|i\.e)\.(?=\s)", r"\1", text)
@@ -521,7 +517,7 @@ def _read_freely(text: str, last: bool) -> str | None:
         on = [_equation(s) for s in rest if _EQUALS.search(s) and not _TESTS.match(s)]
         return None if on and same_number(on[-1] or "", found) is False else found
     cut_off = _CONCLUDES.match(sentences[-1]) and not _said(sentences[-1]) and not re.search(r"[.!?]\W*$", text)  # "Therefore, Ann"
-    if _UNKNOWN.search(text) or cut_off: return None
+    if _UNKNOWN.search(text) or _NOT_SAID.search(text) or cut_off: return None
     for s in reversed(sentences):
         if _EQUALS.search(s) and (found := _sentence(s)) and not _TESTS.match(s): return found
     if found: return found  # of a check, and nothing else
@@ -567,7 +563,9 @@ def _unchecked(text: str) -> str:
     "A text without the check that stands behind its solution, where that takes nothing back and concludes nothing."
     text = re.sub(r"(?<=[.!?]\s)(?:check|verif\w+)\s*:[^.\n]*[✓✔✅]\.?", "", text, flags=re.I)
     m = _CHECKED.search(text)
-    if not m or not _said(text[:m.start()]) or any(p.search(m["how"]) for p in (_TURN, _TAKEN_BACK, _CUE)): return text
+    if not m or any(p.search(m["how"]) for p in (_TURN, _TAKEN_BACK, _CUE)) or not re.search(r"[=✓✔✅]", m["how"]): return text
+    above = [s.q.written for s in _sentences(text[:m.start()])[-1:] for s in _said(_clean_end(s))]
+    if not any(same_number(x, s.q.written) for x in above for s in _said(m["how"])): return text
     return text if any(_CONCLUDES.match(s) for s in _sentences(m["how"])) else text[:m.start()]
 
 def _thought_again(piece: str, read: Callable[[str], str | None]) -> str | None:
@@ -660,13 +658,13 @@ _TALKED_OF = re.compile(r"[)\]]?,?\s+(?:(?:is|was|seems|looks|sounds|could|might
                     r"|that)\s+were\b)", re.I)
 _THOUGH = re.compile(r",?\s+(?:although|though|even\s+though)\s", re.I)
 _RIGHT = re.compile(r"[)\]]?[:?]\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable"
-                    r"|the\s+(?:one|option|choice)\s+(?:that|which))\b|\s+fits\s+(?:best|better)\b"
+                    r"|the\s+(?:one|option|choice)\s+(?:that|which)\s+(?:best\s+)?(?:fits|follows|matches|answers|explains|supports"
+                    r"|is\s+(?:correct|right|true)))\b|\s+fits\s+(?:best|better)\b"
     r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
                     r"|to\s+say))", re.I)
 _CALLED = re.compile(r"\b(?:correct|right|best|final)\s+(?:option|choice|answer|one|letter)?\s*(?:is|:|would\s+be)\s*[\"'*]*$|\b(?:so"
     r"|therefore|thus|hence|choose|pick|select|go\s+with|must\s+be|has\s+to\s+be|conclude|leaving|leaves"
-                     r"|(?:this|that|which)\s+(?:is|matches|corresponds\s+to)|is\s+the\s+(?:first|second|third|fourth|fifth|last)(?:\s+one)?"
-                     r")\b[\s,:]*(?:it\s+(?:is|must\s+be"
+                     r"|(?<=,\s)this\s+is)\b[\s,:]*(?:it\s+(?:is|must\s+be"
                      r"|has\s+to\s+be)\s+)?(?:the\s+answer\s+is\s+)?(?:option\s+|choice\s+)?[\"'*]*$", re.I)
 
 def _chosen(text: str, letters: str, n_options: int, marks: Sequence[Mention], last: bool) -> tuple[str | None, bool]:
@@ -718,15 +716,17 @@ def _contradicted(text: str, marks: Sequence[Mention], options: Sequence[str]) -
     return False
 
 # %% ../nbs/18_answers.ipynb #9e40b2d3
-_VERDICT = r"(?P<yes>✅|✓|✔|☑|\b(?:yes|true|correct|right)\b)|❌|✗|✘|✖|\b(?:no|not?\s+correct|false|incorrect|wrong)\b"
+_VERDICT = (r"(?P<no>❌|✗|✘|✖|\b(?:no|false|incorrect|wrong)\b|\b(?:not|\w+n't|hardly|never)\s+(?:\w+\s+)?(?:true|correct|right)\b)"
+            r"|✅|✓|✔|☑|\b(?:yes|true|correct|right)\b")
 
 def _judged(text: str, letters: str) -> str | None:
     "The one option that is called right where each has a verdict of its own behind it: 'A: 3 + 4 = 7, no. B: 5 + 6 = 11, yes.'"
-    each = re.compile(rf"(?:^|[\n|.;])[\s|]*\(?(?P<k>[{re.escape(letters)}])\s*[)|:.–-]+(?P<of>[^\n;]*?)[\s,|(:—-]*+(?:{_VERDICT})"
-                      r"[\s)|]*(?=$|[\n.;])", re.I)
-    found = [(m["k"].upper(), bool(m["yes"]), m["of"]) for m in each.finditer(text)]
-    if len(found) < 2 or len({k for k, *_ in found}) < len(found) or any(re.search(r"\b[A-Z]\)?:\s", of) for *_, of in found): return None
-    right = [k for k, yes, _ in found if yes]
+    each = re.compile(rf"(?:^|[\n|.;])[\s|]{{0,9}}+\(?(?P<k>[{re.escape(letters)}])\s?[)|:.–-]{{1,3}}+(?P<of>[^\n;]{{0,200}}?)"
+                      rf"[\s,|(:—-]{{0,9}}+(?:{_VERDICT})[\s)|]{{0,9}}+(?=$|[\n.;])", re.I)
+    found = list(each.finditer(text[:4000]))
+    if len(found) < 2 or len({m["k"].upper() for m in found}) < len(found) or text[found[-1].end():].strip(" .|\n"): return None
+    if any(re.search(r"\b[A-Z]\)?:\s|\b(?:not|hardly|never)\s*$|n't\s*$", m["of"]) for m in found): return None
+    right = [m["k"].upper() for m in found if not m["no"]]
     return right[0] if len(right) == 1 else None
 
 # %% ../nbs/18_answers.ipynb #9e4012co
@@ -743,8 +743,10 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
     if len(options) > 1: said = re.sub(listed, " ", said, flags=re.I)  # the question once more
     if not cued and (found := _judged(said, letters)): return found
     def read(piece: str) -> str | None:
-        line = piece.strip().partition("\n")[0] if cued else ""
-        if "\n" in piece.strip() and (one := _chosen(line, letters, len(options), _marks(line, letters, options), False)[0]): return one
+        line, _, rest = piece.strip().partition("\n") if cued else ("", "", "")
+        alone = rest and not re.search(r"(?:\b(?:or|and)|,)\s*$", line) and not re.match(r"\W*(?:or|and)\b", rest)
+        if alone and not any(_bare(rest, m) for m in _marks(rest, letters, options)):  # a line that answers, and the options once more
+            if one := _chosen(line, letters, len(options), _marks(line, letters, options), False)[0]: return one
         if m := re.fullmatch(rf"[\s\"'#]*([{re.escape(letters.lower())}])[\s.)\"'#]*|\s*it(?:'s"
                              rf"|\s+is)\s+([{re.escape(letters.lower())}])[\s.]*", piece, re.I): return (m[1] or m[2]).upper()
         piece = _MAYBE.sub("", piece)
@@ -768,7 +770,8 @@ _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", 
 _OPENERS = re.compile(r"^\W*(?:(?P<yes>absolutely|certainly|definitely|of\s+course|indeed|oui|ja|sí|sim|да|はい|是的?)"
                       r"|(?:i\s+(?:don't|do\s+not)"
                       r"\s+think\s+so|not\s+(?:really|at\s+all)|(?:absolutely|certainly|definitely|probably|of\s+course|(?:most\s+)?likely)"
-                      r"\s+not|nein|non|não|нет|いいえ|不是?))(?=\s*(?:[.,!:;\n]|$))", re.I)
+                      r"\s+not|nein|non|não|нет|いいえ|不是?))(?=\s*(?:[.,!\n]|$))"
+                      r"|^\W*(?:absolutely|certainly|definitely)\s+not(?=:)", re.I)
 _DEPENDS = re.compile(r"\bit\s+(?:all\s+)?depends\b(?!.*\b(?:so|thus|therefore|hence|overall|in\s+short|in\s+general)\b)", re.I | re.S)
 _HEDGE = re.compile(r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly"
                     r"|simply|almost"
@@ -798,8 +801,9 @@ def _read_yesno(text: str, last: bool) -> str | None:
                     r"|\btrue\s+that\b", "", piece, flags=re.I)
         piece = re.sub(r"\btrue\s+or\s+false\s*[?:.]", "", piece, flags=re.I)
         piece = re.sub(r"\bnot\s+(true|false)\b", lambda m: "false" if m[1].lower() == "true" else "true", piece, flags=re.I)
-        piece = re.sub(r"\b(?:not\s+plausible|implausible)\b", "no", piece, flags=re.I)
-        piece = re.sub(r"(?<=\b(?:is|are|seems|sounds)\s(?:\w+ly\s)?)plausible\b", "yes", piece, flags=re.I)
+        if not re.search(r"\b(?:yes|no|true|false|doubt|but|whether|if)\b|\?|n't", piece, re.I):
+            piece = re.sub(r"\b(?:not\s+plausible|implausible)\b", "no", piece, flags=re.I)
+            piece = re.sub(r"(?<=\b(?:is|are|seems|sounds)\s(?:\w+ly\s)?)plausible\b", "yes", piece, flags=re.I)
         if not cued and _DEPENDS.search(piece): return ""
         piece = _OPENERS.sub(lambda m: "yes" if m["yes"] else "no", piece)
         found = _decide(piece, _yes_and_no(piece), _HEDGE)
@@ -810,14 +814,15 @@ def _read_yesno(text: str, last: bool) -> str | None:
 # %% ../nbs/18_answers.ipynb #88a1d9de
 _EQUAL = "equals_sign"  # a label that is a sign alone
 _VERBS = tuple((re.compile(verb, re.I), label) for verb, label in (
-    (r"\bneither\s+entails?\s+nor\s+contradicts?\b", "neutral"), (r"\b(?:entails|is\s+(?:\w+ly\s+)?entailed\s+by)\b", "entailment"),
-    (r"\b(?:contradicts|is\s+(?:\w+ly\s+)?contradicted\s+by)\b", "contradiction")))
+    (r"\bneither\s+entails?\s+nor\s+contradicts?\b", "neutral"),
+    (r"\b(?:entails|is\s+(?:\w+ly\s+)?entailed\s+by)\b(?!\s+(?:nothing|neither|none)\b)", "entailment"),
+    (r"\b(?:contradicts|is\s+(?:\w+ly\s+)?contradicted\s+by)\b(?!\s+(?:nothing|neither|none)\b)", "contradiction")))
 
 def _read_label(text: str, labels: Sequence[str]) -> str | None:
     words = {_EQUAL if k == "=" else _squeezed(k): k for k in labels}
     said = _after_cue(unbold(_opened(text)))[0]
     for verb, label in _VERBS:
-        if label in labels: said = verb.sub(f"it is {label}", said)
+        if label in labels: said = verb.sub(label, said)
     if "=" in labels: said = re.sub(r"(?<![^\s\"'`(])(?<!\d\s)(?<!\b[a-zA-Z]\s)=(?!\s?\d)(?![^\s\"'`).])", _EQUAL, said)
     return _settled(said, lambda piece: _decide(piece, _mentions(piece, words)))
 
@@ -827,7 +832,7 @@ _WORD = r"[^\W\d_]"
 def _read_letters(text: str, last: bool) -> str | None:
     def read(piece: str) -> str | None:
         piece = re.sub(r"\bnot\s+[\"']?[\w ]{1,40}[\"']?\s*,?\s*but\b", "", piece, flags=re.I)
-        piece = re.sub(r"(?<=\w)\s\([^()]*\)(?=\s+\w)", "", piece)
+        piece = re.sub(r"(?<=\w)\s\([^(),]*,[^()]*\)(?=\s+\w)", "", piece)  # the words in question
         piece = re.split(r",?\s+\b(?:not|because|since|as|rather)\b|\s\(", piece)[0]
         spelt = re.search(rf"\b({_WORD}{{2,}})[\"'.!\s]*$", piece)
         if spelt and "".join(re.findall(rf"(?<![^\W_]){_WORD}(?![^\W_])", piece)).casefold() == spelt[1].casefold(): return spelt[1].lower()
@@ -862,27 +867,29 @@ def _unquoted(text: str) -> str:
     if len(text) > 1 and text.endswith(".") and not re.search(_SHORT, text[-7:]): text = text.removesuffix(".").rstrip()
     if re.fullmatch(r"\$[^$]+\$", text): text = text[1:-1].strip()
     if re.fullmatch(r"\([^()]+\)", text): text = text[1:-1].strip()
-    if titled := re.fullmatch(r"\"([^\"]+)\"\s+by\s+[A-Z][^\"]*", text): return titled[1].strip()
     return text.strip("\"' ") if re.fullmatch(r"([\"']).*\1\.?", text) else text
 
 # %% ../nbs/18_answers.ipynb #2d3d18co
 _GLOSS = re.compile(r",?\s+because\s|,\s+(?:which|who|whose|where)\s|,\s+I\s+(?:think|believe|guess|suppose)\b"
                     r"|,\s+(?:and\s+)?not\s|\s+\((?:and\s+)?not\s")
 
+_VERB = r"\b(?:is|was|are|were|that|whether|but|and|or)\b"
 _TOLD_OF = re.compile(  # the author of the letter was Margaret Ellison
-    r"(?:(?:based\s+on|according\s+to)\s+[^,]{1,60},\s+)?the\s+(?:\w+\s+){0,3}(?:name|author|person|man|woman|character|place|city|country|river|book"
-    r"|animal|color|colour|word|capital|instrument|title|one)\b"
-    r"[^.,;]{0,80}\s(?:is|was|are|were)\s+((?!not\b|n't)(?:[^.,;]|\b(?:Mrs?|Ms|Dr|St|Prof)\.){1,60})\.?", re.I)
+    r"(?:(?:based\s+on|according\s+to)\s+[^,]{1,60},\s+)?the\s+(?:\w+\s+){0,3}(?:name|author|person|man|woman|character|place|city|country"
+    rf"|river|book|animal|color|colour|word|capital|instrument|title|one)\b(?:(?!{_VERB})[^.,;]){{0,80}}\s(?:is|was|are|were)\s+"
+    rf"((?!not\b|n't)(?:(?!{_VERB})[^.,;]|\b(?:Mrs?|Ms|Dr|St|Prof)\.){{1,60}})\.?", re.I)
 
 def _read_text(text: str) -> str | None:
     opened = re.sub(r"[\u2600-\u27bf\U0001f300-\U0001faff]", "", _opened(text))  # without pictures
     said, found = _after_cue(unbold(opened), _A)
     bold = [b.strip() for b in re.findall(f"{BOLD[0]}([^{BOLD[1]}]*){BOLD[1]}", opened)]
     if not found and len(bold) == 1 and len(bold[0]) <= 80 and not bold[0].endswith(":"): return _unquoted(bold[0]) or None
-    if not found and (_UNKNOWN.search(said) or re.search(r"answer\s+is\W*$", said, re.I)
+    if not found and (_UNKNOWN.search(said) or _NOT_SAID.search(said) or re.search(r"answer\s+is\W*$", said, re.I)
                       or _first_sentence(said.strip()) != said.strip()): return None  # or a tale without an end
     either = re.search(r"\b(?:could|might|may)\s+be\b.*\bor\b", said)
     if not found and (either or re.search(r"\b(?:is|was|are|were)\s+(?:the|an?)?\s*$", said)): return None
+    if titled := re.fullmatch(r"\s*\"([^\"]+)\"\s+by\s+[A-Z][^\"]*", said): return titled[1].strip()
+    if found and not _CUE.search(unbold(opened)) and _UNKNOWN.search(said): return None
     if not found and (told := _TOLD_OF.fullmatch(said.strip())): return _unquoted(told[1]) or None
     def read(piece: str) -> str | None:
         piece = re.sub(r"^\s*(?:it\s+(?:is|should\s+be)|it's)\s+", "", piece) if found else piece

@@ -66,8 +66,9 @@ def unwrap(text: str) -> str:
     text = text.replace("\0", "").replace(BOLD[0], "").replace(BOLD[1], "")
     if m := _END.search(text): text = text[:m.start()] if text[:m.start()].strip() else text[m.end():]
     text = unlatex(plain_characters(_TAG.sub("", text)))
-    text = re.sub(r"(?is)<(answer|ans|final_answer|result|label|choice)>([^<]*+)</\1>", r"\n#### \2\n", text)
-    text = re.sub(r"(?i)</?(?:answer|ans|final_answer|result|label|choice)>", " ", text)
+    text = re.sub(r"(?is)\A((?:(?!<(?:label|choice)>).)*+)<(label|choice)>([^<]*+)</\2>(?!.*<\2>)", r"\1\n#### \3\n", text)  # the only one
+    text = re.sub(r"(?is)<(answer|ans|final_answer|result)>([^<]*+)</\1>", r"\n#### \2\n", text)
+    text = re.sub(r"(?i)</?(?:answer|ans|final_answer|result)>", " ", text)
     text = re.sub(r"~~[^~\n]*+~~", "", text)
     text = re.sub(r"(?<!\*)\*\*(?![\s*])([^*\n]++)\*\*(?!\*)|(?<!\w)__(?![\s_])([^_\n]++)__(?!\w)",
                   lambda m: BOLD[0] + (m[1] or m[2]) + BOLD[1], text)
