@@ -131,9 +131,12 @@ class Lab:
         for name, p in self.procs.items():
             if p.poll() is not None: continue
             role = name.split("-")[0]
+            family: list[psutil.Process] = []
             with suppress(psutil.Error):
                 found[role].append(psutil.Process(p.pid))
-                for child in psutil.Process(p.pid).children(recursive=True):
+                family = psutil.Process(p.pid).children(recursive=True)
+            for child in family:
+                with suppress(psutil.Error):  # one that has just ended hides no other
                     line = " ".join(child.cmdline())
                     if "ipykernel_launcher" in line: found["kernel"].append(child)
                     elif "cotstudy.kernels" in line:  # a fork of the nursery is called as it is
@@ -171,21 +174,26 @@ def students_of(outputs: Path) -> dict[str, str]:
     return {p.parent.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (outputs / "store" / "students").glob("*/model.safetensors")}
 
 
+def draws_of(outputs: Path) -> Counter:
+    "How often each draw is stored, by prompt, index and text."
+    rows = [r for p in (outputs / "store" / "draws").glob("*/part-*.parquet")
+            for r in pq.read_table(p, columns=["prompt_id", "draw_index", "text"]).to_pylist()]
+    return Counter((r["prompt_id"], r["draw_index"], r["text"]) for r in rows)
+
+
 def twice(outputs: Path) -> int:
     "Draws that are stored more than once."
-    n = 0
-    for shelf in (outputs / "store" / "draws").glob("*"):
-        keys = [k for p in shelf.glob("part-*.parquet") for k in pq.read_table(p, columns=["prompt_id", "draw_index"]).to_pylist()]
-        n += len(keys) - len({(k["prompt_id"], k["draw_index"]) for k in keys})
-    return n
+    draws = draws_of(outputs)
+    return sum(draws.values()) - len({(prompt, k) for prompt, k, _ in draws})
 
 
-def wrong(outputs: Path, true: tuple[dict, dict]) -> str:
+def wrong(outputs: Path, true: tuple[dict, dict, set]) -> str:
     "What differs from the undisturbed run, in words; empty where nothing does."
-    items, students = items_of(outputs), students_of(outputs)
+    items, students, draws = items_of(outputs), students_of(outputs), draws_of(outputs).keys()
     if items.keys() != true[0].keys(): return f"{len(items.keys() ^ true[0].keys())} evaluations missing or more"
     if bad := [k for k in items if not items[k].equals(true[0][k])]: return f"{len(bad)} evaluations with other items"
     if students != true[1]: return "students with other weights"
+    if lost := true[2] - draws: return f"{len(lost)} draws lost"
     return ""
 
 
@@ -214,11 +222,13 @@ def finish(one: Lab, how: dict, at_most_s: float, tries: int = 8) -> int:
     raise SystemExit(f"the study did not end after {tries} drivers; the last said:\n{one.told()[-3000:]}")
 
 
-def undisturbed(folder: Path, at_most_s: float) -> tuple[dict, dict]:
+def undisturbed(folder: Path, at_most_s: float) -> tuple[dict, dict, set]:
     "The results by a local run, without any cluster."
     with lab(folder) as one:
         finish(one, dict(cluster=""), at_most_s, tries=1)
-        return items_of(one.outputs), students_of(one.outputs)
+        true = items_of(one.outputs), students_of(one.outputs), set(draws_of(one.outputs))
+    if not all(true): raise SystemExit("the undisturbed run left nothing to compare with")
+    return true
 
 
 def kills(folder: Path, true, n: int, rng: random.Random, every_s: tuple[float, float], at_most_s: float, n_workers: int) -> tuple:
@@ -233,13 +243,15 @@ def kills(folder: Path, true, n: int, rng: random.Random, every_s: tuple[float, 
             while p.poll() != 0:
                 if time.time() - began > at_most_s: raise SystemExit(f"a disturbed study did not end:\n{one.told()[-3000:]}")
                 with suppress(subprocess.TimeoutExpired): p.wait(rng.uniform(*every_s))
-                if sum(killed.values()) < n: killed.update(kill_one(one, rng, killed))
+                if p.poll() != 0 and sum(killed.values()) < n: killed.update(kill_one(one, rng, killed))
                 revive(one)
                 if p.poll() not in (None, 0): p = one.driver()
-            bad, doubled = bad or wrong(one.outputs, true), doubled + twice(one.outputs)
+            here, two = wrong(one.outputs, true), twice(one.outputs)
+            if not here and "Traceback" in one.told(): here = "a driver ended with a traceback"
+            bad, doubled = bad or here, doubled + two
         print(f"run {runs}: {sum(killed.values())} of {n} killed, {time.time() - began:.0f} s; wrong so far: {bad or 'nothing'}; "
               f"stored twice: {doubled}", flush=True)
-        if not bad: shutil.rmtree(one.folder)  # what went wrong is kept, to be looked at
+        if not (here or two): shutil.rmtree(one.folder)  # what went wrong is kept, to be looked at
     return killed, runs, bad, doubled
 
 
@@ -249,7 +261,8 @@ def kill_one(one: Lab, rng: random.Random, killed: Counter) -> list[str]:
     if not alive: return []
     role = min(sorted(alive), key=lambda r: killed[r]) if rng.random() < 0.5 else rng.choice(sorted(alive))
     victim = rng.choice(alive[role])
-    with suppress(psutil.Error): victim.send_signal(signal.SIGKILL)
+    try: victim.send_signal(signal.SIGKILL)
+    except psutil.Error: return []
     time.sleep(0.5)  # not psutil's `wait`, after which nobody else learns how the process ended
     return [role]
 
@@ -373,6 +386,7 @@ def main() -> None:
     tried("read-only folder", 1, lambda f: disk(f, true, "read-only", a.at_most_s), root)
     tried("partition", 1, lambda f: partition(f, true, 25.0, a.at_most_s), root and may("unshare", "-n", "true"))
     print("\n" + table.show())
+    if not table.rows: raise SystemExit(f"no trial is called {a.only!r}")
     failed = any(r["wrong"] != "nothing" or r["twice"] for r in table.rows)
     if failed: print(f"what went wrong is kept in {top}")
     else: shutil.rmtree(top, ignore_errors=True)
