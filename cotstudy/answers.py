@@ -89,10 +89,12 @@ def _two_answers(text: str, a: re.Match, b: re.Match) -> bool:
     if re.search(r"\b(?:no|not|wait|but|actually|sorry|if)\b|n't|\bround|\bapprox", between, re.I): return False
     if re.search(r"\bor\b[^.!?]{0,40}\Z", between): return True
     first, last = (re.match(r"\W*?(-?\w(?:[^.!?\n]|\.(?=\d)){0,40}?)\s*(?:[!?\n]|\.(?!\d)|\Z)", text[m.end():]) for m in (a, b))
-    if not first or not last or first.end() > len(between) or len(between[first.end():].split()) > 3: return False
+    if not first or not last or first.end() > len(between): return False
+    if not re.fullmatch(r"\W*(?:(?:so|therefore|thus|hence|and|the|final|correct|my)\W*)*", between[first.end():], re.I): return False
     x, y = (m[1].casefold().strip(" \"'*()") for m in (first, last))
     if {x, y} == {"yes", "no"} or (x != y and x.isalpha() and y.isalpha() and len(x) == len(y) == 1): return True
-    return "%" not in x + y and same_number(_sentence(x) or "", _sentence(y) or "") is False
+    one, other = (quantities(w.rpartition("=")[2]) for w in (x, y))
+    return "%" not in x + y and len(one) == len(other) == 1 and same_number(one[0].written, other[0].written) is False
 
 def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     "What follows the last cue such as `the answer is`, and whether there was one."
@@ -417,6 +419,14 @@ def _sentence(text: str) -> str | None:
 # %% ../nbs/18_answers.ipynb #5d1c77ae
 _PRONOUN = re.compile(r"(?<!-)\bone\b(?![-\s]+(?:dozen|hundred|thousand|million|billion|half|third|quarter|fourth|fifth)\b)", re.I)
 
+_CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|rounded|rounding"
+                        r"|in\s+conclusion|in\s+all|overall"
+                        r"|(?:this|that|which)\s+(?:means|leaves|gives|makes))\b", re.I)
+
+def _worded(text: str) -> bool:
+    "Whether number words say a number, other than the pronoun *one*."
+    return not _PRONOUN.search(text) and any(s.role == "main" for s in _said(digits_for_words(text)))
+
 _DOUBLE = re.compile(r"\b(?:could|might|may)\s+(?:also\s+)?be\b|\balternatively\b", re.I)
 
 def _spoken(text: str) -> str | None:
@@ -435,10 +445,6 @@ def _spoken(text: str) -> str | None:
     return _sentence(words if not said or _opens(words, _said(words)) else text)
 
 # %% ../nbs/18_answers.ipynb #b50d4223
-def _worded(text: str) -> bool:
-    "Whether number words say a number, other than the pronoun *one*."
-    return not _PRONOUN.search(text) and any(s.role == "main" for s in _said(digits_for_words(text)))
-
 _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|not\s+possible\s+to|impossible\s+to"
     r"|no\s+way\s+to|(?:un|not\s+)able\s+to|hard\s+to)"
                       r"\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
@@ -447,9 +453,6 @@ _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+no
                       r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
 _NOT_SAID = re.compile(r"\b(?:(?:does\s+not|doesn't)\s+(?:say|mention|state|specify|tell)|not\s+(?:mentioned|stated)"
                        r"|(?:the|your)\s+(?:full|whole|complete)\s+question)\b", re.I)
-_CONCLUDES = re.compile(r"\W*(?:so|thus|therefore|hence|in\s+total|altogether|together|finally|rounded|rounding"
-                        r"|in\s+conclusion|in\s+all|overall"
-                        r"|(?:this|that|which)\s+(?:means|leaves|gives|makes))\b", re.I)
 _SUMS_UP = re.compile(r"\W*(?:(?:they|he|she|it|we|you)\s+(?:will\s+)?needs?\s+(?=\d)"
                       r"|(?:that|this)(?:'s|\s+is|\s+comes\s+to|\s+makes)\s+(?=-?\d)(?!\S+\s+(?:more|less|fewer|times)\b)|(?:since|because)\b[^,.\n]{1,100},\s+\w"
                       r"|the\s+(?:total|final|remaining|combined|answer|difference)\b[^,.\n]{0,60}"
