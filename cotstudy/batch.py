@@ -263,7 +263,7 @@ def run_study(
     folder, cells = studies_folder(), expand(study, only)
     for template in study.summaries: check_parameters(folder / f"{template}.ipynb", dict(study=study.study))
     for c in cells: check_parameters(folder / f"{c.template}.ipynb", c.parameters | dict(study=study.study, cell=c.name))
-    adopt(study.study, cells, folder)
+    adopt(study.study, expand(study), folder)  # those not asked for, too: their rows are collected with the others
     todo = [c for c in cells if force or not is_done(read_record(study.study, c.name), study.study, c, folder)]
     say(f"{study.title}: {len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     with surroundings():

@@ -389,6 +389,18 @@ def test_cells_that_share_a_condition_are_all_done_on_a_clone(tmp_path, monkeypa
     assert status(two)["counts"]["done"] == 2
 
 
+def test_one_cell_alone_leaves_the_rows_of_the_others_on_a_clone(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    two = TINY.model_copy(update=dict(grids=[TINY.grids[0].model_copy(update=dict(
+        over=TINY.grids[0].over | {"seeds": [[0], [1]]}, fixed={"n_rationales": [1]}))]))
+    run_study(two, workers=1, say=lambda _: None)
+    before = pd.read_parquet(tmp_path / "tiny" / "rows.parquet")
+    for name in ("rows", "items", "record"): shutil.rmtree(tmp_path / "tiny" / name)
+    assert [r["status"] for r in run_study(two, workers=1, force=True, only=expand(two)[1].name, say=lambda _: None)] == ["done"]
+    after = pd.read_parquet(tmp_path / "tiny" / "rows.parquet")
+    assert sorted(after.row_id) == sorted(before.row_id) and set(after.cell) == {c.name for c in expand(two)}
+
+
 @pytest.mark.parametrize("given", [{"base": {"task_args.exemplars": 0}}, {"base": {"task_args": {"exemplars": 0}}}, {"task": 0},
                                    {"base": {"sources": [0]}}])
 def test_a_cell_is_another_one_when_a_file_that_it_names_has_changed(given, tmp_path):
