@@ -12,6 +12,7 @@ the draws of a teacher, a student, the answers to a set of questions, each once 
 when, and tries again; the output folder that all share is the only state, and its leases see to it that nobody makes the same thing at
 the same time. A cell comes last, when all that it shows is there."""
 import json
+import logging
 import os
 import time
 from contextlib import contextmanager
@@ -174,6 +175,16 @@ def _cell(told: Mapping, force: bool) -> dict:
 
 # %% ../nbs/83_cluster.ipynb #bde1a1c8
 @contextmanager
+def _own_words() -> Iterator[None]:
+    "Without what the engine's client prints of its own where a scheduler dies: forty lines, and ours say it in one."
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = [x.level for x in loggers]
+    for x in loggers: x.setLevel(logging.CRITICAL + 1)
+    try: yield
+    finally:
+        for x, level in zip(loggers, levels): x.setLevel(level)
+
+@contextmanager
 def client_of(address: str, workers: int = 0) -> Iterator[Any]:
     "A client of the scheduler at an address, or of a cluster of this machine's own."
     try: client_class = distributed.Client
@@ -186,7 +197,7 @@ def client_of(address: str, workers: int = 0) -> Iterator[Any]:
             except (OSError, ValueError) as e:
                 raise ConnectionError(f"no scheduler answers at {address!r} ({e}); start one with `dask scheduler`, or say "
                                       "--cluster local") from e
-            with client: yield client
+            with _own_words(), client: yield client
             return
         n = workers or models.cores()
         with (distributed.LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0",

@@ -249,7 +249,7 @@ def kills(folder: Path, true, n: int, rng: random.Random, every_s: tuple[float, 
             here, two = wrong(one.outputs, true), twice(one.outputs)
             if not here and "Traceback" in one.told(): here = "a driver ended with a traceback"
             bad, doubled = bad or here, doubled + two
-        print(f"run {runs}: {sum(killed.values())} of {n} killed, {time.time() - began:.0f} s; wrong so far: {bad or 'nothing'}; "
+        print(f"run {runs}: {sum(killed.values())} of {n} killed, {time.time() - began:.0f} s; wrong: {here or 'nothing'}; "
               f"stored twice: {doubled}; {dict(killed)}", flush=True)
         if not (here or two): shutil.rmtree(one.folder)  # what went wrong is kept, to be looked at
     return killed, runs, bad, doubled

@@ -1,5 +1,6 @@
 """A study on dask.distributed: what is sent out, and that its results are those of a local run."""
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -136,3 +137,13 @@ def test_the_slurm_file_asks_for_a_gpu_and_offers_it():
     said = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, cwd=ROOT / "nbs" / "studies")
     assert said.returncode == 0, said.stderr[-1500:]
     assert "#SBATCH --gres=gpu:1" in said.stdout and "--resources GPU=1" in said.stdout
+
+
+def test_the_client_of_the_engine_prints_nothing_of_its_own(capfd):
+    log = logging.getLogger("distributed.client")
+    level = log.level
+    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None, silence_logs=50) as here:
+        with cluster.client_of(here.scheduler_address) as client:
+            log.error("a scheduler has died")
+            assert client.status == "running"
+        assert log.level == level and "has died" not in "".join(capfd.readouterr())
