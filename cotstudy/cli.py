@@ -29,7 +29,7 @@ import typer
 
 from .later import later
 
-_steps = later("cotstudy.steps")  # what the commands call that load networks
+_steps = later("cotstudy.steps", keep=True)  # what the commands call that load networks
 
 # %% ../nbs/95_cli.ipynb #144a544b
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A reproducible study of chain-of-thought distillation.",

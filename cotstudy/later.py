@@ -26,14 +26,20 @@ def unswept() -> Iterator[None]:
 
 class Later(ModuleType):
     "A module that is imported when something of it is first asked for."
+    def __init__(self, name: str, keep: bool = False):
+        super().__init__(name)
+        self.__dict__["_keep"] = keep
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"): raise AttributeError(name)  # who asks for these only looks around
         if "_module" not in self.__dict__:
             with unswept(): self.__dict__["_module"] = import_module(self.__name__)
+            if self._keep: gc.freeze()
         return getattr(self.__dict__["_module"], name)
 
 def later(
     name: str,  # as in `import name`
+    keep: bool = False,  # nothing that is there then is looked through for garbage again: for commands, whose objects die with them
 ) -> Any:  # stands for the module
     "A library that is imported on first use."
-    return Later(name)
+    return Later(name, keep)
