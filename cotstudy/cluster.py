@@ -184,6 +184,7 @@ def _own_words() -> Iterator[None]:
     finally:
         for x, level in zip(loggers, levels): x.setLevel(level)
 
+# %% ../nbs/83_cluster.ipynb #c1e0a002
 @contextmanager
 def client_of(address: str, workers: int = 0) -> Iterator[Any]:
     "A client of the scheduler at an address, or of a cluster of this machine's own."
