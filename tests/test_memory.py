@@ -1,4 +1,11 @@
-"""What a training takes is told before it begins, from a name alone as from the network itself."""
+"""What a training takes is told before it begins, from a name alone as from the network itself; what a step frees stays for the next."""
+import os
+import platform
+import resource
+
+import pytest
+import torch
+
 from cotstudy import memory
 from cotstudy.conditions import base_of, vary
 from cotstudy.memory import Shape, memory_of, room_of, shape_guess, shape_of, student_memory
