@@ -17,7 +17,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Iterable, Mapping, NamedTuple, Sequence
@@ -26,14 +25,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .answers import is_correct, one_spelling
 from .files import whole, whole_folder, write_json, write_text
 from .filters import votes
 from .instances import SPLITS, Instance, Task
 from .prompts import Format, format_named
+from .quantities import number_of
 from .runs import choose, provenance, to_examples
 from .sources import read_jsonl
 from .recipes import Example
-from .tasks import load as load_task, outline, question_key
+from .tasks import load as load_task, outline, question_key, same_key
 
 # %% ../nbs/84_corpora.ipynb #cab686ee
 CORPUS_FIELDS: dict[str, type] = dict(
@@ -150,7 +151,7 @@ def corpus_facts(rows: Sequence[Mapping]) -> dict:
 class Tests(NamedTuple):
     "The test questions of a task."
     ids: frozenset[str]
-    words: frozenset[str]  # see `question_key`
+    words: frozenset[str]  # see `question_key` and `same_key`
 
 def test_questions(task: str, args: str = "{}") -> Tests | None:  # args: of the task, as JSON
     "Test questions of a task by id and by words; None where the task is not at hand."
@@ -158,10 +159,7 @@ def test_questions(task: str, args: str = "{}") -> Tests | None:  # args: of the
     except (KeyError, OSError): return None
     except TypeError as e: raise ValueError(f"task {task!r} cannot be made with the settings {args}: {e}") from None
     asked = [w for i in test for w in (i.question, i.question.partition(" Answer Choices: ")[0])]  # with its options and without
-    return Tests(frozenset(i.id for i in test), frozenset(map(question_key, asked)))
-
-_FRAME = re.compile(r"^\s*(?:Q|Question|Problem|User|Human|Instruction|Input)\s*[:.]\s*|\s*\b(?:A|Answer|Assistant|Response|Output)\s*:\s*"
-                    r"(?:Let's think step by step\W*)?$", re.I)  # what a prompt writes around a question
+    return Tests(frozenset(i.id for i in test), frozenset(key(w) for w in asked for key in (question_key, same_key)))
 
 def tests_of(rows: Sequence[Mapping], task: str | None) -> tuple[list[bool], list[str]]:  # per row; tasks that could not be looked at
     "Which rows are test questions: of their own task, or of `task`."
@@ -175,7 +173,7 @@ def tests_of(rows: Sequence[Mapping], task: str | None) -> tuple[list[bool], lis
     out = []
     for r, key in zip(rows, of):
         looked = [t for t in (known.get(key), named) if t is not None]
-        words = {question_key(r["question"]), question_key(_FRAME.sub("", r["question"]))}
+        words = {question_key(r["question"]), same_key(r["question"])}
         out.append(r["split"] == "test" or any(words & t.words or r["instance"] in t.ids for t in looked))
     return out, unseen
 
@@ -202,6 +200,7 @@ def chains_of(rows: Sequence[Mapping]) -> pd.DataFrame:
     "Rows as the chains that filters read; `reasoned` says which have a rationale."
     chains = pd.DataFrame({k: pd.Series([r[k] for r in rows], dtype=object) for k in CORPUS_FIELDS})
     chains["reasoned"], chains["rationale"] = chains.rationale.notna(), chains.rationale.fillna("")
+    chains["answer"] = pd.Series([a if a and a.strip() else None for a in chains.answer], chains.index, dtype=object)  # blank: none
     chains["draw_index"] = chains.draw_index.astype(int)
     for k in ("n_tok", "logprob"): chains[k] = chains[k].astype(float)
     return chains
@@ -217,23 +216,39 @@ def questions_of(chains: pd.DataFrame, task: Task | None) -> list[Instance]:
         out.append(replace(known, answer=gold) if same else Instance(name, question, gold))
     return out
 
-def select(rows: Sequence[Mapping], filters: Sequence[str] | None, seed: int = 0) -> pd.DataFrame:
-    "The chains that pass the filters; None: the correct ones where gold is known, else those with an answer."
-    chains = chains_of(rows)
-    if filters is None:  # row by row: correct where gold is known, else with an answer
-        chains, filters = chains[[a is not None if c is None else bool(c) for a, c in zip(chains.answer, chains.correct)]], ()
-    parts = []
-    for name, g in chains.groupby("task", sort=False, dropna=False):
-        task = None if pd.isna(name) else _at_hand(name)
-        parts.append(choose(g, questions_of(g, task), task or NO_TASK, filters, seed))
-    kept = pd.concat(parts).sort_index() if parts else chains.assign(told=None)
-    return kept
-
+# %% ../nbs/84_corpora.ipynb #6c38a3da
 NO_TASK = Task("", "text", dict.fromkeys(SPLITS, ()))
 
 def _at_hand(name: str) -> Task | None:
     try: return load_task(name)
     except (KeyError, OSError, ValueError): return None
+
+def _judged(chains: pd.DataFrame, task: Task | None) -> pd.DataFrame:
+    "Chains with `correct` wherever gold and an answer are known, and answers in one spelling; a row that says otherwise is refused."
+    gold, known = {i.id: i.answer for i in questions_of(chains, None)}, task or NO_TASK
+    correct = []
+    for r in chains.itertuples():
+        right = None if not gold[r.instance] or r.answer is None else is_correct(r.answer, gold[r.instance], known, r.rule or "cotstudy")
+        sure = right or task is not None or (right is False and number_of(r.answer) and number_of(gold[r.instance]))
+        if sure and r.correct is not None and bool(r.correct) != right:
+            said, whose = f"`correct` is {str(bool(r.correct)).lower()}", f"`gold` {gold[r.instance][:80]!r}"
+            raise ValueError(f"row {r.Index + 1} of the corpus: {said}, but `answer` {r.answer[:80]!r} is {'' if right else 'not '}{whose}; "
+                             "mend one of them, or leave `correct` out")
+        correct.append(right if r.correct is None else r.correct)
+    of_one = (g.answer for _, g in chains.groupby("instance", sort=False))
+    answer = pd.concat([pd.Series(one_spelling(list(a), known), a.index, dtype=object) for a in of_one])
+    return chains.assign(correct=pd.Series(correct, chains.index, dtype=object), answer=answer)
+
+def select(rows: Sequence[Mapping], filters: Sequence[str] | None, seed: int = 0) -> pd.DataFrame:
+    "The chains that pass the filters; None: the correct ones where gold is known, else those with an answer."
+    chains, parts = chains_of(rows), []
+    for name, g in chains.groupby("task", sort=False, dropna=False):
+        task = None if pd.isna(name) else _at_hand(name)
+        g, wanted = _judged(g, task), filters
+        if filters is None:  # row by row
+            g, wanted = g[[a is not None if c is None else bool(c) for a, c in zip(g.answer, g.correct)]], ()
+        parts.append(choose(g, questions_of(g, task), task or NO_TASK, wanted, seed))
+    return pd.concat(parts).sort_index() if parts else chains.assign(told=None)
 
 # %% ../nbs/84_corpora.ipynb #2c69aa1b
 def labels_of(kept: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from typing import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from .folders import refuse_borrowed
 from .later import later
 
 hierarchy, distance = later("scipy.cluster.hierarchy"), later("scipy.spatial.distance")
@@ -195,6 +196,7 @@ def encoder(name: str) -> Callable[[Sequence[str]], np.ndarray]:  # texts -> flo
                          "give a folder, or NAME@COMMIT with the commit's 40 hex digits")
     made = dict(revision=revision) if revision else {}
     made |= dict(trust_remote_code=False)  # nor asked about
+    if not revision: refuse_borrowed(Path(where))
     tokenizer = AutoTokenizer.from_pretrained(where, **made)
     net, found = AutoModel.from_pretrained(where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **made)
     if lost := sorted(k for k in found["missing_keys"] if "pooler" not in k):  # what is pooled is not read

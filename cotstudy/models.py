@@ -25,7 +25,7 @@ from transformers import (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUS
                           AutoModelForSeq2SeqLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM)
 
 from .decoding import Decoding, Request, digest
-from .folders import folder_id, folder_stamp, has_tokenizer, json_object, pocket_models
+from .folders import folder_id, folder_stamp, has_tokenizer, json_object, pocket_models, refuse_borrowed
 from .packaged import packaged_folder
 from .sampling import LM, logprobs, no_bar, out_of_memory, quiet
 
@@ -118,8 +118,18 @@ def _shards(index: Path) -> set[str]:
     return set(names)
 
 # %% ../nbs/24_models.ipynb #159fe49a
+def _check_shards(folder: Path, places: dict[str, str]):  # tensor -> the file that holds it
+    "Refuse shards in which a tensor lies twice, or elsewhere than their index says: which one counts would be up to the reader."
+    seen: dict[str, str] = {}
+    for shard in sorted(set(places.values())):
+        for k in _header(folder / shard):
+            if (other := seen.setdefault(k, places.get(k, shard))) != shard:
+                raise ValueError(f"{folder / shard} holds {k}, which is in {other}, too, or should be by the index; copy or download the "
+                                 "index and its files again")
+
 def _check_folder(folder: Path):
     "Refuse a folder that holds no model, or a damaged one, as far as can be seen without loading it."
+    refuse_borrowed(folder)
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} holds no model: config.json is missing; expected config.json, *.safetensors and a tokenizer")
     if not any(folder.glob("*.safetensors")):
@@ -130,6 +140,7 @@ def _check_folder(folder: Path):
     shards = _shards(index) if many else set()
     if lost := sorted(s for s in shards if not (folder / s).exists()):
         raise FileNotFoundError(f"{folder} lacks {', '.join(lost)}, which {index.name} names; copy or download them")
+    if many: _check_shards(folder, json_object(index)["weight_map"])
     for path in sorted(folder.glob("*.safetensors")):
         other = {k: kind for k, kind in _header(path).items() if kind not in _FLOATS and k.endswith(("weight", "bias"))}
         for k, kind in list(other.items())[:1] * (not config.get("quantization_config")):
@@ -220,7 +231,7 @@ def _net_of(where, dtype: str, **kw):
     except ImportError as e:  # quantised weights
         raise ImportError(f"the weights of {where} are stored in a way that needs another package: {_short(e)}; or take the model in one "
                           f"of {', '.join(_FLOATS)}") from e
-    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, ArithmeticError, SafetensorError) as e:
+    except (RuntimeError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, AssertionError, SafetensorError) as e:
         if out_of_memory(e): raise
         said = f"{_short(e)} is not known" if isinstance(e, KeyError) else _short(e)
         raise ValueError(f"the weights of {where} do not fit its config.json (model_type {config.model_type!r}): {said}. "
@@ -231,7 +242,11 @@ def _tokenizer_of(where, folder: Path | None, **kw):
     fix = "expected tokenizer.json, or the files of its class; save it beside the weights with tokenizer.save_pretrained"
     if folder and not has_tokenizer(folder):
         raise FileNotFoundError(f"{folder} has no tokenizer; {fix}")
-    try: found = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **kw)
+    try:
+        found = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **kw)
+        parts = getattr(getattr(found, "backend_tokenizer", None), "model", None)
+        if getattr(parts, "dropout", None): parts.dropout = None  # it would split a text otherwise each time
+        found("A few words, 1 + 2 = 3.")
     except Exception as e:  # tokenizers raises plain exceptions
         raise ValueError(f"the tokenizer of {where} cannot be read: {_short(e)}; {fix}") from e
     if not isinstance(found.model_max_length, (int, float)):
@@ -244,6 +259,8 @@ def _read(where, name: str, id: str, dtype: str, device: str | None, folder: Pat
     "Model and tokenizer, complete or not at all."
     if dtype not in DTYPES: raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     net, info = _net_of(where, dtype, **kw)
+    if getattr(net, "_hf_peft_config_loaded", False):
+        raise ValueError(f"{where} is an adapter for weights that lie elsewhere; expected one model: merge it with peft's merge_and_unload")
     _check_loaded(net, info, where)
     net = net.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return LM(net, _tokenizer_of(where, folder, **kw), name, id if dtype == "float32" else f"{id}/{dtype}", folder)

@@ -76,7 +76,7 @@ def test_export_and_import_give_the_same_rows(tmp_path, raws, schema):
     try:
         done = w.export(tmp_path / "c.jsonl", tmp_path / "out", schema)
     except ValueError as e:  # no answer that the format can carry
-        assert schema != "raw" and "can carry" in str(e)
+        assert schema != "raw" and ("can carry" in str(e) or "mend one of them" in str(e))
         return
     assert w.import_corpus(tmp_path / "out") == rows and done["n_rows"] + done["n_left_out"] == len(rows)
     assert schema != "raw" or done["n_left_out"] == 0
