@@ -27,6 +27,7 @@ import nbformat
 import pandas as pd
 from nbconvert.preprocessors import ExecutePreprocessor
 
+from .corpora import may_write
 from .figures import fig_claims, svg_of
 from .files import write_text
 from .kernels import WarmManager
@@ -354,7 +355,9 @@ def slides_of(r: Report) -> list[Slide]:
 # %% ../nbs/92_book.ipynb #afd4a667
 def write_slides(r: Report, out: str | Path | None = None) -> Path:
     "A study as one HTML file of slides, with figures and script inside."
-    out = Path(out) if out else r.folder / "slides.html"
+    out = may_write(out or r.folder / "slides.html", ".html")
+    if out.exists() and 'class="reveal"' not in out.read_text("utf-8", "replace"):
+        raise ValueError(f"{str(out)!r} is there and holds no slides; it is left alone. Give a new name")
     css, script = revealed()
     said = mistune.create_markdown(escape=False, plugins=["table"])
     body = "\n".join(f"<section>{said(s.said)}{s.drawn[max(0, s.drawn.find('<svg')):]}</section>" for s in slides_of(r))

@@ -328,7 +328,7 @@ def sample(
         with _steps.Reporter("draws") as report:
             rows = _steps.sample(task, teacher, n, split, n_questions or None, temperature, top_p, top_k, max_tok, format, rule,
                                  revision or None, progress=report, **options)
-        corpora.write_corpus(rows, out)
+        corpora.write_corpus(rows, out, keep=True)
     tell(dict(out=str(out)) | corpora.corpus_facts(rows) | ({"read_as": line} if (line := own_kind(task)) else {}), as_json)
 
 # %% ../nbs/95_cli.ipynb #8d86f52f
@@ -356,7 +356,7 @@ def import_recorded(
         from cotstudy.recorded import recorded
         corpora.may_replace_corpus(out)
         rows = _steps.import_recorded(name, task or None, format or None, rule, conditioned)
-        corpora.write_corpus(rows, out)
+        corpora.write_corpus(rows, out, keep=True)
         n_strange = len(recorded(name)) - len(rows)  # of questions that the task does not have
     tell(dict(out=str(out), task=rows[0]["task"]) | corpora.corpus_facts(rows) | dict(n_of_unknown_questions=n_strange), as_json)
 
@@ -421,7 +421,8 @@ def evaluate(
             r, answers = _steps.evaluate(model, task, split, decoding, n_paths, temperature, method or None, format or None, rule,
                                          n_items or None, max_tok, revision or None, progress=report)
         if items: _steps.write_items(answers, items)
-    print(json.dumps(r) if as_json else _steps.in_words(r))
+    if line := own_kind(task): r = r | dict(read_as=line)
+    print(json.dumps(r) if as_json else _steps.in_words(r) + f"\n{line}" * bool(line))
 
 # %% ../nbs/95_cli.ipynb #bc699e3a
 @app.command()
@@ -488,7 +489,7 @@ def import_corpus(
         from cotstudy import corpora
         corpora.may_replace_corpus(out)
         rows = corpora.import_corpus(folder)
-        corpora.write_corpus(rows, out)
+        corpora.write_corpus(rows, out, keep=True)
     tell(dict(out=str(out)) | corpora.corpus_facts(rows), as_json)
 
 # %% ../nbs/95_cli.ipynb #782a5332

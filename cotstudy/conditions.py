@@ -43,9 +43,9 @@ class Teacher(Spec):
     model: str = "pocket/teacher"  # folder, pocket/NAME, hub id, recorded:NAME, api:NAME?options, vllm:NAME
     revision: str | None = None  # hub ids only
     format: str = "cotstudy"
-    temperature: float = Field(1.0, gt=0)  # Li et al. 1.0, Ho et al. 0.7
+    temperature: float = Field(1.0, ge=1e-6)  # Li et al. 1.0, Ho et al. 0.7
     top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)  # 0 = off; never inherited from a library
+    top_k: int = Field(0, ge=0, lt=2**31)  # 0 = off; never inherited from a library
     max_tok: int = Field(128, ge=1)  # Ho et al.'s limit; sampling goes this far, shorter limits are views
     pool: int = Field(8, ge=1)  # draws a question; each seed takes its own n_rationales of them
     n_exemplars: int = Field(0, ge=0)  # solved questions in the teacher's prompt
@@ -87,7 +87,7 @@ class Chosen(Spec):
     n_exemplars: int = Field(0, ge=0)  # solved questions in the student's prompt; 0: as many as the method usually shows
     decoding: Literal["greedy", "vote"] = "greedy"
     n_paths: int = Field(1, ge=1)  # of a vote; Li et al. 30
-    temperature: float = Field(0.7, gt=0)  # of a vote (Li et al. 2023)
+    temperature: float = Field(0.7, ge=1e-6)  # of a vote (Li et al. 2023)
     max_student_tok: int = Field(128, ge=1)  # generation limit of the student
     rule: Literal[RULES] = "cotstudy"  # answer extraction
 

@@ -34,10 +34,10 @@ class Decoding:
         if isinstance(self.stop, str): raise ValueError(f"stop is the string {self.stop!r}; give a tuple: ({self.stop!r},)")
         object.__setattr__(self, "stop", tuple(self.stop))
         wrong = [f"{name}={value!r} (expected {want})" for name, value, ok, want in [
-            ("temperature", self.temperature, 0 <= self.temperature < float("inf"), ">= 0"),
+            ("temperature", self.temperature, self.temperature == 0 or 1e-6 <= self.temperature < float("inf"), "0, or at least 1e-6"),
             ("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]"),
-            ("top_k", self.top_k, self.top_k >= 0, ">= 0, 0 = all"),
-            ("max_tok", self.max_tok, self.max_tok >= 1, ">= 1"),
+            ("top_k", self.top_k, 0 <= self.top_k < 2**31, "0 = all, to 2**31 - 1"),
+            ("max_tok", self.max_tok, 1 <= self.max_tok < 2**31, "1 to 2**31 - 1"),
             ("stop", self.stop, all(self.stop), "no empty text")] if not ok]
         if wrong: raise ValueError("Decoding: " + "; ".join(wrong))
 

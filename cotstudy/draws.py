@@ -254,13 +254,15 @@ class Shelf:
 
     def reading(self, use: Callable):
         "`use(parts, *index)` of the shelf as it is now; again when a part disappears (it was merged) or proves damaged meanwhile."
-        while True:
+        for left in reversed(range(1000)):  # turns: others may merge and damage for a while, but not for ever
             try:
                 parts = self.parts()
                 if self.known[0] != (now := tuple(parts)): self.known = now, index([self.keys[p] for p in parts])
                 return use(parts, *self.known[1])
-            except FileNotFoundError: continue
+            except FileNotFoundError:
+                if not left: raise
             except Damaged as e: self.set_aside(e)
+        raise OSError(f"the parts of {self.folder} change faster than they can be read, or are damaged; look who else writes there")
 
     def set_aside(self, e: Damaged):
         "Move a damaged part out of every reader's way and report it."

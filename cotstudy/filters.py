@@ -239,9 +239,10 @@ def parse_filter(spec: str | Sieve) -> Sieve:
         by, _, number = number.rpartition(":")
         if not by: raise ValueError(f"filter {spec!r}: expected an encoder and a number, e.g. 'diverse_by:FOLDER:5'")
     if name not in FILTERS: raise ValueError(f"no filter {name!r}; there are {', '.join(FILTERS)}")
-    if FILTERS[name].number and not (number.isdigit() and int(number) > 0):
+    digits = number.isascii() and number.isdigit() and len(number) < 10
+    if FILTERS[name].number and not (digits and int(number) > 0):
         raise ValueError(f"filter {spec!r}: expected a positive number after the colon, e.g. '{name}:4'")
-    if number and not number.isdigit(): raise ValueError(f"filter {spec!r}: {number!r} is no number")
+    if number and not digits: raise ValueError(f"filter {spec!r}: {number!r} is no number")
     return Sieve(str(spec), FILTERS[name], int(number or (5 if name == "open_ended" else 0)), by)
 
 def apply_filters(

@@ -54,8 +54,9 @@ def page_html(key: Mapping) -> str:
 def write_set(key: Mapping, out: str | Path) -> Path:
     "A folder with the page to hand out and the key to keep."
     out = Path(out)
-    if (out / "key.json").exists() and read_key(out)["id"] != key["id"] and list((out / "results").glob("*.json")):
-        raise ValueError(f"{out} holds another set that people have judged; give the name of a new folder")
+    if (out / "key.json").exists():
+        if read_key(out)["id"] != key["id"]: raise ValueError(f"{out} holds another set, and its key; give the name of a new folder")
+    elif (out / "judge.html").exists(): raise ValueError(f"{out} holds a judge.html of somebody else; give the name of a new folder")
     write_json(out / "key.json", dict(key))
     write_text(out / "judge.html", page_html(key))
     return out

@@ -281,6 +281,7 @@ def load(
     elif isinstance(name, Path) or Path(text).is_dir() or text.startswith((".", "/", "~")): folder = Path(text).expanduser()
     else: folder = None
     if folder is not None:
+        if revision: raise ValueError(f"{text!r} has files of its own, and no revision {revision!r}; a revision belongs to a hub id")
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder} for the model {text!r}; give a folder, pocket/NAME, pypi/NAME or a hub id")
         _check_folder(folder)

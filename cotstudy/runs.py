@@ -48,7 +48,7 @@ rules, students = later("cotstudy.answers"), later("cotstudy.students")
 # %% ../nbs/55_runs.ipynb #bd35860e
 def home() -> Path:
     "Where outputs go: $COTSTUDY_OUTPUTS, else `outputs` of the checkout around the working directory, else ./outputs."
-    if where := os.environ.get("COTSTUDY_OUTPUTS"): return Path(where)
+    if where := os.environ.get("COTSTUDY_OUTPUTS"): return Path(where).expanduser()
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p / "settings.ini").exists()), here) / "outputs"
 

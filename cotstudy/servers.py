@@ -637,7 +637,8 @@ def probe(server: Server):
 
 # %% ../nbs/28_servers.ipynb #57c62f43
 _FINISH = {"stop": "stop", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop",
-           "length": "length", "max_tokens": "length", "model_length": "length"}
+           "length": "length", "max_tokens": "length", "model_length": "length", "max_output_tokens": "length", "max_new_tokens": "length",
+           "max_completion_tokens": "length", "max_length": "length", "token_limit": "length"}
 
 @dataclass(frozen=True, eq=False)
 class Answer(Completion):
@@ -788,6 +789,7 @@ def named_options(
     model, _, query = name.removeprefix("api:").partition("?")
     options: dict[str, Any] = {}
     for key, value in parse_qsl(query, keep_blank_values=True, errors="strict"):
+        if key in options: raise ValueError(f"the name of {model!r} has {key} twice; remove one of them")
         if key not in OPTIONS:
             secret = "; a key is only read from the environment" if "key" in key.lower() or "token" in key.lower() else ""
             raise ValueError(f"the name of {model!r} has the option {key!r}, expected one of {', '.join(OPTIONS)}{secret}")

@@ -18,6 +18,8 @@ import os
 import sys
 import textwrap
 import time
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Callable, Mapping, NamedTuple, Sequence
 
@@ -29,7 +31,7 @@ from .conditions import COLUMNS, FIELDS, LEAF_OF, Condition, checked
 from .corpora import examples_of, may_hold, may_write, read_corpus, rows_to_train_on, select, tests_of
 from .decoding import Decoding
 from .evaluate import summarise
-from .files import whole, write_json
+from .files import lease, whole, write_json
 from .folders import RECORD, read_student
 from .instances import SPLITS, Instance, Task, few_samples
 from .methods import Method, method_of
@@ -177,7 +179,7 @@ TRACES = ("train.json", RECORD, "checkpoint.safetensors", ".training")  # what a
 
 def may_train(out: str | Path, student: str) -> Path:
     "The folder of a student to be trained: a new or empty one, or one in which a training was begun."
-    where = Path(out)
+    where = Path(out).expanduser()
     if where.exists() and not where.is_dir(): raise ValueError(f"{out} is a file; give the name of a new folder")
     if Path(student).is_dir() and where.resolve() == Path(student).resolve():
         raise ValueError(f"{out} holds the weights that this student begins with; give the name of a new folder")
@@ -274,7 +276,8 @@ def distil(
     fresh = store.models.fresh(student, revision, training.recipe.seed).in_format(training.fmt)  # trained in place
     first_id = fresh.id
     own = dict(objective=how.objective) if how.objective else {}
-    folder = train(fresh, examples, training.recipe, where, training.fmt.eos, score=scored, progress=progress, **own)
+    with lease(where.resolve()) if rank == 0 else nullcontext():  # of two at once the second finds what the first has made
+        folder = train(fresh, examples, training.recipe, where, training.fmt.eos, score=scored, progress=progress, **own)
     told = dict(corpus_id=corpus_id(examples, training.fmt.eos), student=str(student), student_id=first_id, format=format, method=method,
                 filters=None if filters is None else list(filters), split=split, tasks=sorted({r["task"] or "" for r in rows}),
                 teachers=sorted({r["teacher"] or "" for r in rows}), **facts, **provenance())
@@ -360,9 +363,16 @@ def may_replace_items(path: str | Path) -> Path:
     if {"eval_id", "instance", "path", "prediction"} <= set(columns): return path
     raise ValueError(f"{str(path)!r} is there and holds no items that were written by this command; it is left alone. Give a new name")
 
+def _evaluations(path: Path) -> set[str]:
+    "Which evaluations a file of items holds."
+    read = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".jsonl": partial(pd.read_json, lines=True)}[path.suffix]
+    return set(read(path).eval_id)
+
 def write_items(items: pd.DataFrame, path: str | Path) -> Path:
-    "Items as .jsonl, .csv or .parquet, by the name."
+    "Items as .jsonl, .csv or .parquet, by the name; those of another evaluation are left alone."
     path = may_replace_items(path)
+    if path.exists() and (others := _evaluations(path) - set(items.eval_id)):
+        raise ValueError(f"{str(path)!r} holds the items of another evaluation ({sorted(others)[0]}); it is left alone. Give a new name")
     with whole(path) as new:
         if path.suffix == ".parquet": items.to_parquet(new, index=False)
         elif path.suffix == ".csv": items.to_csv(new, index=False)

@@ -596,7 +596,7 @@ def _found(folder: Path, name: str) -> str:
     if found in ("", name): return state
     if state == "begun": return ""  # a training that was stopped before its first checkpoint: nothing is lost
     raise ValueError(f"{folder} holds a {state} training of other weights, examples or recipe ({found[:8]}, this one is {name[:8]}); "
-                     "take another folder, or resume=False to replace it")
+                     "take another folder, or remove that one (in Python, resume=False replaces it)")
 
 def _refuse_foreign(lm, folder: Path):
     "Leave alone what no training wrote, and what the first weights were read from."

@@ -16,6 +16,7 @@ import ast
 import inspect
 import io
 import json
+import re
 import time
 import tokenize
 from collections import Counter
@@ -31,7 +32,7 @@ from typing import Annotated, Any, Iterator, Mapping, NamedTuple, Sequence
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from .analyses import ANALYSES, TOK_PER_ROW, Piece, api_cost, conditions_of, cost, pieces, totals
 from .conditions import FIELDS, Condition, base_of, checked, over_each_other
@@ -67,6 +68,12 @@ class Study(BaseModel):
     needs_data: bool = False  # reads the folder named by COTSTUDY_DATA
     beside: list[Annotated[str, Field(pattern=r"^\w[\w.-]*$")]] = []  # studies whose results feed its claims too
 
+    @field_validator("study")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name.casefold() in ("store", "bench"): raise ValueError("outputs/store and outputs/bench hold other things; take another name")
+        return name
+
 @dataclass(frozen=True)
 class Cell:
     "One notebook to execute."
@@ -92,6 +99,7 @@ def _mapping(loader: _Strict, node: yaml.MappingNode, deep: bool = False) -> dic
     return yaml.SafeLoader.construct_mapping(loader, node, deep)
 
 _Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Strict.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d{1,3}$"), list("-+0123456789"))  # 2e-3, as in JSON
 _Strict.add_constructor("tag:yaml.org,2002:int", lambda loader, node: loader.construct_scalar(node) if ":" in node.value else
                         yaml.SafeLoader.construct_yaml_int(loader, node))  # 1:30 is no 90
 LARGEST = 1 << 20  # bytes of a study file

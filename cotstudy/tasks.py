@@ -117,9 +117,12 @@ def question_key(question: str) -> str:
     return hashlib.sha256((said or question).encode()).hexdigest()[:12]
 
 # %% ../nbs/12_tasks.ipynb #d3d6b15a
-_FRAME = re.compile(r"^\s*(?:Q|Question|Problem|User|Human|Instruction|Input)\s*[:.]\s*|\s*\b(?:A|Answer|Assistant|Response|Output)\s*:\s*"
-                    r"(?:Let's think step by step\W*)?$", re.I)  # what a prompt writes around a question
-_OPTION = re.compile(r"\s*(?:\b(?:Answer Choices|Options|Choices)\s*:\s*)?\([A-Z]\)\s*")
+_TAG = r"(?:<\|?/?[a-z_]+\|?>|\[/?INST\]|\#{2,})"
+_FRAME = re.compile(  # what a prompt writes around a question
+    rf"^(?:\s*(?:{_TAG}|\d{{1,3}}[.)]\s|(?:Q|Question|Problem|User|Human|Instruction|Input)\s*\d*\s*(?:[:.]|(?<=user)\s|(?<=Instruction)\s)))+"
+    rf"|(?:\s*(?:{_TAG}|\b(?:A|Answer|Assistant|Response|Output)\s*:|\((?:please\s+)?(?:answer|reply)\b[^()]*\)"
+    r"|(?:Let's\s+)?think\s+step\s+by\s+step\W*))+\s*$", re.I)
+_OPTION = re.compile(r"\s*(?:\b(?:Answer Choices|Options|Choices)\s*:\s*)?(?:\([A-Za-z]\)|(?<!\w)[A-Z][).:](?=\s))\s*")
 
 def same_key(question: str) -> str:
     "A name for what a question asks: equal in a prompt's frame, with marks around it, and with its options in another order."

@@ -2,6 +2,7 @@
 import os
 import platform
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +85,9 @@ def new_pages() -> int:
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or any(k.startswith("MALLOC_") for k in os.environ), reason="no usual glibc")
 
 
+def held_mb() -> float: return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
 @glibc
 def test_what_is_freed_stays_until_the_last_block_ends():
     outside = new_pages()
@@ -92,7 +96,10 @@ def test_what_is_freed_stays_until_the_last_block_ends():
         assert new_pages() < outside / 10
         with memory.kept_memory(): pass
         assert new_pages() < outside / 10  # the inner one was not the last
-    assert new_pages() > outside / 2
+        before = held_mb()
+        [torch.zeros(10_000_000) for _ in range(10)]
+        assert held_mb() > before + 200
+    assert held_mb() < before + 100
 
 
 def test_memory_is_given_back_where_a_block_fails(monkeypatch):
