@@ -24,11 +24,11 @@ from .tasks import load, outline
 HEAD, TAIL = 2_000, 4_000  # characters that are read of a longer text: an answer stands at its beginning or at its end
 
 _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(?:is|was|(?:would|must|should|will|has\s+to|could"
-                  r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|[:=])[\s:]*"
+                  r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|=>|->|[:=→])[\s:]*"
                   r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?|\bTL;?DR\s*:"
                   r"|\b(?:correct|right)\s+(?:count|number|total|value|amount|result|sum)\s+is\b(?=(?:[^.!?\n]|\.(?=\d))*[.!?]?\s*\Z)"
                   r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
-                  r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|(?:故|应|因此|所以)选(?:择|项)*\s*:?"
+                  r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|(?:正解|答え|回答)は\s*:?|(?:故|应|因此|所以)选(?:择|项)*\s*:?"
                   r"|\b(?:antwort\s+(?:ist|lautet)|r[ée]ponse\s+(?:finale\s+|correcte\s+)?est"
                   r"(?:\s+donc\b)?(?:\s+la(?=\s+[A-Z]\b))?|respuesta\s+(?:final\s+|correcta\s+)?es(?:\s+la(?=\s+[A-Z]\b))?|risposta\s+è|resposta\s+é|ответ)\s*:?"
                   r"|(?:^|\n)\s*(?:(?:label|choice|verdict|prediction)\s*:|(?:final[^\S\n]+)?answer[^\S\n]*\n)", re.I)
@@ -81,6 +81,25 @@ def _opened(text: str) -> str:
     text = _OFFER.sub("", text)
     begins = len(text) - len(text.lstrip())
     return text[:next((m.start() for m in _NEXT_QUESTION.finditer(text) if m.start() > begins), len(text))]
+
+# %% ../nbs/18_answers.ipynb #c45e3b01
+_GOES_ON = re.compile(r"\W*(?:(?:ok(?:ay)?|hmm+|wait|so|no|now)\W+)*"
+                      r"(?:let\s+me|let's|i(?:'ll|\s+will|\s+need\s+to|\s+should|\s+must|\s+have\s+to))\s+(?:just\s+)?"
+                      r"(?:(?:re-?)?(?:think|try|check|count|read|calculate|do|start)|double[\s-]check|reconsider|rethink|redo|look)\b"
+                      r"(?:\s+(?:again|over|about|at|this|that|it|the\s+\w+|from|scratch|more|once|carefully|step|by|my\s+\w+)\b)*"
+                      r"[\s.!…]*", re.I)
+_TORN = re.compile(r"^(?!.*\bif\b).*(?:\bnot|n't)\s+(?:quite\s+|really\s+)?(?:sure|certain|clear|tell|say|know|decide)\s+(?:about\s+)?"
+                   r"(?:which|what|whether)\b(?!.*\b(?:but|so)\b)", re.I)
+_ASKS = re.compile(r"\W*(?:(?:so|hmm+|then|and|wait|but|or)\W+)*(?:is|are|does|do|would|could|should|might|can|will)\b"
+                   r"(?=.*(?:\banswer\b|\b(?:would|could|might|should)\s+(?:it|that|this)\s+be\b))"
+                   r"(?=.*(?:\d|(?-i:\b[A-J]\b)|\b(?:yes|no|true|false)\b)).*\?\W*", re.I)
+
+def _left_open(text: str) -> bool:
+    "Whether the last sentence of a text takes up the question again: it thinks on, cannot tell which, or asks whether that is the answer."
+    *before, end = re.split(r"(?<=[.!?])\s+|\n+", text[-600:].strip())
+    if _ASKS.fullmatch(end): return not any(_CUE.search(s) for s in before)
+    if re.search(r"\d", end) or _CUE.search(end): return False
+    return bool(_GOES_ON.fullmatch(end) or _TORN.search(end))
 
 # %% ../nbs/18_answers.ipynb #11e822co
 def _two_answers(text: str, a: re.Match, b: re.Match) -> bool:
@@ -144,7 +163,8 @@ def _doubted(text: str, m: Mention) -> bool:
     return bool(_WOULD.search(clause) and _UNDER.match(text[m.end:m.end + 80]))
 
 # %% ../nbs/18_answers.ipynb #5d0b7ed3
-_DECIDES = re.compile(r"\b(?:so|therefore|thus|hence|in\s+the\s+end|finally|conclude|choose|prefer|pick|select|go\s+with|answer\s+is"
+_DECIDES = re.compile(r"\b(?:so|therefore|thus|hence|in\s+the\s+end|finally|conclude|choose|prefer|pick|select|go\s+with"
+                      r"|settle\s+(?:on|for)|answer\s+is"
                       r"|must\s+be|actually|but\s+(?:it|this|that)\s+is|but\s+rather)[\s,:]*(?:that\s+)?(?:(?:it|this|the\s+\w+)(?:'s|\s+is"
                       r"|\s+must\s+be)\s+)?(?:an?\s+|the\s+)?[\"'(]*$", re.I)
 _REASON = re.compile(r"\b(?:because|since|as|while|although|though|however|rather|would|despite|even)\b"
@@ -410,6 +430,8 @@ def _sentence(text: str) -> str | None:
     if _EQUALS.search(text) and re.search(r"=\s*\S*[a-z\d]", text) and not any(s.role == "main" and s.whole for s in said): return None
     paid = any(s.role == "aside" and re.search(r"\bfor\s+$", text[:s.q.start]) for s in said)
     if paid and any(s.role == "main" for s in said): return None  # 2 pens for $7
+    head = re.split(r",?\s+(?:because|since)\b", text)[0]  # he has 24, since he began with 40 and lost 16
+    if head != text and sum(s.role == "main" for s in _said(head)) == 1: return _sentence(head)
     mains = [k for k, s in enumerate(said) if s.role == "main"] or [k for k, s in enumerate(said) if s.role == "aside"]
     if not mains: return None
     if found := _set_in(text, said): return found
@@ -503,6 +525,15 @@ def _free(text: str, last: bool) -> str | None:  # last: the end counts, not the
     return found if opens else _stands(found, sentences, unbold(text))
 
 # %% ../nbs/18_answers.ipynb #6197bf15
+def _repeated(work: str, told: str) -> str | None:
+    "The only number of a last sentence, where it is what the work before it came to, as it stands or rounded."
+    one = [s for s in _said(told) if s.role == "main"]
+    if len(one) != 1 or not one[0].whole or "=" in told or not (of := _said(work)) or not _EQUALS.search(work): return None
+    last = of[-1].q
+    rounds = re.search(r"\bround\w*\s+(?:it\s+|this\s+)?(?:up|down|off)\W*$", work) and None not in (last.value, one[0].q.value)
+    near = rounds and "/" not in one[0].q.written and abs(last.value - one[0].q.value) < 1
+    return one[0].q.written if near or same_number(last.written, one[0].q.written) else None
+
 def _read_freely(text: str, last: bool) -> str | None:
     "The same, whatever stands behind it."
     lines = [x for x in unbold(text).split("\n") if x.strip(" .:|")]
@@ -513,6 +544,7 @@ def _read_freely(text: str, last: bool) -> str | None:
     if re.search(r"[-+*/=]\s*$", unbold(text)): return None
     if found := _bold_number(text): return found
     sums_up = _SUMS_UP.match(sentences[-1]) and not re.search(r"\d\s*$", unbold(text))  # "This is 3" may go on
+    if len(sentences) > 1 and (found := _repeated(*sentences[-2:])): return found
     concluding = [s for s in sentences if (_CONCLUDES.match(s) or (s is sentences[-1] and (_SO.search(s) or sums_up)))
                   and (_said(s) or _worded(s))]
     if concluding and (found := _spoken(concluding[-1])):
@@ -666,7 +698,7 @@ _RIGHT = re.compile(r"[)\]]?[:?]\s*(?:yes|true|correct|right)\b|\s+is\s+(?:bette
     r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
                     r"|to\s+say))", re.I)
 _CALLED = re.compile(r"\b(?:correct|right|best|final)\s+(?:option|choice|answer|one|letter)?\s*(?:is|:|would\s+be)\s*[\"'*]*$|\b(?:so"
-    r"|therefore|thus|hence|choose|pick|select|go\s+with|must\s+be|has\s+to\s+be|conclude|leaving|leaves"
+    r"|therefore|thus|hence|choose|pick|select|go\s+with|settle\s+(?:on|for)|must\s+be|has\s+to\s+be|conclude|leaving|leaves"
                      r"|(?<=,\s)this\s+is)\b[\s,:]*(?:it\s+(?:is|must\s+be"
                      r"|has\s+to\s+be)\s+)?(?:the\s+answer\s+is\s+)?(?:option\s+|choice\s+)?[\"'*]*$", re.I)
 
@@ -738,7 +770,8 @@ _MAYBE = re.compile(r"(?:\bit\s+)?\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem
                     r"(?!not\b|\w+n't\b|never\b)", re.I)
 
 def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) -> str | None:
-    said, cued = _after_cue(unbold(_opened(text)))
+    opened = re.sub(r"(?<=[A-Z])(?:です|だ)", ".", unbold(_opened(text)))
+    said, cued = _after_cue(opened, _A if re.match(r"\s*(?:Q|Question)\s*:", opened) else None)
     letters = letters[:len(options) or None]  # a letter that was not on offer is no answer
     numbers = [o for o in options if number_of(o)]
     words = [o if o not in numbers else "" for o in options]  # numbers are read as numbers
@@ -821,9 +854,13 @@ _VERBS = tuple((re.compile(verb, re.I), label) for verb, label in (
     (r"\b(?:entails|is\s+(?:\w+ly\s+)?entailed\s+by)\b(?!\s+(?:nothing|neither|none)\b)", "entailment"),
     (r"\b(?:contradicts|is\s+(?:\w+ly\s+)?contradicted\s+by)\b(?!\s+(?:nothing|neither|none)\b)", "contradiction")))
 
+_LACK = re.compile(r"\bno\s+(?:\w+\s+)?(?:information|evidence|mention|indication|details?|data|clues?|hints?|context|way\s+to)\b", re.I)
+
 def _read_label(text: str, labels: Sequence[str]) -> str | None:
     words = {_EQUAL if k == "=" else _squeezed(k): k for k in labels}
     said = _after_cue(unbold(_opened(text)))[0]
+    if not {"it depends", "depends"} & set(words) and _DEPENDS.search(said): return None
+    said = _LACK.sub("without", said)
     for verb, label in _VERBS:
         if label in labels: said = verb.sub(label, said)
     if "=" in labels: said = re.sub(r"(?<![^\s\"'`(])(?<!\d\s)(?<!\b[a-zA-Z]\s)=(?!\s?\d)(?![^\s\"'`).])", _EQUAL, said)
@@ -833,7 +870,13 @@ def _read_label(text: str, labels: Sequence[str]) -> str | None:
 _WORD = r"[^\W\d_]"
 
 def _read_letters(text: str, last: bool) -> str | None:
+    said, cued = _after_cue(unbold(_opened(text)))
+    if cued and re.match(r"\W*either\b.*\bor\b", said): return None
     def read(piece: str) -> str | None:
+        line = piece.strip().partition("\n")
+        if cued and line[2] and re.fullmatch(rf"[\"']?{_WORD}{{2,}}[\"']?\.?", line[0]): return line[0].strip("\"'.").lower()
+        says = rf"(?<!not)\s(?:outputs?|returns?|prints?|leads\s+to|becomes)\s+[\"']({_WORD}{{2,}})[\"']\W*$"
+        if told := re.search(says, piece): return told[1].lower()
         piece = re.sub(r"\bnot\s+[\"']?[\w ]{1,40}[\"']?\s*,?\s*but\b", "", piece, flags=re.I)
         piece = re.sub(r"(?<=\w)\s\([^(),]*,[^()]*\)(?=\s+\w)", "", piece)  # the words in question
         piece = re.split(r",?\s+\b(?:not|because|since|as|rather)\b|\s\(", piece)[0]
@@ -853,7 +896,7 @@ def _read_letters(text: str, last: bool) -> str | None:
         if first := re.match(rf"({_WORD}+) is (?:the|my) answer\b", word): return first[1].lower()
         found = re.findall(rf"(?:\b(?:prints|outputs|is|are|gives?|makes?|yields?|get|spells?)|'s|[:=])\s*\"?({_WORD}+)\W*(?:\n|$)", piece)
         return found[-1].lower() if found else None
-    return _settled(_after_cue(unbold(_opened(text)))[0], read)
+    return _settled(said, read)
 
 # %% ../nbs/18_answers.ipynb #2d3dfc27
 _SHORT = (r"\b(?:St|Dr|Mr|Mrs|Ms|Prof|Jr|Sr|vs|No|Mt|Ft|Inc|Ltd|Co)\.$|\.[A-Za-z]\.$")
@@ -890,6 +933,7 @@ def _read_text(text: str) -> str | None:
     if not found and (_UNKNOWN.search(said) or _NOT_SAID.search(said) or re.search(r"answer\s+is\W*$", said, re.I)
                       or _first_sentence(said.strip()) != said.strip()): return None  # or a tale without an end
     either = re.search(r"\b(?:could|might|may)\s+be\b.*\bor\b", said)
+    if found and re.match(r"\W*either\b[^.\n]*\bor\b", said): return None
     if not found and (either or re.search(r"\b(?:is|was|are|were)\s+(?:the|an?)?\s*$", said)): return None
     if titled := re.fullmatch(r"\s*\"([^\"]+)\"\s+by\s+[A-Z][^\"]*", said): return titled[1].strip()
     if found and not _CUE.search(unbold(opened)) and _UNKNOWN.search(said): return None
@@ -955,6 +999,7 @@ def _rule(rule: str) -> None:
 def _read(text: str, last: bool, kind: str, labels: tuple[str, ...], options: tuple[str, ...]) -> str | None:
     "What this study's rule reads, by the kind of the answer."
     letters = "".join(k for k in labels if len(k) == 1 and k.isalpha()) or LETTERS
+    if _left_open(text): return None
     match kind:
         case "number": return _read_number(text, last)
         case "choice": return _read_choice(text, last, letters, options)

@@ -43,7 +43,6 @@ from . import decoding, models, students
 from .draws import Ledger
 from .files import lease, write_json
 from .runs import home
-from .memory import kept_memory
 from .models import cores, threads
 from .sampling import LM
 from .stack import generated, hushed, sft_trainer, teacher_of, trl
@@ -232,7 +231,7 @@ def stepped_training(
         lm, steps = LM(deepcopy(base.net), base.tokenizer, base.name, base.id), _steps_of(work, plan)
         nll, optimiser = students.choose_nll(lm, [row for step in steps for row in step]), students._optimiser(lm, plan)
         def go():
-            with threads(n_threads), kept_memory():
+            with threads(n_threads):
                 for s, step in enumerate(steps): students._step(lm, nll, optimiser, step, plan, s, students.first_tok(lm))
                 _finished()
             label_tok = sum(len(c) * w for step in steps for r in step for c, w in zip(r.completions, r.weights))

@@ -237,13 +237,13 @@ def _at_hand(name: str) -> Task | None:
     except (KeyError, OSError, ValueError): return None
 
 def _judged(chains: pd.DataFrame, task: Task | None) -> pd.DataFrame:
-    "Chains with `correct` wherever gold and an answer are known, and answers in one spelling; a row that calls a wrong one right is refused."
+    "Chains with `correct` wherever gold and an answer are known, and answers in one spelling; refuses a wrong one that is called right."
     gold, known = {i.id: i.answer for i in questions_of(chains, None)}, task or NO_TASK
     correct = []
     for r in chains.itertuples():
         rule = r.rule if r.rule in RULES else "cotstudy"
-        right = None if not gold[r.instance] or r.answer is None else is_correct(r.answer, gold[r.instance], known, rule)
-        known_wrong = right is False and (task is not None or number_of(r.answer) and number_of(gold[r.instance]))
+        right = is_correct(r.answer, gold[r.instance], known, rule) if gold[r.instance] else None  # no answer is a wrong one
+        known_wrong = right is False and r.answer is not None and (task is not None or number_of(r.answer) and number_of(gold[r.instance]))
         if known_wrong and r.correct:  # the other way is a judgement: right, and badly reasoned
             raise ValueError(f"row {r.Index + 1} of the corpus: `correct` is true, but `answer` {r.answer[:80]!r} is not `gold` "
                              f"{gold[r.instance][:80]!r}; mend one of them, or leave `correct` out")

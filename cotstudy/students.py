@@ -39,7 +39,7 @@ from transformers import AttentionInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .files import sync_folder, whole, whole_folder, write_json, write_text
-from .memory import GPU_TOK, Memory, check_fits, kept_memory, memory_of, room_of, shape_of
+from .memory import GPU_TOK, Memory, check_fits, memory_of, room_of, shape_of
 from .models import threads
 from .recipes import POCKET, SCOTD, Example, Recipe, ho_recipe
 from .sampling import check_room, out_of_memory, quiet, steady, token_of
@@ -747,7 +747,7 @@ def train(
     if found != "finished":
         if writes: write_text(folder / _MARK, name)
         merge, first = adapt(lm, recipe), _record(lm, name, recipe, n, rows, budget_tok)
-        with kept_memory(), recomputed(lm.net, recipe), _twins(lm, recipe) as twins:
+        with recomputed(lm.net, recipe), _twins(lm, recipe) as twins:
             nll, optimiser = objective or choose_nll(lm, rows), _optimiser(lm, recipe)
             record = _load_state(lm, optimiser, folder) if found == "started" else first | dict(form=name_of(nll))
             _meet()

@@ -411,3 +411,18 @@ def test_a_cell_is_another_one_when_a_file_that_it_names_has_changed(given, tmp_
         file.write_text(text)
         keys.append((batch.cell_key(cell, folder), batch.cell_stamp(cell, folder)))
     assert keys[0] == keys[2] and all(a != b for a, b in zip(keys[0], keys[1]))
+
+
+@pytest.mark.parametrize("said, read", [("2e-3", 0.002), ("1E3", 1000.0), ("-5e+2", -500.0), ("2.0e-3", 0.002), ("12e", "12e"),
+                                        ("1:30", "1:30")])
+def test_numbers_of_a_study_file_are_read_as_people_write_them(tmp_path, said, read):
+    from cotstudy.studies import _read_yaml
+    (tmp_path / "s.yaml").write_text(f"study: s\nx: {said}\n")
+    assert _read_yaml(tmp_path / "s.yaml")["x"] == read
+
+
+@pytest.mark.parametrize("name", ["store", "Bench"])
+def test_a_study_is_not_named_like_a_folder_of_outputs(house, name):
+    cells = "[{template: sample_count, over: {task: [arith], student: [pocket/xs]}}]"
+    (house.folder / "odd.yaml").write_text(f"study: {name}\ntitle: T\ncells: {cells}\n")
+    with pytest.raises(ValueError, match="take another name"): load_study("odd")

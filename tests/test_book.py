@@ -4,6 +4,7 @@ import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -226,6 +227,13 @@ def test_a_notebook_keeps_no_state_of_its_widgets(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=[shown]), tmp_path / "w.ipynb")
     found = execute(tmp_path / "w.ipynb")
     assert found.cells[0].outputs and "widgets" not in found.metadata
+
+
+def test_slides_leave_what_is_none_alone(tmp_path):
+    (tmp_path / "thesis.html").write_text("<p>mine</p>")
+    for name, said in (("thesis.html", "holds no slides"), ("thesis.txt", "expected .html")):
+        with pytest.raises(ValueError, match=said): write_slides(SimpleNamespace(folder=tmp_path, title=""), tmp_path / name)
+    assert (tmp_path / "thesis.html").read_text() == "<p>mine</p>"
 
 
 @pytest.mark.skipif(find_spec("sphinx_revealjs") is None, reason="no reveal.js: pip install -c constraints.txt -e '.[site]' to make slides")

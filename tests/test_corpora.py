@@ -211,3 +211,30 @@ def test_any_rows_are_a_corpus_or_an_error_in_words(tmp_path, rows):
 
 
 def same(a, b): return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)  # NaN is NaN here
+
+
+def hand(answer, gold, **more):
+    return dict(question=f"{gold} and {answer}: how many?", rationale="So it is.", answer=answer, gold=gold) | more
+
+
+def test_an_answer_is_judged_where_nobody_has():
+    rows = w.check_corpus([hand("5", "5"), hand("4", "5"), hand("6", "6", correct=False), hand(" ", "7")])
+    assert list(w.select(rows, None).gold) == ["5"] and list(w.select(rows, ["correct"]).gold) == ["5"]
+    with pytest.raises(ValueError, match="row 1 .*is not `gold` '999'"):
+        w.select(w.check_corpus([hand("5", "999", correct=True)]), None)
+
+
+def test_votes_do_not_split_over_spellings():
+    said = ["New York", "new york", "New-York", "the New York", "Boston", "Boston"]
+    kept = w.select(w.check_corpus([hand(a, None, question="Where?") for a in said]), ["agree"])
+    assert len(kept) == 4 and set(kept.answer) == {"New York"}
+
+
+def test_a_corpus_is_replaced_by_one_that_holds_its_rows(tmp_path):
+    few, path = w.check_corpus([hand("5", "5")]), tmp_path / "c.jsonl"
+    w.write_corpus(few, path, keep=True)
+    w.write_corpus(w.check_corpus([*few, hand("4", "4")]), path, keep=True)
+    with pytest.raises(ValueError, match="holds 1 of 2 rows"): w.write_corpus(few, path, keep=True)
+    assert len(w.read_corpus(path)) == 2
+    with pytest.raises(ValueError, match="jsonl"): w.write_corpus(few, tmp_path / "c.csv")
+    assert w.read_corpus(w.write_corpus(few, tmp_path / "c.jsonl.gz")) == few and (tmp_path / "c.jsonl.gz").read_bytes()[:2] == b"\x1f\x8b"

@@ -781,3 +781,18 @@ def test_no_damage_gives_a_wrong_row_or_a_strange_error(damaged_from, which, how
             check(Ledger(folder).draw(m, ask(3), 4, at()), m, ask(3), 4, at())
         assert len(m.asked) == 12 - len(stored) and all("damaged" in str(w.message) for w in caught if w.category is UserWarning)
         assert len(stored) >= 11 - (5 if which == 2 else 3)
+
+
+def test_reading_what_is_never_there_ends(tmp_path):
+    shelf = draws.Shelf(tmp_path)
+    turns = []
+    def lost(parts, *_):
+        turns.append(parts)
+        raise FileNotFoundError("part-1.parquet")
+    with pytest.raises(FileNotFoundError, match="part-1"): shelf.reading(lost)
+    assert 1 < len(turns) < 10_000
+
+
+@pytest.mark.parametrize("wrong", [dict(temperature=1e-38), dict(top_k=2**40), dict(max_tok=2**31)])
+def test_settings_that_no_draw_can_have(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))): Decoding(**wrong)

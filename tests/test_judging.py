@@ -484,3 +484,14 @@ def test_recorded_gpt3_chains_are_judged(data_dir, desk, tmp_path, browser):
     saved(page, "ann.json")
     told = json.loads(cotstudy("judge", "score", "set", "ann.json", "--json").stdout)
     assert told["n_judges"] == 1 and page.said == []
+
+
+def test_a_set_leaves_another_alone(tmp_path):
+    key = dict(format=judging.KEY, id="one", title="t", ties=True, criteria=[], pairs=[])
+    judging.write_set(key, tmp_path / "a")
+    judging.write_set(key, tmp_path / "a")
+    with pytest.raises(ValueError, match="another set"): judging.write_set(key | dict(id="two"), tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "judge.html").write_text("mine")
+    with pytest.raises(ValueError, match="somebody else"): judging.write_set(key, tmp_path / "b")
+    assert (tmp_path / "b" / "judge.html").read_text() == "mine"

@@ -1,12 +1,4 @@
-"""What a training takes is told before it begins, from a name alone as from the network itself; what a step frees stays for the next."""
-import os
-import platform
-import resource
-from pathlib import Path
-
-import pytest
-import torch
-
+"""What a training takes is told before it begins, from a name alone as from the network itself."""
 from cotstudy import memory
 from cotstudy.conditions import base_of, vary
 from cotstudy.memory import Shape, memory_of, room_of, shape_guess, shape_of, student_memory
@@ -73,38 +65,3 @@ def test_a_study_names_its_largest_student():
     assert largest_memory(vary(base, method=["zero_shot_cot"])) is None and "more than" not in largest_memory(some)
     wide = vary(base, student=["hub/opt-1.3b"], **{"recipe.batch": [4096]})
     assert f"more than {GPU.name} has ({GPU.room // 10**9} GB)" in largest_memory(wide)
-
-
-def new_pages() -> int:
-    "Pages that the system had to find for 20 tensors of 40 MB, each freed before the next."
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20): torch.zeros(10_000_000)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-
-glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or any(k.startswith("MALLOC_") for k in os.environ), reason="no usual glibc")
-
-
-def held_mb() -> float: return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-
-
-@glibc
-def test_what_is_freed_stays_until_the_last_block_ends():
-    outside = new_pages()
-    with memory.kept_memory():
-        new_pages()
-        assert new_pages() < outside / 10
-        with memory.kept_memory(): pass
-        assert new_pages() < outside / 10  # the inner one was not the last
-        before = held_mb()
-        [torch.zeros(10_000_000) for _ in range(10)]
-        assert held_mb() > before + 200
-    assert held_mb() < before + 100
-
-
-def test_memory_is_given_back_where_a_block_fails(monkeypatch):
-    with pytest.raises(RuntimeError, match="in here"), memory.kept_memory(): raise RuntimeError("in here")
-    assert memory._KEEPERS["n"] == 0
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")  # what a user says about it stands
-    assert memory._glibc() is None
-    with memory.kept_memory(): pass

@@ -1,6 +1,7 @@
 """Draws are exact, repeatable and equal to what `transformers` itself would do."""
 import json
 import os
+import shutil
 import signal
 from itertools import product
 
@@ -19,7 +20,8 @@ from transformers import (Gemma3Config, Gemma3ForConditionalGeneration, Generati
 
 from cotstudy import folders, sampling
 from cotstudy.decoding import Decoding, Request, choose, distribution, draw_key, invert, prompt_id, uniforms
-from cotstudy.models import folder_id, folder_stamp, load, scratch, threads
+from cotstudy.filters import encoder
+from cotstudy.models import folder_id, folder_stamp, load, pocket_models, scratch, threads
 from cotstudy.recorded import Recorded
 from cotstudy.sampling import LM, divergence, logprobs, shares_prefixes
 
@@ -581,3 +583,54 @@ def test_threads_come_back_however_blocks_overlap():
     first.__exit__(None, None, None)
     second.__exit__(None, None, None)
     assert torch.get_num_threads() == before
+
+
+def _copied(tmp_path, name="pocket/xs"):
+    folder = tmp_path / "m"
+    shutil.copytree(pocket_models()[name], folder)
+    return folder
+
+
+def _changed(path, **more): path.write_text(json.dumps(json.loads(path.read_text()) | more))
+
+
+def test_weights_that_lie_elsewhere_are_refused(tmp_path):
+    folder = _copied(tmp_path)
+    (folder / "adapter_config.json").write_text("{}")
+    for read in (load, encoder.__wrapped__):
+        with pytest.raises(ValueError, match="merge_and_unload"): read(str(folder))
+    (folder / "adapter_config.json").unlink()
+    _changed(folder / "config.json", transformers_weights="sub/w.safetensors")
+    with pytest.raises(ValueError, match="transformers_weights"): load(folder)
+
+
+def test_a_tensor_lies_in_one_shard_the_one_that_the_index_names(tmp_path):
+    folder = _copied(tmp_path)
+    tensors = {k: v.clone() for k, v in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    first, a, b = sorted(tensors)[:5], "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    places = {k: a if k in first else b for k in tensors}
+    for shard in (a, b): save_file({k: v for k, v in tensors.items() if places[k] == shard}, folder / shard, metadata=dict(format="pt"))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps(dict(metadata=dict(total_size=1), weight_map=places)))
+    assert load(folder).id
+    index.write_text(json.dumps(dict(metadata=dict(total_size=1), weight_map=places | {first[0]: b})))
+    with pytest.raises(ValueError, match="or should be by the index"): load(folder)
+    save_file(tensors, folder / b, metadata=dict(format="pt"))
+    index.write_text(json.dumps(dict(metadata=dict(total_size=1), weight_map=places)))
+    with pytest.raises(ValueError, match="which is in .*, too"): load(folder)
+
+
+def test_a_tokenizer_that_cannot_or_will_not_repeat_itself(tmp_path):
+    folder = _copied(tmp_path)
+    told = json.loads((folder / "tokenizer.json").read_text())
+    told["model"]["dropout"] = 0.5
+    (folder / "tokenizer.json").write_text(json.dumps(told))
+    lm = load(folder)
+    assert len({tuple(lm.prompt_ids("Ann has 4 pens and 17 apples in her bag")) for _ in range(20)}) == 1
+    _changed(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer")
+    with pytest.raises(ValueError, match="tokenizer of .* cannot be read"): load(folder)
+    folder = _copied(tmp_path / "other")
+    _changed(folder / "config.json", pad_token_id=10**9)
+    with pytest.raises(ValueError, match="do not fit its config.json"): load(folder)
+    with pytest.raises(ValueError, match="no revision 'zz'"): load("pocket/xs", revision="zz")

@@ -11,7 +11,7 @@ from cotstudy.models import load, pocket_models, scratch
 from cotstudy.openers import OPENERS, Models, check_name, is_trainable, n_params_of, open_model, open_weights, scheme_of
 from cotstudy.prompts import FORMATS, format_named
 from cotstudy.recorded import Recorded
-from cotstudy.servers import Server
+from cotstudy.servers import Budget, Server
 
 
 @pytest.fixture
@@ -133,3 +133,12 @@ def test_one_name_at_two_addresses_is_two_servers(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://four:1/v1")
     assert "three:1" in models.open("api:m").id  # it was told where it is
     assert "five:1" in models.open("api:m", base_url="http://five:1/v1").id
+
+
+@pytest.mark.parametrize("name, more, said", [
+    ("api:k?tokens=100000", dict(budget=Budget(tokens=1000)), "budget"),
+    ("api:k?base_url=http://a/v1", dict(base_url="http://b/v1"), "base_url")])
+def test_of_two_limits_none_is_chosen_in_silence(name, more, said):
+    with pytest.raises(ValueError, match=f"has a {said}, and another"): open_model(name, **more)
+    assert open_model(name, budget=Budget()).model == "k"
+    with pytest.raises(ValueError, match="tokens twice"): open_model("api:k?tokens=1000&tokens=100000")

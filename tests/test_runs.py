@@ -21,7 +21,7 @@ from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.methods import METHODS, Method
 from cotstudy.prompts import Parsed
 from cotstudy.results import collect, run_cell, show_answers, show_chains, texts_of
-from cotstudy.runs import Exam, Store, Voice, carry_out, exam_of, make_items, plan_of, run, teach
+from cotstudy.runs import Exam, Store, Voice, carry_out, exam_of, home, make_items, plan_of, run, teach
 from cotstudy.students import Recipe
 
 SIZES = dict(n_train=10, n_selection=4, n_test=6)
@@ -521,3 +521,9 @@ def test_sources_with_the_same_ids_are_not_mixed(tmp_path, store):
     words = [("cups" in e.prompt, "hats" in e.prompt) for e in corpus.examples]
     assert words.count((True, False)) > 3 and words.count((False, True)) > 3 and len(words) == corpus.facts["n_asked"]
     with pytest.raises(ValueError, match="not to be seen"): cond.with_(**{"recipe.checkpoint": "gold"})
+
+
+def test_a_home_that_no_shell_has_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", "~/out")
+    assert home() == tmp_path / "out"

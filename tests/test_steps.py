@@ -367,3 +367,10 @@ def test_a_budget_in_money_needs_a_price(price, said):
     assert budget(money=5, price="0.15,0.60").cost(10**6, 10**6) == pytest.approx(0.75)
     with pytest.raises(ValueError, match=said):
         budget(money=5, price=price)
+
+
+def test_items_of_another_evaluation_are_left_alone(tmp_path):
+    items = pd.DataFrame(dict(eval_id=["a", "a"], instance=["q", "r"], path=[0, 0], prediction=["5", None]))
+    for name in ("i.jsonl", "i.csv", "i.parquet"):
+        for _ in range(2): w.write_items(items, tmp_path / name)
+        with pytest.raises(ValueError, match="of another evaluation"): w.write_items(items.assign(eval_id="b"), tmp_path / name)

@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 
 from cotstudy.instances import Instance, SPLITS, Task, leakage
 from cotstudy.quantities import number_of
-from cotstudy.tasks import FAMILIES, TASKS, exemplars_for, kind_and_why, load, outline, question_key, read_own, task_table, why_kind
+from cotstudy.tasks import (FAMILIES, TASKS, exemplars_for, kind_and_why, load, outline, question_key, read_own, same_key, task_table,
+                            why_kind)
 
 OK = ('{"question": "Ann has 3 pens. How many?", "answer": "3"}\n'
       '{"question": "Bob has 4 pens. How many?", "answer": "4"}\n'
@@ -360,3 +361,52 @@ def test_given_exemplars_stand_in_the_prompts_of_teacher_and_student(tmp_path):
     prompts = [prompt for _, prompt in exam.voice.prompts(exam.asked)]
     assert len(prompts) == 2 and all(0 < p.index("She has 3.") < p.index("He has 4.") for p in prompts)
     assert row_id(cond) != row_id(cond.with_(task_args=small))
+
+
+@pytest.mark.parametrize("answers, kind, n_labels", [
+    (["True", "true", "False"], "label", 2), (["Yes.", "No", "no", "Yes"], "yesno", 2), (["Positive", "positive", "negative"], "label", 2),
+    (["(A)", "A", "b", "(B)"], "label", 2), (["red", "Red", "RED", "red.", "'red'", "blue", "Blue", "blue."], "label", 2)])
+def test_spellings_of_one_answer_are_one_class(tmp_path, answers, kind, n_labels):
+    rows = [line(question=f"Case {k}, how is it?", answer=answers[k % len(answers)]) for k in range(40)]
+    task = load(str(own(tmp_path, "\n".join(rows))))
+    assert (task.kind, len(task.labels), task.chance) == (kind, n_labels, 1 / n_labels)
+    assert {i.answer for s in SPLITS for i in task.split(s)} <= set(task.labels)
+
+
+def test_numbers_with_units_are_told_about(tmp_path):
+    rows = [line(question=f"Ann has {k} pens. How many?", answer=f"{k} pens") for k in range(40)]
+    assert "8 for 8 pens" in why_kind(own(tmp_path, "\n".join(rows)))[1]
+
+
+def test_a_question_with_its_options_in_another_order_falls_to_the_same_side(tmp_path):
+    rows = [choice(question=f"Which is it, case {k}?", options=options, answer=f"blue {k}") for k in range(40)
+            for options in ((f"red {k}", f"blue {k}", f"green {k}"), (f"green {k}", f"red {k}", f"blue {k}"))]
+    task = load(str(own(tmp_path, "\n".join(rows))))
+    test = {same_key(i.question) for i in task.split("test")}
+    assert len(test) >= 5 and not test & {same_key(i.question) for s in SPLITS if s != "test" for i in task.split(s)}
+
+
+@pytest.mark.parametrize("again", ["Q: {}", "Question 3: {} Answer:", "### Instruction:\n{}", "<|im_start|>user\n{}<|im_end|>",
+                                   "[INST] {} [/INST]", "{} Let's think step by step.", "*{}*", "<b>{}</b>", "1. {}",
+                                   "{} (Answer in one word.)", "{}\nA:"])
+def test_a_question_is_the_same_in_a_frame(again):
+    for q in ("Ann has 3 pens and buys 2. How many pens has she?", "Which one? Answer Choices: (A) red (B) blue"):
+        assert same_key(again.format(q)) == same_key(q)
+    assert same_key("Which one? (A) red (B) blue") == same_key("Which one? A) blue B) red") == same_key("Which one?\n(a) red\n(b) blue")
+    assert same_key("Which one? (A) red (B) blue") != same_key("Which one? (A) red (B) green")
+
+
+@pytest.mark.parametrize("question, options, answer, gold", [
+    ("Pets? (A) cat (B) dog", ["dog", "cat"], "cat", "another order"), ("Pets? (A) Cat. (B) the dog", ["cat", "dog"], "cat", "A"),
+    ("Set (A) has 1 and set (B) has 2. Which is larger?", ["first", "second"], "second", "B"),
+    ("P?", ["b", "a", "c"], "A", "also an option"), ("P?", ["a", "b", "c"], "A", "A"),
+    ("P? (A) x > 1 (B) x < 1", ["x > 1", "x < 1"], "x < 1", "B"), ("P? (A) 5 (B) 5.5", ["5", "5.5"], "A", "A")])
+def test_gold_is_the_option_that_the_model_sees(tmp_path, question, options, answer, gold):
+    others = [choice(question=f"Q{k}?") for k in range(3)]
+    path = own(tmp_path, "\n".join([*others, choice(question=question, options=options, answer=answer)]))
+    if len(gold) > 1:
+        with pytest.raises(ValueError, match=gold): read_own(path)
+    else:
+        i = read_own(path)[1][-1]
+        assert i.answer == gold and all(f"({k}) " in i.question for k in "AB")
+        assert all(o.casefold() in i.question.casefold() for o in options)
