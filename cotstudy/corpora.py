@@ -108,7 +108,7 @@ def may_write(path: str | Path, *endings: str) -> Path:
     path = Path(path).expanduser()
     if path.is_dir() or not path.name: raise ValueError(f"{str(path)!r} is a folder; give the name of a file")
     if endings and not path.name.endswith(endings):
-        raise ValueError(f"{path.name!r} ends in {path.suffix!r}, expected {', '.join(endings)}")
+        raise ValueError(f"{str(path)!r} ends in {path.suffix!r}, expected {', '.join(endings)}")
     return may_hold(path)
 
 def may_hold(path: Path) -> Path:
@@ -120,6 +120,7 @@ def may_hold(path: Path) -> Path:
         raise PermissionError(f"{str(path)!r} cannot be written: {str(above)!r} is read-only here; give a name in another folder")
     return path
 
+# %% ../nbs/84_corpora.ipynb #91b23ae9
 CORPUS_FILES = (".jsonl", ".jsonl.gz")
 
 def may_replace_corpus(path: str | Path) -> Path:

@@ -259,10 +259,9 @@ class Shelf:
                 parts = self.parts()
                 if self.known[0] != (now := tuple(parts)): self.known = now, index([self.keys[p] for p in parts])
                 return use(parts, *self.known[1])
-            except FileNotFoundError:
+            except (FileNotFoundError, Damaged) as e:
                 if not left: raise
-            except Damaged as e: self.set_aside(e)
-        raise OSError(f"the parts of {self.folder} change faster than they can be read, or are damaged; look who else writes there")
+                if isinstance(e, Damaged): self.set_aside(e)
 
     def set_aside(self, e: Damaged):
         "Move a damaged part out of every reader's way and report it."
@@ -277,7 +276,6 @@ class Shelf:
         "Add a part, and tidy up if that is due and nobody else is doing it."
         write_part(self.folder, table)
         with suppress(OSError): self.compact(COMPACT_OVER, COMPACT_OVER // 2)
-
     def compact(self, over: int, at_least: int) -> None: compact(self, over, at_least)
 
 # %% ../nbs/30_draws.ipynb #42107a2d

@@ -36,6 +36,7 @@ def _files(folder: Path) -> list[Path]:
     named = [folder / n for n in _IDENTITY if (folder / n).exists()]
     return sorted(folder.glob("*.safetensors")) + named + sorted(folder.glob("additional_chat_templates/*.jinja"))
 
+# %% ../nbs/21_folders.ipynb #32962ad2
 def refuse_borrowed(folder: Path) -> None:
     "Refuse a folder whose weights are not all among its own safetensors: they could change, and its identity would not."
     if (folder / "adapter_config.json").exists():

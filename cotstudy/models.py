@@ -237,6 +237,7 @@ def _net_of(where, dtype: str, **kw):
         raise ValueError(f"the weights of {where} do not fit its config.json (model_type {config.model_type!r}): {said}. "
                          "Shapes or names differ; copy or download both again") from e
 
+# %% ../nbs/24_models.ipynb #13141235
 def _tokenizer_of(where, folder: Path | None, **kw):
     "The tokenizer beside the weights; without any file of one, `transformers` may make up an empty one."
     fix = "expected tokenizer.json, or the files of its class; save it beside the weights with tokenizer.save_pretrained"

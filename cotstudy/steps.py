@@ -274,9 +274,8 @@ def distil(
     if training.recipe.checkpoint != "last":
         scored, _ = checkpoint_score(store.ledger, corpus_judge(store, rows, training, max_student_tok))
     fresh = store.models.fresh(student, revision, training.recipe.seed).in_format(training.fmt)  # trained in place
-    first_id = fresh.id
-    own = dict(objective=how.objective) if how.objective else {}
-    with lease(where.resolve()) if rank == 0 else nullcontext():  # of two at once the second finds what the first has made
+    first_id, own = fresh.id, dict(objective=how.objective) if how.objective else {}
+    with lease(where.resolve()) if rank == 0 else nullcontext():  # of two at once the second finds the first
         folder = train(fresh, examples, training.recipe, where, training.fmt.eos, score=scored, progress=progress, **own)
     told = dict(corpus_id=corpus_id(examples, training.fmt.eos), student=str(student), student_id=first_id, format=format, method=method,
                 filters=None if filters is None else list(filters), split=split, tasks=sorted({r["task"] or "" for r in rows}),

@@ -160,6 +160,7 @@ def _spellings(answers: Sequence[str]) -> dict[str, str]:
     for a in answers: ways.setdefault(_plain(a), Counter())[a] += 1
     return {k: min(c, key=lambda a: (-c[a], a)) for k, c in ways.items()}
 
+# %% ../nbs/12_tasks.ipynb #9e145f66
 def _odd(answers: Sequence[str], fits: Callable[[str], bool], what: str) -> str:
     "How many answers are of a kind, and which is the first that is not."
     n = sum(map(fits, answers))

@@ -202,7 +202,7 @@ BAD_STUDIES = {
     "base_unknown": STUDY + "base: {recipe.stepps: 4}\n", "base_value": STUDY + "base: {recipe.steps: many}\n",
     "base_negative": STUDY + "base: {recipe.steps: -4}\n", "base_nan": STUDY + "base: {recipe.lr: .nan}\n",
     "base_inf": STUDY + "base: {recipe.lr: .inf}\n",
-    "base_yes": STUDY + "base: {recipe.steps: yes}\n", "base_exponent": STUDY + "base: {recipe.lr: 1e-4}\n",
+    "base_yes": STUDY + "base: {recipe.steps: yes}\n", "base_exponent": STUDY + "base: {recipe.lr: 1e}\n",
     "base_format": STUDY + "base: {format: cto}\n", "base_teacher": STUDY + "base: {teacher.model: 'gpt:4'}\n",
     "huge_train": STUDY + "base: {task_args.n_train: 1000000000000}\n", "huge_float": STUDY + "base: {task_args.n_train: 1.0e+12}\n",
     "train_text": STUDY + "base: {task_args.n_train: many}\n", "train_list": STUDY + "base: {task_args.n_train: [1]}\n",
