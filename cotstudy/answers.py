@@ -88,8 +88,9 @@ _GOES_ON = re.compile(r"\W*(?:(?:ok(?:ay)?|hmm+|wait|so|no|now)\W+)*"
                       r"(?:(?:re-?)?(?:think|try|check|count|read|calculate|do|start)|double[\s-]check|reconsider|rethink|redo|look)\b"
                       r"(?:\s+(?:again|over|about|at|this|that|it|the\s+\w+|from|scratch|more|once|carefully|step|by|my\s+\w+)\b)*"
                       r"[\s.!…]*", re.I)
-_TORN = re.compile(r"^(?!.*\bif\b).*(?:\bnot|n't)\s+(?:quite\s+|really\s+)?(?:sure|certain|clear|tell|say|know|decide)\s+(?:about\s+)?"
-                   r"(?:which|what|whether)\b(?!.*\b(?:but|so)\b)", re.I)
+_TORN = re.compile(r"\W*(?:(?:and|but|so|hmm+|well)\W+)*i(?:'m|\s+am|\s+can|\s+could|\s+do)?(?:\s+not|n't)\s+(?:quite\s+|really\s+)?"
+                   r"(?:sure|certain|tell|say|know|decide)\s+(?:about\s+)?(?:which|whether)\b(?!.*\b(?:but|so)\b)", re.I)
+_RETRACTS = re.compile(r"\b(?:no|wait|wrong|mistake|second\s+thoughts?)\b", re.I)
 _ASKS = re.compile(r"\W*(?:(?:so|hmm+|then|and|wait|but|or)\W+)*(?:is|are|does|do|would|could|should|might|can|will)\b"
                    r"(?=.*(?:\banswer\b|\b(?:would|could|might|should)\s+(?:it|that|this)\s+be\b))"
                    r"(?=.*(?:\d|(?-i:\b[A-J]\b)|\b(?:yes|no|true|false)\b)).*\?\W*", re.I)
@@ -97,9 +98,9 @@ _ASKS = re.compile(r"\W*(?:(?:so|hmm+|then|and|wait|but|or)\W+)*(?:is|are|does|d
 def _left_open(text: str) -> bool:
     "Whether the last sentence of a text takes up the question again: it thinks on, cannot tell which, or asks whether that is the answer."
     *before, end = re.split(r"(?<=[.!?])\s+|\n+", text[-600:].strip())
-    if _ASKS.fullmatch(end): return not any(_CUE.search(s) for s in before)
-    if re.search(r"\d", end) or _CUE.search(end): return False
-    return bool(_GOES_ON.fullmatch(end) or _TORN.search(end))
+    told = any(_CUE.search(s) or "\\boxed" in s for s in before) and not _RETRACTS.search(before[-1])
+    if _ASKS.fullmatch(end) or _GOES_ON.fullmatch(end): return not told
+    return bool(_TORN.match(end)) and not re.search(r"\d", end)
 
 # %% ../nbs/18_answers.ipynb #11e822co
 def _two_answers(text: str, a: re.Match, b: re.Match) -> bool:
@@ -860,7 +861,7 @@ def _read_label(text: str, labels: Sequence[str]) -> str | None:
     words = {_EQUAL if k == "=" else _squeezed(k): k for k in labels}
     said = _after_cue(unbold(_opened(text)))[0]
     if not {"it depends", "depends"} & set(words) and _DEPENDS.search(said): return None
-    said = _LACK.sub("without", said)
+    if not any(map(_LACK.search, labels)): said = _LACK.sub("without", said)
     for verb, label in _VERBS:
         if label in labels: said = verb.sub(label, said)
     if "=" in labels: said = re.sub(r"(?<![^\s\"'`(])(?<!\d\s)(?<!\b[a-zA-Z]\s)=(?!\s?\d)(?![^\s\"'`).])", _EQUAL, said)
@@ -1079,8 +1080,8 @@ def is_correct(
 
 # %% ../nbs/18_answers.ipynb #b17ad9b2
 def _alike(a: str, b: str, task: Task) -> bool:
-    "Whether each of two answers would be correct if the other were gold; 50% is 0.5 here, and never 50."
-    if task.kind == "number": return bool(same_number(a, b, loose=False) and same_number(b, a, loose=False))
+    "Whether each of two answers would be correct if the other were gold; 50% is neither 0.5 nor 50 here."
+    if task.kind == "number": return ("%" in a) == ("%" in b) and bool(same_number(a, b, loose=False))
     return is_correct(a, b, task) and is_correct(b, a, task)
 
 def one_spelling(

@@ -142,7 +142,7 @@ def write_corpus(
     held = [json.dumps(r, ensure_ascii=False) for r in read_jsonl(path)] if keep and path.exists() and path.stat().st_size else []
     if lost := len(set(held) - set(written)):
         raise ValueError(f"{str(path)!r} holds {lost} of {len(held)} rows that the new corpus has not, of other settings or changed by "
-                         "hand; it is left alone. Give a new name, or move it away")
+                         "hand; it is left alone. Give a new name, or move it away; nothing is drawn twice")
     text = "".join(f"{line}\n" for line in written)
     return write_text(path, text) if path.suffix == ".jsonl" else write_bytes(path, gzip.compress(text.encode(), mtime=0))
 
@@ -238,19 +238,20 @@ def _at_hand(name: str) -> Task | None:
     except (KeyError, OSError, ValueError): return None
 
 def _judged(chains: pd.DataFrame, task: Task | None) -> pd.DataFrame:
-    "Chains with `correct` wherever gold and an answer are known, and answers in one spelling; refuses a wrong one that is called right."
-    gold, known = {i.id: i.answer for i in questions_of(chains, None)}, task or NO_TASK
-    correct = []
+    "Chains with `correct` where it can be told, and answers in one spelling; refuses a wrong number, option or label that is called right."
+    gold, correct = {i.id: i.answer for i in questions_of(chains, None)}, []
+    closed = task is not None and task.kind != "text"
     for r in chains.itertuples():
-        rule = r.rule if r.rule in RULES else "cotstudy"
-        right = is_correct(r.answer, gold[r.instance], known, rule) if gold[r.instance] else None  # no answer is a wrong one
-        known_wrong = right is False and r.answer is not None and (task is not None or number_of(r.answer) and number_of(gold[r.instance]))
-        if known_wrong and r.correct:  # the other way is a judgement: right, and badly reasoned
-            raise ValueError(f"row {r.Index + 1} of the corpus: `correct` is true, but `answer` {r.answer[:80]!r} is not `gold` "
-                             f"{gold[r.instance][:80]!r}; mend one of them, or leave `correct` out")
+        want, rule = gold[r.instance], r.rule if r.rule in RULES else "cotstudy"
+        known = want and (task is not None or r.answer is None or bool(number_of(r.answer) and number_of(want)))
+        right = is_correct(r.answer, want, task or NO_TASK, rule) if known else None  # no answer is a wrong one
+        sure = closed or all(str(x).strip().lstrip("-").isdecimal() for x in (r.answer, want))
+        if r.correct and right is False and r.answer is not None and sure:  # the other way is a judgement: right, and badly reasoned
+            raise ValueError(f"the corpus calls {r.answer[:80]!r} correct for {r.question[:80]!r}, but its `gold` is {want[:80]!r}; mend "
+                             "one of them, or leave `correct` out")
         correct.append(right if r.correct is None else r.correct)
     of_one = (g.answer for _, g in chains.groupby("instance", sort=False))
-    answer = pd.concat([pd.Series(one_spelling(list(a), known), a.index, dtype=object) for a in of_one])
+    answer = pd.concat([pd.Series(one_spelling(list(a), task or NO_TASK), a.index, dtype=object) for a in of_one])
     return chains.assign(correct=pd.Series(correct, chains.index, dtype=object), answer=answer)
 
 def select(rows: Sequence[Mapping], filters: Sequence[str] | None, seed: int = 0) -> pd.DataFrame:

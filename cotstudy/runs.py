@@ -141,10 +141,10 @@ def read_chains(draws: pd.DataFrame, voice: Voice, task: Task, asked: Sequence[I
     of = {i.id: i for i in asked}
     parts = [voice.parse(voice.fmt, text, voice.mode) for text in draws.text]
     answer = [read_answer(text, voice, task, rule, of[i].options, p) for i, text, p in zip(draws.instance, draws.text, parts)]
-    answer = _in_one_spelling(answer, draws.instance, task, rule)
+    spelt = _in_one_spelling(answer, draws.instance, task, rule)
     logprob = [float(sum(l) / max(1, len(l))) if l is not None else float("nan") for l in draws.logprobs]
     out = draws[CHAIN].assign(question=[of[i].question for i in draws.instance], rationale=[p.rationale or "" for p in parts],
-                              answer=pd.Series(answer, draws.index, dtype=object), logprob=logprob)
+                              answer=pd.Series(spelt, draws.index, dtype=object), logprob=logprob)
     if not gold: return out
     return out.assign(correct=[rules.is_correct(a, of[i].answer, task, rule) for a, i in zip(answer, draws.instance)])
 

@@ -19,7 +19,6 @@ import sys
 import textwrap
 import time
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Callable, Mapping, NamedTuple, Sequence
 
@@ -40,7 +39,7 @@ from .recorded import Recorded, recorded, saw_gold, with_gold
 from .results import results, texts_of
 from .runs import (Exam, Judge, Store, Voice, answer_voice, checkpoint_score, corpus_id, exam_of, make_items, provenance,
                            read_chains, said, teacher_voice)
-from .sources import SOURCES
+from .sources import SOURCES, read_jsonl
 from .students import POCKET, Recipe, meet, read_record, train
 from .tasks import load as load_task
 
@@ -364,8 +363,9 @@ def may_replace_items(path: str | Path) -> Path:
 
 def _evaluations(path: Path) -> set[str]:
     "Which evaluations a file of items holds."
-    read = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".jsonl": partial(pd.read_json, lines=True)}[path.suffix]
-    return set(read(path).eval_id)
+    if path.suffix == ".parquet": return set(pd.read_parquet(path, columns=["eval_id"]).eval_id)
+    if path.suffix == ".csv": return set(pd.read_csv(path, usecols=["eval_id"], dtype=str).eval_id)
+    return {r["eval_id"] for r in read_jsonl(path)}
 
 def write_items(items: pd.DataFrame, path: str | Path) -> Path:
     "Items as .jsonl, .csv or .parquet, by the name; those of another evaluation are left alone."

@@ -117,32 +117,56 @@ def question_key(question: str) -> str:
     return hashlib.sha256((said or question).encode()).hexdigest()[:12]
 
 # %% ../nbs/12_tasks.ipynb #d3d6b15a
-_TAG = r"(?:<\|?/?[a-z_]+\|?>|\[/?INST\]|\#{2,})"
-_FRAME = re.compile(  # what a prompt writes around a question
-    rf"^(?:\s*(?:{_TAG}|\d{{1,3}}[.)]\s|(?:Q|Question|Problem|User|Human|Instruction|Input)\s*\d*\s*(?:[:.]|(?<=user)\s|(?<=Instruction)\s)))+"
-    rf"|(?:\s*(?:{_TAG}|\b(?:A|Answer|Assistant|Response|Output)\s*:|\((?:please\s+)?(?:answer|reply)\b[^()]*\)"
-    r"|(?:Let's\s+)?think\s+step\s+by\s+step\W*))+\s*$", re.I)
-_OPTION = re.compile(r"\s*(?:\b(?:Answer Choices|Options|Choices)\s*:\s*)?(?:\([A-Za-z]\)|(?<!\w)[A-Z][).:](?=\s))\s*")
+_BEGINS = re.compile(  # what a prompt writes before a question
+    r"(?:<\|[a-z_]{1,20}\|>|\[INST\]|#{2,9} ?|\d{1,3}[.)] |(?:Q|Question|Problem|User|Human|Instruction|Input) ?\d{0,3} ?[:.]"
+    r"|(?:user|instruction) ) ?", re.I)
+_ENDS = re.compile(  # and behind it
+    r" ?(?:<\|[a-z_]{1,20}\|>|\[/INST\]|\b(?:A|Answer|Assistant|Response|Output) ?:|\((?:please )?(?:answer|reply) [^()]{0,60}\)"
+    r"|(?:let's )?think step by step[.:]?) ?$", re.I)
+_WRAPPED = re.compile(r"\*(?!\*)(.+)(?<!\*)\*|<(b|i|em|strong|p)>(.+)</\2>", re.I)
+
+def _unframed(question: str) -> str:
+    "A question without what a prompt writes around it."
+    text = " ".join(question.split())
+    for _ in range(8):
+        if m := _BEGINS.match(text): text = text[m.end():]
+        if m := _ENDS.search(text, max(0, len(text) - 100)): text = text[:m.start()]
+        if m := _WRAPPED.fullmatch(text): text = m[1] or m[3]
+    return text
+
+_LETTER = re.compile(r"(?<!\w)(?:\(([A-Za-z])\)|([A-Za-z])[).:](?=\s))")
+
+def _parted(text: str) -> tuple[str, list[str]]:
+    "A question and the options that it lists: the longest run of letters from A on, if there are two."
+    runs: list[list[re.Match]] = []
+    for m in _LETTER.finditer(text):
+        at = LETTERS.find((m[1] or m[2]).upper())
+        if at == 0: runs.append([m])
+        elif runs and at == len(runs[-1]): runs[-1].append(m)
+    run = max(runs, key=len, default=[])
+    if len(run) < 2: return text, []
+    ends = [*(m.start() for m in run[1:]), len(text)]
+    return text[:run[0].start()], [text[m.end():e].strip() for m, e in zip(run, ends)]
 
 def same_key(question: str) -> str:
     "A name for what a question asks: equal in a prompt's frame, with marks around it, and with its options in another order."
-    bare = re.sub(r"</?[a-z]+>|(?<!\w)\*|\*(?!\w)", " ", _FRAME.sub("", question))
-    stem, *options = _OPTION.split(bare)
+    stem, options = _parted(_unframed(question))
+    stem = re.sub(r"(?:Answer Choices|Options|Choices) ?: ?$", "", stem.rstrip(), flags=re.I) if options else stem
     return "-".join((question_key(stem), *sorted(map(question_key, options))))
 
 # %% ../nbs/12_tasks.ipynb #11a55c51
-def _shown(question: str, options: tuple[str, ...]) -> dict[str, str]:
-    "The letters that stand before each option in a text; none for an option that does not stand there."
-    marked = dict(re.findall(r"\(([A-Z])\)\s*((?:(?!\([A-Z]\)).)*)", question, re.S))
-    plain = lambda x: re.sub(r"^(?:the|an?) (?=.)", "", " ".join(re.sub(r"[^\w\s.+/-]|[.](?!\d)", " ", x.casefold()).split()))
-    begin = lambda text, o: f"{plain(text)} ".startswith(f"{plain(o)} ") if plain(o) else text.strip().startswith(o)
-    return {o: "".join(k for k, text in marked.items() if begin(text, o)) for o in options}
+def _begun(text: str, options: Sequence[str]) -> str:
+    "The longest option that a text begins with."
+    plain = lambda x: re.sub(r"^(?:the|an?) (?=.)", "", " ".join(x.casefold().split()))
+    said = plain(text)
+    fits = [o for o in options if said.startswith(p := plain(o)) and not (p[-1:].isalnum() and said[len(p):len(p) + 1].isalnum())]
+    return max(fits, key=len, default="")
 
 def _show(question: str, options: tuple[str, ...], where: str) -> str:
     "The question with its options, appended where the text does not show them yet."
-    shown = _shown(question, options)
-    if all(k in shown[o] for k, o in zip(LETTERS, options)): return question
-    if options and all(shown.values()):
+    shown = [_begun(text, options) for text in _parted(question)[1]] if options else []
+    if shown == list(options): return question
+    if options and sorted(shown) == sorted(options):
         raise _complain(where, f"the question shows its options in another order than `options` {_short(options)}; write both in one order")
     return f"{question} Answer Choices: " + " ".join(f"({k}) {o}" for k, o in zip(LETTERS, options))
 
@@ -152,7 +176,8 @@ def _is_number(answer: str) -> bool: return number_of(answer) is not None
 def _plain(answer: str) -> str:
     "An answer as answers are compared: no case, brackets, quotation marks or full stop."
     said = " ".join(unicodedata.normalize("NFKC", answer).casefold().split())
-    return said.strip(" .!\"'()[]*`") or said
+    bare = re.sub(r"^(?:the|an?) (?=.)", "", said.strip(" .!\"'()[]*`"))
+    return re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_])", " ", bare) or said
 
 def _spellings(answers: Sequence[str]) -> dict[str, str]:
     "Answers as compared -> the way in which most of them are written."
@@ -217,9 +242,8 @@ def read_own(path: str | Path) -> tuple[str, list[Instance], list[str]]:
         items.append(i)
         rationales.append(r.get("rationale", "").strip())
     if len(items) < 3: raise _complain(path.name, f"{len(items)} questions, expected at least 3; a task needs train, selection and test")
-    kind, spelt = kind_of([i.answer for i in items], [i.options for i in items]), _spellings([i.answer for i in items])
+    kind = kind_of([i.answer for i in items], [i.options for i in items])
     if kind == "yesno": items = [replace(i, answer=_plain(i.answer)) for i in items]
-    if kind == "label": items = [replace(i, answer=spelt[_plain(i.answer)]) for i in items]
     if kind == "number": items = [replace(i, answer=number_of(i.answer).written) for i in items]
     return kind, items, rationales
 
@@ -234,7 +258,8 @@ def load_own(
 ) -> Task:
     "A user's JSON-lines file as a task."
     derived, items, rationales = read_own(path)
-    kind, file = kind or derived, Path(path).name
+    kind, file, spelt = kind or derived, Path(path).name, _spellings([i.answer for i in items])
+    if kind == "label": items = [replace(i, answer=spelt[_plain(i.answer)]) for i in items]
     first = {same_key(i.question): question_key(i.question) for i in reversed(items)}  # the same question falls to the same side
     tests = _falls_to_test([i.template or first[same_key(i.question)] for i in items], seed)
     train, test = [i for i, t in zip(items, tests) if not t], [i for i, t in zip(items, tests) if t]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cotstudy.answers import RULES, extract, is_correct, readings, rescore
+from cotstudy.answers import RULES, extract, is_correct, one_spelling, readings, rescore
 from cotstudy.instances import KINDS, Instance, Task
 from cotstudy.recorded import recorded
 from cotstudy.sources import read_jsonl
@@ -465,3 +465,26 @@ def test_rescore_by_name_finds_gold_and_options_in_the_task(data_dir, tmp_path):
         rows = [dict(id=i.id, answer_text=f" It is {i.options[0] if i.options else i.answer}.") for i in task.split("test")[:20]]
         path = write(tmp_path, rows)
         assert rescore(path, name) == rescore(path, task) and rescore(path, name)["unparsed"] < 20
+
+
+@pytest.mark.parametrize("kind, text, want", [
+    ("label", "Neutral, because the premise does not say whether the man is tall.", "neutral"),
+    ("yesno", "No. We can't tell what he did.", "no"),
+    ("label", "neutral: we do not know whether she is a doctor.", "neutral"), ("yesno", "Yes, although I'm not sure which one.", "yes"),
+    ("number", "The answer is 12. Let me double-check.", "12"), ("number", "#### 12\nLet's check.", "12"),
+    ("number", "So 12. Hmm, but if not, 13.\nI am not sure which one is meant.", None),
+    ("number", "The answer is 12. No, wait. Let me think again.", None)])
+def test_an_end_that_settles_nothing_and_one_that_only_looks_like_it(kind, text, want):
+    labels = MOOD.get(kind, ())
+    assert extract(text, Task("toy", kind, EMPTY, labels)) == want
+
+
+def test_a_label_may_be_that_there_is_no_information():
+    task = Task("toy", "label", EMPTY, ("no information", "refuted", "supported"))
+    assert {extract(t, task) for t in ("No information", "There is no information", "Label: no information")} == {"no information"}
+
+
+def test_one_spelling_never_makes_a_wrong_answer_right():
+    task = Task("toy", "number", EMPTY)
+    said = ["50%", "0.5", "0.5", "1/2"]
+    assert one_spelling(said, task) == ["50%", "0.5", "0.5", "0.5"]

@@ -220,7 +220,7 @@ def hand(answer, gold, **more):
 def test_an_answer_is_judged_where_nobody_has():
     rows = w.check_corpus([hand("5", "5"), hand("4", "5"), hand("6", "6", correct=False), hand(" ", "7")])
     assert list(w.select(rows, None).gold) == ["5"] and list(w.select(rows, ["correct"]).gold) == ["5"]
-    with pytest.raises(ValueError, match="row 1 .*is not `gold` '999'"):
+    with pytest.raises(ValueError, match="calls '5' correct .*`gold` is '999'"):
         w.select(w.check_corpus([hand("5", "999", correct=True)]), None)
 
 
@@ -238,3 +238,10 @@ def test_a_corpus_is_replaced_by_one_that_holds_its_rows(tmp_path):
     assert len(w.read_corpus(path)) == 2
     with pytest.raises(ValueError, match="jsonl"): w.write_corpus(few, tmp_path / "c.csv")
     assert w.read_corpus(w.write_corpus(few, tmp_path / "c.jsonl.gz")) == few and (tmp_path / "c.jsonl.gz").read_bytes()[:2] == b"\x1f\x8b"
+
+
+def test_what_a_person_judged_stands():
+    town = dict(question="Which town?", rationale="So.", answer="the city of Ulm", gold="Ulm", correct=True)
+    near = dict(question="How much?", rationale="So.", answer="3.33", gold="3.333", correct=True)
+    unit = dict(question="How far?", rationale="So.", answer="5 km", gold="5")
+    assert len(w.select(w.check_corpus([town, near, unit]), None)) == 3

@@ -1,5 +1,5 @@
 """The table of names, and a user's own file with everything that can be wrong with it."""
-import gzip, json
+import gzip, json, time
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -365,7 +365,8 @@ def test_given_exemplars_stand_in_the_prompts_of_teacher_and_student(tmp_path):
 
 @pytest.mark.parametrize("answers, kind, n_labels", [
     (["True", "true", "False"], "label", 2), (["Yes.", "No", "no", "Yes"], "yesno", 2), (["Positive", "positive", "negative"], "label", 2),
-    (["(A)", "A", "b", "(B)"], "label", 2), (["red", "Red", "RED", "red.", "'red'", "blue", "Blue", "blue."], "label", 2)])
+    (["(A)", "A", "b", "(B)"], "label", 2), (["red", "Red", "RED", "red.", "'red'", "blue", "Blue", "blue."], "label", 2),
+    (["non-toxic", "non toxic", "toxic"], "label", 2), (["the cat", "Cat", "dog"], "label", 2)])
 def test_spellings_of_one_answer_are_one_class(tmp_path, answers, kind, n_labels):
     rows = [line(question=f"Case {k}, how is it?", answer=answers[k % len(answers)]) for k in range(40)]
     task = load(str(own(tmp_path, "\n".join(rows))))
@@ -410,3 +411,33 @@ def test_gold_is_the_option_that_the_model_sees(tmp_path, question, options, ans
         i = read_own(path)[1][-1]
         assert i.answer == gold and all(f"({k}) " in i.question for k in "AB")
         assert all(o.casefold() in i.question.casefold() for o in options)
+
+
+@pytest.mark.parametrize("a, b", [
+    ("What does the tag <em> mean?", "What does the tag <ul> mean?"), ("What is P(a)?", "What is P(b)?"),
+    ("What is 2 * 3?", "What is 2 ** 3?"),
+    ("Is P(A) > P(B)?", "Is P(B) > P(A)?"), ("Which letter comes after (b)?", "Which letter comes after (x)?"),
+    ("Premise: A. Therefore?", "Premise: B. Therefore?"), ("Is set (A) > set (B)?", "Is set (B) > set (A)?")])
+def test_other_questions_are_others(a, b):
+    assert same_key(a) != same_key(b)
+
+
+@pytest.mark.parametrize("odd", ["Fix this:\n" + "#" * 300_000 + "\n# main", "think step by step " * 30_000 + "b",
+                                 "a" + " " * 500_000 + "b",
+                                 "(A) " * 100_000, "*" * 300_000, "1. " * 100_000, "<b>" * 100_000, "A) x B) y " * 50_000])
+def test_no_question_takes_long(odd):
+    began = time.process_time()
+    same_key(odd)
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("shown, options", [
+    ("P? (A) x < 1 (B) x > 1", ["x > 1", "x < 1"]), ("L? (A) C# (B) C", ["C", "C#"]), ("P? (A) 5% (B) $5", ["$5", "5%"]),
+    ("Pets? A) dog B) cat", ["cat", "dog"]), ("Pets? (A) dog (B) cat. Answer (A) or (B).", ["cat", "dog"])])
+def test_options_in_two_orders_are_refused(tmp_path, shown, options):
+    others = [choice(question=f"Q{k}?") for k in range(3)]
+    for listed, fine in ((options, False), (options[::-1], True)):
+        path = own(tmp_path, "\n".join([*others, choice(question=shown, options=listed, answer=listed[0])]))
+        if fine: assert read_own(path)[1][-1].question == shown
+        else:
+            with pytest.raises(ValueError, match="another order"): read_own(path)
