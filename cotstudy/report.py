@@ -214,7 +214,8 @@ def in_short(table: pd.DataFrame) -> list[str]:  # table: of `verdicts`
     told, theirs = table.verdict[table.effect.notna()], table[table.paper != "beyond"]
     counts = [f"{n} {v}" for v in VERDICTS if (n := int((told == v).sum()))]
     rest, all_ = int(theirs.effect.isna().sum()), int(table.effect.isna().sum())
-    tested = [f"Of {len(told)} claims that were tested: {', '.join(counts)}."] * bool(counts)
+    many = "One claim was tested" if len(told) == 1 else f"Of {len(told)} claims that were tested"
+    tested = [f"{many}: {', '.join(counts)}."] * bool(counts)
     return tested + [f"{rest} of {len(theirs)} claims of the two papers, and {all_ - rest} of the {len(table) - len(theirs)} that go "
                      "beyond them, are not tested here; the scorecard says why."] * bool(all_)
 
