@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .answers import is_correct, one_spelling
+from .answers import in_one_spelling, is_correct
 from .files import whole, whole_folder, write_bytes, write_json, write_text
 from .filters import votes
 from .instances import RULES, SPLITS, Instance, Task
@@ -250,9 +250,8 @@ def _judged(chains: pd.DataFrame, task: Task | None) -> pd.DataFrame:
             raise ValueError(f"the corpus calls {r.answer[:80]!r} correct for {r.question[:80]!r}, but its `gold` is {want[:80]!r}; mend "
                              "one of them, or leave `correct` out")
         correct.append(right if r.correct is None else r.correct)
-    of_one = (g.answer for _, g in chains.groupby("instance", sort=False))
-    answer = pd.concat([pd.Series(one_spelling(list(a), task or NO_TASK), a.index, dtype=object) for a in of_one])
-    return chains.assign(correct=pd.Series(correct, chains.index, dtype=object), answer=answer)
+    answer = in_one_spelling(list(chains.answer), list(chains.instance), task or NO_TASK)
+    return chains.assign(correct=pd.Series(correct, chains.index, dtype=object), answer=pd.Series(answer, chains.index, dtype=object))
 
 def select(rows: Sequence[Mapping], filters: Sequence[str] | None, seed: int = 0) -> pd.DataFrame:
     "The chains that pass the filters; None: the correct ones where gold is known, else those with an answer."

@@ -22,7 +22,7 @@ from typing import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from .folders import refuse_borrowed
+from .folders import refuse_adapter, refuse_borrowed, steadied
 from .later import later
 
 hierarchy, distance = later("scipy.cluster.hierarchy"), later("scipy.spatial.distance")
@@ -197,13 +197,12 @@ def encoder(name: str) -> Callable[[Sequence[str]], np.ndarray]:  # texts -> flo
     made = dict(revision=revision) if revision else {}
     made |= dict(trust_remote_code=False)  # nor asked about
     if not revision: refuse_borrowed(Path(where))
-    tokenizer = AutoTokenizer.from_pretrained(where, **made)
+    tokenizer = steadied(AutoTokenizer.from_pretrained(where, **made))
     net, found = AutoModel.from_pretrained(where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **made)
     if lost := sorted(k for k in found["missing_keys"] if "pooler" not in k):  # what is pooled is not read
         raise ValueError(f"{name} lacks {', '.join(lost[:3])}, which its config.json expects: they would be random; copy it again")
-    if getattr(net, "_hf_peft_config_loaded", False): raise ValueError(f"{name} is an adapter for weights that lie elsewhere; merge it")
+    refuse_adapter(net, name)
     net.eval()
-    if getattr(parts := getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", None): parts.dropout = None
     if tokenizer.pad_token is None: tokenizer.pad_token = tokenizer.eos_token
     most = min(tokenizer.model_max_length, getattr(net.config, "max_position_embeddings", 512))
     names = ("input_ids", "attention_mask")

@@ -25,7 +25,7 @@ from transformers import (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUS
                           AutoModelForSeq2SeqLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM)
 
 from .decoding import Decoding, Request, digest
-from .folders import folder_id, folder_stamp, has_tokenizer, json_object, pocket_models, refuse_borrowed
+from .folders import folder_id, folder_stamp, has_tokenizer, json_object, pocket_models, refuse_adapter, refuse_borrowed, steadied
 from .packaged import packaged_folder
 from .sampling import LM, logprobs, no_bar, out_of_memory, quiet
 
@@ -108,23 +108,23 @@ def _header(path: Path) -> dict[str, str]:  # name of a tensor -> its type
         raise ValueError(f"{path} ({size:,} bytes) is no complete safetensors file: {e}. "
                          "It was cut off or damaged; copy or download it again") from e
 
-def _shards(index: Path) -> set[str]:
-    "The files that an index of weights names."
+def _shards(index: Path) -> dict[str, str]:  # tensor -> the file that holds it
+    "What an index of weights says."
     found = json_object(index)
-    names = files.values() if isinstance(files := found.get("weight_map"), dict) else ()
+    names = places.values() if isinstance(places := found.get("weight_map"), dict) else ()
     if not names or not all(isinstance(s, str) and Path(s).name == s for s in names) or not isinstance(found.get("metadata"), dict):
         raise ValueError(f"{index} is no index of weights: expected `metadata`, an object, and `weight_map`, an object with the file "
                          "beside it that holds each tensor; copy or download it again")
-    return set(names)
+    return places
 
 # %% ../nbs/24_models.ipynb #159fe49a
-def _check_shards(folder: Path, places: dict[str, str]):  # tensor -> the file that holds it
+def _check_shards(headers: dict[Path, dict[str, str]], places: dict[str, str]):  # file -> its tensors; tensor -> the file that holds it
     "Refuse shards in which a tensor lies twice, or elsewhere than their index says: which one counts would be up to the reader."
     seen: dict[str, str] = {}
-    for shard in sorted(set(places.values())):
-        for k in _header(folder / shard):
-            if (other := seen.setdefault(k, places.get(k, shard))) != shard:
-                raise ValueError(f"{folder / shard} holds {k}, which is in {other}, too, or should be by the index; copy or download the "
+    for path in (p for p in headers if p.name in places.values()):
+        for k in headers[path]:
+            if (other := seen.setdefault(k, places.get(k, path.name))) != path.name:
+                raise ValueError(f"{path} holds {k}, which is in {other}, too, or should be by the index; copy or download the "
                                  "index and its files again")
 
 def _check_folder(folder: Path):
@@ -137,12 +137,13 @@ def _check_folder(folder: Path):
                                 "Convert them with save_pretrained(folder)")
     config, index = json_object(folder / "config.json"), folder / "model.safetensors.index.json"
     many = index.exists() and not (folder / "model.safetensors").exists()
-    shards = _shards(index) if many else set()
-    if lost := sorted(s for s in shards if not (folder / s).exists()):
+    places = _shards(index) if many else {}
+    if lost := sorted(s for s in set(places.values()) if not (folder / s).exists()):
         raise FileNotFoundError(f"{folder} lacks {', '.join(lost)}, which {index.name} names; copy or download them")
-    if many: _check_shards(folder, json_object(index)["weight_map"])
-    for path in sorted(folder.glob("*.safetensors")):
-        other = {k: kind for k, kind in _header(path).items() if kind not in _FLOATS and k.endswith(("weight", "bias"))}
+    headers = {path: _header(path) for path in sorted({*folder.glob("*.safetensors"), *(folder / s for s in places.values())})}
+    _check_shards(headers, places)
+    for path, tensors in headers.items():
+        other = {k: kind for k, kind in tensors.items() if kind not in _FLOATS and k.endswith(("weight", "bias"))}
         for k, kind in list(other.items())[:1] * (not config.get("quantization_config")):
             raise ValueError(f"{path}: {k} holds {kind}, expected one of {', '.join(_FLOATS)}; save the model in one of these types")
 
@@ -244,9 +245,7 @@ def _tokenizer_of(where, folder: Path | None, **kw):
     if folder and not has_tokenizer(folder):
         raise FileNotFoundError(f"{folder} has no tokenizer; {fix}")
     try:
-        found = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **kw)
-        parts = getattr(getattr(found, "backend_tokenizer", None), "model", None)
-        if getattr(parts, "dropout", None): parts.dropout = None  # it would split a text otherwise each time
+        found = steadied(AutoTokenizer.from_pretrained(where, trust_remote_code=False, **kw))
         found("A few words, 1 + 2 = 3.")
     except Exception as e:  # tokenizers raises plain exceptions
         raise ValueError(f"the tokenizer of {where} cannot be read: {_short(e)}; {fix}") from e
@@ -260,8 +259,7 @@ def _read(where, name: str, id: str, dtype: str, device: str | None, folder: Pat
     "Model and tokenizer, complete or not at all."
     if dtype not in DTYPES: raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     net, info = _net_of(where, dtype, **kw)
-    if getattr(net, "_hf_peft_config_loaded", False):
-        raise ValueError(f"{where} is an adapter for weights that lie elsewhere; expected one model: merge it with peft's merge_and_unload")
+    refuse_adapter(net, where)
     _check_loaded(net, info, where)
     net = net.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return LM(net, _tokenizer_of(where, folder, **kw), name, id if dtype == "float32" else f"{id}/{dtype}", folder)

@@ -129,19 +129,12 @@ def read_answer(text: str, voice: Voice, task: Task, rule: str, options: Sequenc
 
 CHAIN = ["instance", "draw_index", "prompt_id", "prompt", "text", "n_tok", "truncated"]
 
-def _in_one_spelling(answers: Sequence[str | None], instances: Sequence[str], task: Task, rule: str) -> list[str | None]:
-    "Answers as votes are counted, question by question."
-    at: dict[str, list[int]] = {}
-    for k, i in enumerate(instances): at.setdefault(i, []).append(k)
-    spelt = {k: a for ks in at.values() for k, a in zip(ks, rules.one_spelling([answers[k] for k in ks], task, rule))}
-    return [spelt[k] for k in range(len(answers))]
-
 def read_chains(draws: pd.DataFrame, voice: Voice, task: Task, asked: Sequence[Instance], rule: str, gold: bool = True) -> pd.DataFrame:
     "Draws taken apart: question, rationale, answer and, where gold may be used, correctness."
     of = {i.id: i for i in asked}
     parts = [voice.parse(voice.fmt, text, voice.mode) for text in draws.text]
     answer = [read_answer(text, voice, task, rule, of[i].options, p) for i, text, p in zip(draws.instance, draws.text, parts)]
-    spelt = _in_one_spelling(answer, draws.instance, task, rule)
+    spelt = rules.in_one_spelling(answer, draws.instance, task, rule)
     logprob = [float(sum(l) / max(1, len(l))) if l is not None else float("nan") for l in draws.logprobs]
     out = draws[CHAIN].assign(question=[of[i].question for i in draws.instance], rationale=[p.rationale or "" for p in parts],
                               answer=pd.Series(spelt, draws.index, dtype=object), logprob=logprob)

@@ -155,9 +155,11 @@ def same_key(question: str) -> str:
     return "-".join((question_key(stem), *sorted(map(question_key, options))))
 
 # %% ../nbs/12_tasks.ipynb #11a55c51
+_ARTICLE = re.compile(r"^(?:the|an?) (?=.)")
+
 def _begun(text: str, options: Sequence[str]) -> str:
     "The longest option that a text begins with."
-    plain = lambda x: re.sub(r"^(?:the|an?) (?=.)", "", " ".join(x.casefold().split()))
+    plain = lambda x: _ARTICLE.sub("", " ".join(x.casefold().split()))
     said = plain(text)
     fits = [o for o in options if said.startswith(p := plain(o)) and not (p[-1:].isalnum() and said[len(p):len(p) + 1].isalnum())]
     return max(fits, key=len, default="")
@@ -176,7 +178,7 @@ def _is_number(answer: str) -> bool: return number_of(answer) is not None
 def _plain(answer: str) -> str:
     "An answer as answers are compared: no case, brackets, quotation marks or full stop."
     said = " ".join(unicodedata.normalize("NFKC", answer).casefold().split())
-    bare = re.sub(r"^(?:the|an?) (?=.)", "", said.strip(" .!\"'()[]*`"))
+    bare = _ARTICLE.sub("", said.strip(" .!\"'()[]*`"))
     return re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_])", " ", bare) or said
 
 def _spellings(answers: Sequence[str]) -> dict[str, str]:
@@ -258,10 +260,13 @@ def load_own(
 ) -> Task:
     "A user's JSON-lines file as a task."
     derived, items, rationales = read_own(path)
-    kind, file, spelt = kind or derived, Path(path).name, _spellings([i.answer for i in items])
-    if kind == "label": items = [replace(i, answer=spelt[_plain(i.answer)]) for i in items]
-    first = {same_key(i.question): question_key(i.question) for i in reversed(items)}  # the same question falls to the same side
-    tests = _falls_to_test([i.template or first[same_key(i.question)] for i in items], seed)
+    kind, file = kind or derived, Path(path).name
+    if kind == "label":
+        spelt = _spellings([i.answer for i in items])
+        items = [replace(i, answer=spelt[_plain(i.answer)]) for i in items]
+    asked = [same_key(i.question) for i in items]
+    first = {key: question_key(i.question) for key, i in zip(reversed(asked), reversed(items))}  # the same question falls to the same side
+    tests = _falls_to_test([i.template or first[key] for key, i in zip(asked, items)], seed)
     train, test = [i for i, t in zip(items, tests) if not t], [i for i, t in zip(items, tests) if t]
     solved = {i.id for i, r in zip(items, rationales) if r}
     train, exemplars = _reserved(train, solved, seed)
