@@ -221,7 +221,7 @@ def conditions_of(
     a = analysis_named(name)
     if unknown := sorted(set(knobs) - set(a.knobs)):
         raise ValueError(f"{name} has no knob {', '.join(unknown)}; it has {', '.join(a.knobs)}")
-    try: return _checked_call(a.conditions)(base, **knobs)
+    try: return list({row_id(c): c for c in _checked_call(a.conditions)(base, **knobs)}.values())  # a seed given twice is one
     except ValidationError as e:
         first = e.errors()[0]
         raise ValueError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first.get('input')!r}") from None

@@ -96,9 +96,13 @@ _ASKS = re.compile(r"\W*(?:(?:so|hmm+|then|and|wait|but|or)\W+)*(?:is|are|does|d
                    r"(?=.*(?:\banswer\b|\b(?:would|could|might|should)\s+(?:it|that|this)\s+be\b))"
                    r"(?=.*(?:\d|(?-i:\b[A-J]\b)|\b(?:yes|no|true|false)\b)).*\?\W*", re.I)
 
+_ASKS_BACK = re.compile(r"\W*(?:(?:so|and|but|then|well|sorry|wait|hmm+|also)\W+)*(?:how|what|which|who|whose|when|where|why|is|are|was"
+                        r"|were|do|does|did|can|could|would|should|will|may|have|has|am|shall)\b.*\?\W*", re.I)
+
 def _left_open(text: str) -> bool:
-    "Whether the last sentence of a text takes up the question again: it thinks on, cannot tell which, or asks whether that is the answer."
+    "Whether a text ends with the question: it thinks on, cannot tell which, asks whether that is the answer, or only asks back."
     *before, end = _sentences(text[-600:].strip()) or [""]
+    if _ASKS_BACK.fullmatch(end) and all(map(_ASKS_BACK.fullmatch, before)): return True
     told = any(_CUE.search(s) or "\\boxed" in s for s in before) and not _RETRACTS.search(before[-1])
     if _ASKS.fullmatch(end) or _GOES_ON.fullmatch(end): return not told
     return bool(_TORN.match(end)) and not re.search(r"\d", end)
@@ -156,11 +160,14 @@ _WRONG = re.compile(r",?\s*but\s+(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:a\s+mi
 _CONCEDED = re.compile(r"\W*(?:while|although|though|despite|even\s+though|in\s+spite\s+of)\b[^,]*\Z"
                        r"|.*,\s*(?:although|(?:even\s+)?though)\b[^,]*\Z", re.I)
 
+_WOULD_BE = re.compile(r"[\"')\]]*\s+would\s+(?:\w+\s+)?be\b[^.;!?\n]{1,80}?\s+but\b", re.I)  # B would be the usual answer, but ...
+
 def _doubted(text: str, m: Mention) -> bool:
     "Whether the clause of a mention denies it, asks it, supposes it, or has others say it."
     clause = _clause(text, m.start)
     if _DOUBT.search(clause) or _SUPPOSED.match(clause) or _CONCEDED.match(clause): return True
     if _WRONG.match(text[m.end:m.end + 60]) or _LEFT_OPEN.match(text[m.end:m.end + 24]): return True
+    if _WOULD_BE.match(text[m.end:m.end + 120]): return True
     if re.search(r"\bor\s+(?:(?:the|an?|option|maybe|perhaps|possibly|even)\s+)*[\"'(]*$", clause, re.I): return True
     return bool(_WOULD.search(clause) and _UNDER.match(text[m.end:m.end + 80]))
 
@@ -334,7 +341,8 @@ def _single(text: str, said: Sequence[Said], at: int) -> str | None:
 # %% ../nbs/18_answers.ipynb #00560dae
 _EQUALS = re.compile(r"=|≈|\bequals\b")
 _LEAD = re.compile(r"\s*(?:(?:\b(?:that|it|is|it's|that's|there\s+are|yes|about|approximately|approx\.?|roughly|around|exactly|only|just"
-    r"|nearly|almost|a\s+total\s+of|total|equal|to|must\s+be|be|now|still|x)(?=[\s:=≈,])|[≈:=,~(\"'\[]|[A-Za-z]\s*(?==))\s*)*", re.I)
+    r"|nearly|almost|a\s+total\s+of|total|equal|to|(?:must|should)\s+be|be"
+                   r"|now|still|x)(?=[\s:=≈,])|[≈:=,~(\"'\[]|[A-Za-z]\s*(?==))\s*)*", re.I)
 
 def _opens(text: str, said: Sequence[Said]) -> bool:
     "Whether a number is what a text begins with."
@@ -472,7 +480,7 @@ def _spoken(text: str) -> str | None:
 _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|not\s+possible\s+to|impossible\s+to"
     r"|no\s+way\s+to|(?:un|not\s+)able\s+to|hard\s+to)"
                       r"\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
-                      r"|more\s+information|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown"
+                      r"|more\s+information|no\s+(?:\w+\s+)?solutions?\b(?!\s+(?:other|but|except|besides))|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown"
                     r"|undetermined|unsure|ambiguous"
                       r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
 _NOT_SAID = re.compile(r"\b(?:(?:does\s+not|doesn't)\s+(?:say|mention|state|specify|tell)|not\s+(?:mentioned|stated)"
@@ -508,11 +516,13 @@ _CHECKS = re.compile(r"\s*\(|\W*(?:check|verif\w+|to\s+(?:check|verify|confirm)|
                      r"|note|explanation|reason\w*|confidence|source|(?:this|that|it)\s+includes)\b", re.I)
 _TALE = re.compile(r"\W*(?:there\s+(?:are|is|were|was)\b|a\s+total\s+of\b|[\d.,]+\s*[-+*/])", re.I)  # not yet an answer
 _UNFINISHED = re.compile(r"[a-z,]\s*$")
-_BROKEN = re.compile(r"(?:\b(?:to|the|an?|and|or|of|by|is|are|so|we|then|into)|:)\s*$", re.I)  # nobody ends like that
+_BROKEN = re.compile(r"(?:\b(?:to|the|an?|and|or|of|by|is|are|so|we|then|into|(?<!\d )in|with|for"
+                     r"|from|than|because|since|if)|:)\s*$", re.I)  # nobody ends like that
 
 def _stands(found: str | None, sentences: Sequence[str], text: str) -> str | None:
     "A number, unless the last sentence that has any has others, or the text breaks off behind it."
-    if not found or _BROKEN.search(text): return None
+    worked = len(sentences) > 1 and found and _repeated(*sentences[-2:])
+    if not found or (_BROKEN.search(text) and not worked): return None
     if len(sentences) < 2: return found
     if len(sentences[-1].split()) > 3 and not _said(sentences[-1]) and _UNFINISHED.search(text): return None
     told = [s for s in sentences if not _CHECKS.match(s)
@@ -564,7 +574,8 @@ def _read_freely(text: str, last: bool) -> str | None:
     if not last and not _opens(held[0], _said(digits_for_words(held[0]))):  # a tale: its sentences must not differ
         if any(same_number(x.q.written, found or "") is False for s in held[1:] for x in _said(s) if x.role == "main"): return None
     said = _said(held[-1])
-    return found or (said[-1].q.written if last and said and said[-1].whole and said[-1].role == "main" else None)
+    glued = len(said) > 1 and re.fullmatch(r"\s?[/,.:]\s?", held[-1][said[-2].q.end:said[-1].q.start])  # 3,75
+    return found or (said[-1].q.written if last and said and said[-1].whole and said[-1].role == "main" and not glued else None)
 
 # %% ../nbs/18_answers.ipynb #cf3f0293
 _AGAIN = re.compile(r"(?:no|now|actually|rather|correct|right|it(?:'s|\s+is)|i\s+now)\b", re.I)
@@ -610,12 +621,32 @@ def _thought_again(piece: str, read: Callable[[str], str | None]) -> str | None:
     given = any(p.search(piece) for p in (_CUE, _SO, _EQUALS)) or any(_CONCLUDES.match(s) or _opens(s, _said(s)) for s in _sentences(piece))
     return "" if _STILL_TO_DO.search(piece) and not given and _said(piece) else read(piece)
 
+# %% ../nbs/18_answers.ipynb #cf3f27co
+_FOREIGN = re.compile(r"\b(?:respuesta|resposta|r[ée]ponse|antwort|antwoord|risposta|l[öo]sung|ergebnis|resultado|risultato|r[ée]sultat"
+                      r"|ответ|odpowied[źz]|svar)\b", re.I)  # where a comma stands before decimals
+
+_N = r"(?<![\d.,])(\d[\d.,]*)(?:[ ][a-z]+)?"
+_CASES = re.compile(rf"{_N},?[ ](?:if|when|unless)\b[^.!?\n]{{1,80}}?\b(?:and|but|or|it(?:'s|\s+is))\W*(?:it(?:'s|\s+is)\s+)?"
+                    rf"{_N},?[ ](?:if|when|unless|otherwise)\b"
+                    rf"|{_N},?[ ](?:if|when|unless)\b[^.!?\n]{{1,80}}?\b(?:otherwise|else)\b[^.!?\n\d]{{0,30}}{_N}"
+                    rf"|\bif\b[^.!?\n]{{1,80}}?{_N}[;,.]?\s+(?:and\s+|but\s+)?(?:otherwise|else|if\s+not)\b[^.!?\n\d]{{0,30}}{_N}", re.I)
+
+def _by_case(text: str) -> bool:
+    "Whether a text ends with two numbers, each of a case: 6 if the first day counts and 7 if it does not."
+    m = next(reversed(list(_CASES.finditer(text[-400:]))), None)
+    if not m or re.search(r"\d", text[-400:][m.end():]): return False
+    one, other = (x.rstrip(".,") for x in m.groups() if x)
+    return same_number(one, other) is False
+
 def _read_number(text: str, last: bool) -> str | None:
     text = re.sub(r"<<[^<>\n]*>>", "", _opened(text))
+    if _by_case(unbold(text)): return None
+    if _FOREIGN.search(text): text = re.sub(r"(?<![\d.,])(\d{1,4}),(\d{1,2})(?![\d,]|\.\d)", r"\1.\2", text)
     text = re.sub(r"(?<=\S)\n[ \t]*-[ \t]+(?=[\d.$])", "\n± ", text)  # a list, or a minus
     text = plain_numbers(re.sub(r"\s*(?:=>|->|\u2192|\u21d2)\s*", lambda m: ", so " if m.start() else "", text))
     text = _unchecked(text)
     said, cued = _after_cue(unbold(text), _TOTAL)
+    said = re.sub(r"\A(\W*\d+)\s/\s(\d+)(?=\W*\Z)", r"\1/\2", said)  # 7 / 12, and nothing else
     if cued and not _CUE.search(text) and "=" in said.partition("\n")[2]: cued = False  # a subtotal
     read = _cued if cued else lambda piece: _free(piece, last)
     return _settled(said if cued else text, lambda piece: read(piece) or ("" if _said(piece) else None), again=_thought_again)

@@ -35,7 +35,7 @@ from .folders import folder_id, pocket_models
 from .later import later
 from .openers import content_of, scheme_of
 from .pages import to_pages
-from .results import collect, good_rows, results, study_folder
+from .results import collect, good_rows, results, set_aside, study_folder
 from .runs import environment
 from .studies import Cell, Study, cell_conditions, check_parameters, expand, parameters_of, studies_folder, template_at
 
@@ -196,11 +196,15 @@ def adopt(study: str, cells: Sequence[Cell], folder: Path) -> int:  # how many
     return len(found)
 
 # %% ../nbs/82_batch.ipynb #74dae788
-def collect_finished(study: Study) -> None:
-    "Collect the rows of the study's cells, as far as there are any."
-    names = [c.name for c in expand(study)]
-    if any((study_folder(study.study) / "rows" / f"{name}.parquet").exists() for name in names): collect(study.study, names)
+def collect_finished(study: Study, say: Callable[[str], None] = print) -> None:
+    "Collect the rows of the study's cells, as far as there are any; those of cells that the study no longer names are set aside."
+    names, home = [c.name for c in expand(study)], study_folder(study.study)
+    if not any((home / "rows" / f"{name}.parquet").exists() for name in names): return
+    if left := set_aside(study.study, names):
+        say(f"{home / 'rows.parquet'} held rows of cells that {study.study!r} does not name, of another study file perhaps: now in {left}")
+    collect(study.study, names)
 
+# %% ../nbs/82_batch.ipynb #74dae78r
 def run_cells(
     study: Study, cells: list[Cell], folder: Path, workers: int,
     say: Callable[[str], None] = print,
@@ -227,7 +231,7 @@ def run_cells(
             finished, todo = wait(todo, timeout=2 if progress else 10, return_when=FIRST_COMPLETED)
             for f in finished: f.result()
             if finished and time.time() - collected > 60:  # what is finished can be kept, whatever becomes of this machine
-                collect_finished(study)
+                collect_finished(study, say)
                 collected = time.time()
             if progress: progress(*conditions_done(name, cells))
             elif not finished:
@@ -268,7 +272,7 @@ def run_study(
     say(f"{study.title}: {len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     with surroundings():
         records = (through or run_cells)(study, todo, folder, workers, say, progress, force) if todo else []
-        if todo or not (study_folder(study.study) / "rows.parquet").exists(): collect_finished(study)
+        if todo or not (study_folder(study.study) / "rows.parquet").exists(): collect_finished(study, say)
         return records + summarise_study(study, folder, bool(force or todo), say)
 
 # %% ../nbs/82_batch.ipynb #323aa6d7

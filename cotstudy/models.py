@@ -239,11 +239,15 @@ def _net_of(where, dtype: str, **kw):
                          "Shapes or names differ; copy or download both again") from e
 
 # %% ../nbs/24_models.ipynb #13141235
+_BESIDE_VOCAB = ("tokenizer.json", "merges.txt", "source.spm", "sentencepiece.bpe.model", "spm.model")  # what else splits words
+
 def _tokenizer_of(where, folder: Path | None, **kw):
     "The tokenizer beside the weights; without any file of one, `transformers` may make up an empty one."
     fix = "expected tokenizer.json, or the files of its class; save it beside the weights with tokenizer.save_pretrained"
     if folder and not has_tokenizer(folder):
         raise FileNotFoundError(f"{folder} has no tokenizer; {fix}")
+    if folder and (folder / "vocab.json").exists() and not any((folder / k).exists() for k in _BESIDE_VOCAB):
+        raise FileNotFoundError(f"{folder} has vocab.json and no merges.txt, so that words would fall into letters; {fix}")
     try:
         found = steadied(AutoTokenizer.from_pretrained(where, trust_remote_code=False, **kw))
         found("A few words, 1 + 2 = 3.")

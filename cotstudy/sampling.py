@@ -27,14 +27,14 @@ from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 
 from .files import explained
-from .decoding import Completion, Decoding, Model, Request, choose, distribution, draw_key, list_id, uniforms
+from .decoding import Completion, Decoding, Model, Request, choose, distribution, draw_key, list_id, special_in, uniforms
 
 # %% ../nbs/22_sampling.ipynb #087c167b
 class _Reader:
     "Texts to token ids and back, as prompt and completion stand in one sequence."
     chat = False  # prompts are a user's turn, wrapped by the tokenizer's chat template
 
-    def _plain(self, text: str) -> list[int]: return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _plain(self, text: str, **kw) -> list[int]: return self.tokenizer(text, add_special_tokens=False, **kw)["input_ids"]
 
     def _text(self, ids: Sequence[int], **kw) -> str: return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False, **kw)
 
@@ -64,8 +64,9 @@ class _Reader:
         if eos and self.tokenizer.eos_token_id is None:
             raise ValueError(f"the tokenizer of {self.name!r} has no EOS, so a completion cannot end with it; set tokenizer.eos_token, "
                              "save it beside the weights, and load the model again")
-        behind = ((self._plain(a + text), lead) for a, lead in self.leads)
-        ids = next((ids[len(lead):] for ids, lead in behind if ids[: len(lead)] == lead), None) or self._plain(text)
+        as_text = dict(split_special_tokens=True) if special_in(self, text) else {}  # an `</s>` that somebody wrote is four characters
+        behind = ((self._plain(a + text, **as_text), lead) for a, lead in self.leads)
+        ids = next((ids[len(lead):] for ids, lead in behind if ids[: len(lead)] == lead), None) or self._plain(text, **as_text)
         return self._known([self.first_id] * (self.first_id is not None) + ids + [self.tokenizer.eos_token_id] * eos)
 
 # %% ../nbs/22_sampling.ipynb #8cdaaa53

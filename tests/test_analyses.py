@@ -9,7 +9,7 @@ import pytest
 from cotstudy.analyses import (ANALYSES, THEMES, Analysis, analysis, analysis_named, conditions_of, cost, difference, feeds, figures_of,
                                panels, references, sample_count, says, study_cell, teacher_row)
 from cotstudy.claims import CLAIMS, cells_of, join_items, measure, read_solutions, verdict_table
-from cotstudy.conditions import Condition, base_of, describe, vary
+from cotstudy.conditions import Condition, base_of, describe, row_id, vary
 from cotstudy.figures import published
 from cotstudy.measures import MEASURES
 from cotstudy.methods import method_named
@@ -303,3 +303,9 @@ def test_every_figure_says_what_it_rests_on(name):
     assert bool(n_hollow) or name not in WITH_PUBLISHED
     assert not n_hollow or a.measure == "accuracy"
     plt.close("all")
+
+
+def test_a_seed_given_twice_is_one():
+    base = Condition(task="arith", method="cot")
+    once, twice = (conditions_of("sample_count", base, dict(n_rationales=[1], seeds=s)) for s in ([0, 1], [0, 1, 0]))
+    assert [row_id(c) for c in once] == [row_id(c) for c in twice]

@@ -426,3 +426,21 @@ def test_a_study_is_not_named_like_a_folder_of_outputs(house, name):
     cells = "[{template: sample_count, over: {task: [arith], student: [pocket/xs]}}]"
     (house.folder / "odd.yaml").write_text(f"study: {name}\ntitle: T\ncells: {cells}\n")
     with pytest.raises(ValueError, match="take another name"): load_study("odd")
+
+
+def test_rows_of_another_study_with_the_same_name_are_set_aside(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    one, other = (TINY.model_copy(update=dict(grids=[TINY.grids[0].model_copy(update=dict(
+        over=TINY.grids[0].over | {"seeds": [[k]]}, fixed={"n_rationales": [1]}))])) for k in (0, 1))
+    run_study(one, workers=1, say=lambda _: None)
+    rows, items = (pd.read_parquet(tmp_path / "tiny" / f"{name}.parquet") for name in ("rows", "items"))
+    lines = []
+    run_study(other, workers=1, say=lines.append)
+    assert set(pd.read_parquet(tmp_path / "tiny" / "rows.parquet").cell) == {expand(other)[0].name}
+    (place,) = (tmp_path / "tiny" / "aside").iterdir()
+    assert any(str(place) in x for x in lines), lines
+    assert sorted(pd.read_parquet(place / "rows.parquet").row_id) == sorted(rows.row_id)
+    assert sorted(pd.read_parquet(place / "items.parquet").eval_id) == sorted(items.eval_id)
+    assert status(one)["counts"]["done"] == 1  # its own files are where they were
+    run_study(one, workers=1, force=True, say=lines.append)
+    assert set(pd.read_parquet(tmp_path / "tiny" / "rows.parquet").row_id) == set(rows.row_id)

@@ -19,7 +19,7 @@ from transformers import (Gemma3Config, Gemma3ForConditionalGeneration, Generati
                           BloomConfig, BloomForCausalLM)
 
 from cotstudy import folders, sampling
-from cotstudy.decoding import Decoding, Request, choose, distribution, draw_key, invert, prompt_id, uniforms
+from cotstudy.decoding import Decoding, Request, choose, distribution, draw_key, invert, prompt_id, special_in, uniforms
 from cotstudy.filters import encoder
 from cotstudy.models import folder_id, folder_stamp, load, pocket_models, scratch, threads
 from cotstudy.recorded import Recorded
@@ -634,3 +634,20 @@ def test_a_tokenizer_that_cannot_or_will_not_repeat_itself(tmp_path):
     _changed(folder / "config.json", pad_token_id=10**9)
     with pytest.raises(ValueError, match="do not fit its config.json"): load(folder)
     with pytest.raises(ValueError, match="no revision 'zz'"): load("pocket/xs", revision="zz")
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+@pytest.mark.parametrize("text", ["<eos>", "a <eos> b", "<pad><bos>x", "2 <eos", "</s>"])
+def test_what_looks_like_a_control_token_in_a_completion_is_text(kind, text):
+    lm = make_lm(kind)
+    ids = lm.completion_ids(text, eos=True)
+    assert not {0, 1, 2} & set(ids[:-1]) and ids[-1] == 1 and lm.decode(ids) == text
+    assert special_in(lm, text) == next((t for t in ("<eos>", "<pad>", "<bos>") if t in text), None)
+    assert special_in(object(), text) is None
+
+
+def test_a_vocabulary_without_merges_is_no_tokenizer(tmp_path):
+    LM(small_llama(tok := make_tokenizer()), tok, "x", "x").save(tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").unlink()
+    (tmp_path / "m" / "vocab.json").write_text(json.dumps(tok.get_vocab()))
+    with pytest.raises(FileNotFoundError, match="vocab.json and no merges.txt"): load(tmp_path / "m")

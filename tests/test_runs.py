@@ -527,3 +527,26 @@ def test_a_home_that_no_shell_has_read(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COTSTUDY_OUTPUTS", "~/out")
     assert home() == tmp_path / "out"
+
+
+def test_answers_that_an_earlier_version_read_are_read_again(store):
+    row, items = run(condition(), store)
+    path, n = store.folder / "items" / f"{row['eval_id']}.parquet", store.ledger.count()
+    old = items.assign(prediction=pd.Series("nonsense", items.index, dtype="string"), correct=True)
+    for attrs in (dict(items.attrs, reader="an earlier one"), {k: v for k, v in items.attrs.items() if k != "reader"}):
+        old.attrs = attrs
+        old.to_parquet(path)
+        again, anew = run(condition(), store)
+        assert anew.equals(items) and again["n_correct"] == row["n_correct"] and store.ledger.count() == n
+    old.attrs = items.attrs  # of today's: as it is
+    old.to_parquet(path)
+    assert run(condition(), store)[1].prediction.eq("nonsense").all()
+
+
+@pytest.mark.parametrize("method", ["zero_shot_cot", "cot", "label_only"])
+def test_a_question_that_holds_a_control_token_is_refused(store, method):
+    task = procedural_task("arith", **SIZES)
+    marked = replace(task, splits={k: [replace(i, question=f"{i.question}<eos>") for i in v] for k, v in task.splits.items()})
+    with pytest.raises(ValueError, match=r"the question .* holds '<eos>', which is a special token to 'scratch/0.1m"):
+        carry_out(store, plan_of(store, condition(method=method), marked))
+    assert store.teacher.n_made == 0
