@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['kernels', 'models', 'papermill', 'cell_key', 'cell_stamp', 'text_of', 'read_record', 'write_record', 'surroundings',
-           'execute', 'execute_once', 'is_done', 'committed', 'adopt', 'collect_finished', 'run_cells', 'read_progress',
-           'conditions_done', 'run_study', 'summarise_study', 'template_title', 'alive', 'status', 'times']
+           'execute', 'execute_once', 'is_done', 'committed', 'adopt', 'current_rows', 'collect_finished', 'run_cells',
+           'read_progress', 'conditions_done', 'run_study', 'summarise_study', 'template_title', 'alive', 'status',
+           'times']
 
 # %% ../nbs/82_batch.ipynb #2c7f2b95
 """The batch that executes a study's cells with papermill: every cell leaves a record of its own, failures do not stop the others, and
@@ -196,13 +197,25 @@ def adopt(study: str, cells: Sequence[Cell], folder: Path) -> int:  # how many
     return len(found)
 
 # %% ../nbs/82_batch.ipynb #74dae788
-def collect_finished(study: Study, say: Callable[[str], None] = print) -> None:
-    "Collect the rows of the study's cells, as far as there are any; those of cells that the study no longer names are set aside."
-    names, home = [c.name for c in expand(study)], study_folder(study.study)
-    if not any((home / "rows" / f"{name}.parquet").exists() for name in names): return
-    if left := set_aside(study.study, names):
-        say(f"{home / 'rows.parquet'} held rows of cells that {study.study!r} does not name, of another study file perhaps: now in {left}")
-    collect(study.study, names)
+def current_rows(study: str, cells: Sequence[Cell], folder: Path) -> dict[str, set[str]]:  # cell -> its rows' ids
+    "The cells that have rows here of the conditions that they name today."
+    found, home = {}, study_folder(study) / "rows"
+    for c in (c for c in cells if (home / f"{c.name}.parquet").exists()):
+        wanted, have = {row_id(x) for x in cell_conditions(c, folder)}, {*pd.read_parquet(home / f"{c.name}.parquet").row_id}
+        if wanted <= have: found[c.name] = have
+    return found
+
+def collect_finished(study: Study, folder: Path, say: Callable[[str], None] = print, anew: bool = True) -> bool:  # was anything to do?
+    "Collect the rows of the study's cells, as far as they are of today; what was collected before and is not is set aside."
+    home, cells = study_folder(study.study), expand(study)
+    now, path = current_rows(study.study, cells, folder), home / "rows.parquet"
+    if old := [c.name for c in cells if c.name not in now and (home / "rows" / f"{c.name}.parquet").exists()]:
+        say(f"not collected, for the study's conditions are others now: {', '.join(old)}; run {'it' if len(old) == 1 else 'them'} again")
+    before = pd.read_parquet(path) if path.exists() else pd.DataFrame(dict(cell=[], row_id=[]))
+    if not now or not anew and {k: {*g} for k, g in before.groupby("cell").row_id} == now: return False
+    if left := set_aside(study.study, [*now]): say(f"{path} held rows that {study.study!r} does not name now: they are in {left}")
+    collect(study.study, [*now])
+    return True
 
 # %% ../nbs/82_batch.ipynb #74dae78r
 def run_cells(
@@ -231,7 +244,7 @@ def run_cells(
             finished, todo = wait(todo, timeout=2 if progress else 10, return_when=FIRST_COMPLETED)
             for f in finished: f.result()
             if finished and time.time() - collected > 60:  # what is finished can be kept, whatever becomes of this machine
-                collect_finished(study, say)
+                collect_finished(study, folder, say)
                 collected = time.time()
             if progress: progress(*conditions_done(name, cells))
             elif not finished:
@@ -272,8 +285,8 @@ def run_study(
     say(f"{study.title}: {len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     with surroundings():
         records = (through or run_cells)(study, todo, folder, workers, say, progress, force) if todo else []
-        if todo or not (study_folder(study.study) / "rows.parquet").exists(): collect_finished(study, say)
-        return records + summarise_study(study, folder, bool(force or todo), say)
+        changed = collect_finished(study, folder, say, anew=bool(todo))
+        return records + summarise_study(study, folder, bool(force or todo or changed), say)
 
 # %% ../nbs/82_batch.ipynb #323aa6d7
 def summarise_study(study: Study, folder: Path, anew: bool, say: Callable[[str], None]) -> list[dict]:

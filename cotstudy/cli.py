@@ -21,6 +21,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Callable, Iterator
@@ -69,10 +70,16 @@ def one_line(e: BaseException) -> str:
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in said)
     return plain if len(plain) <= 1000 else plain[:997] + "..."
 
+def _in_a_line(message, category, filename, lineno, line=None) -> str:
+    "A warning of ours as people read it: what is said, and not where it stands in the code."
+    told = f" ({Path(filename).name}, line {lineno})" * (category is not UserWarning)
+    return f"cotstudy: {message}{told}\n"
+
 @contextmanager
 def expected() -> Iterator[None]:
     "Expected errors in one line on stderr, exit status 1; Ctrl-C says how to go on."
     before, logging.raiseExceptions = logging.raiseExceptions, False  # a library's failing warning would print where it stands in the code
+    usual, warnings.formatwarning = warnings.formatwarning, _in_a_line
     try: yield
     except (typer.Exit, BrokenPipeError): raise  # whoever read our output has gone
     except KeyboardInterrupt:
@@ -82,7 +89,7 @@ def expected() -> Iterator[None]:
         if os.environ.get("COTSTUDY_TRACEBACK"): raise
         print(f"cotstudy: {one_line(e)}", file=sys.stderr)
         raise typer.Exit(1) from None
-    finally: logging.raiseExceptions = before
+    finally: logging.raiseExceptions, warnings.formatwarning = before, usual
 
 # %% ../nbs/95_cli.ipynb #3982e891
 @contextmanager
@@ -294,7 +301,15 @@ def server_options(
     "What a model behind an address is opened with; nothing for others."
     from cotstudy.openers import scheme_of
     from cotstudy.servers import budget, named_options
-    if scheme_of(name) != "api:": return {}
+    given = dict(base_url=base_url, dialect=dialect != "plain", concurrency=concurrency != 4, budget_tok=tokens, budget_money=money,
+                 price=price, unseen_tok=unseen_tok is not None)
+    if scheme_of(name) != "api:":
+        if odd := [k for k, v in given.items() if v]:
+            raise ValueError(f"{', '.join('--' + k.replace('_', '-') for k in odd)}: these are of a model behind an address, and {name!r} "
+                             "is none; leave them out, or name an api: model")
+        return {}
+    if (price or unseen_tok is not None) and not (tokens or money):
+        raise ValueError("--price and --unseen-tok say how a budget is counted, and none is given; add --budget-tok or --budget-money")
     limit = budget(tokens or None, money or None, price, named_options(name)[0], unseen_tok)
     return dict(base_url=base_url or None, dialect=dialect, concurrency=concurrency, budget=limit)
 
@@ -404,8 +419,8 @@ def evaluate(
     task: Task,
     split: str = "test",
     decoding: Annotated[str, typer.Option(help="greedy or vote")] = "greedy",
-    n_paths: Annotated[int, typer.Option(help="of a vote")] = 30,
-    temperature: Annotated[float, typer.Option(help="of a vote")] = 0.7,
+    n_paths: Annotated[int | None, typer.Option(help="of a vote; none given: 30")] = None,
+    temperature: Annotated[float | None, typer.Option(help="of a vote; none given: 0.7")] = None,
     method: Annotated[str, typer.Option(help="cot, label or few_shot_cot; none given: as it was taught, else cot")] = "",
     format: Layout = "", rule: Rule = "cotstudy",
     n_items: Annotated[int, typer.Option(help="only the first; 0: all")] = 0,

@@ -451,7 +451,7 @@ def _produce(
                 keys = {pid: [r.draw_indices[j] for j in np.flatnonzero(m)] for (pid, r), m in zip(asked.items(), mine) if m.any()}
                 name = held.enter_context(claimed(shelf, keys, decoding.max_tok))
         if mine.any():
-            if hasattr(model, "recall"): model.recall(_notes_of(shelf))
+            if hasattr(model, "recall"): model.recall(_notes_of(shelf), decoding.temperature > 0)
             journal = Journal(shelf.folder, name) if getattr(model, "paid", False) else None
             make(shelf, model, decoding, asked, mine, journal, **how)
             return True
@@ -554,6 +554,7 @@ def _draw_through(
     made = 0
     while made < 4:  # once, and again should parts prove damaged meanwhile; never on and on, for draws may cost money
         missing, found = shelf.reading(look)
+        if found is not None and hasattr(model, "recall"): model.recall(found["versions"], decoding.temperature > 0)
         if found is not None: return _as_frame(model, decoding, requests, n, ids, cut(found, model, decoding.max_tok, tokens))
         made += _produce(shelf, model, decoding, asked, look, missing, list(shelf.keys), **how)
     raise OSError(f"draws were written to {shelf.folder} four times and could not be read back; "

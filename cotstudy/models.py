@@ -18,6 +18,7 @@ import json
 import os
 import re
 import threading
+import warnings
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -259,12 +260,26 @@ def _tokenizer_of(where, folder: Path | None, **kw):
     return found
 
 # %% ../nbs/24_models.ipynb #36cc266d
+_NEUTRAL = dict(
+    repetition_penalty=1.0, encoder_repetition_penalty=1.0, no_repeat_ngram_size=0, encoder_no_repeat_ngram_size=0, suppress_tokens=[],
+    begin_suppress_tokens=[], bad_words_ids=[], sequence_bias={}, min_length=0, min_new_tokens=0, num_beams=1, stop_strings=[],
+    exponential_decay_length_penalty=None, guidance_scale=1.0, min_p=0.0, typical_p=1.0, epsilon_cutoff=0.0, eta_cutoff=0.0)
+
+def _tell_unfollowed(net, where) -> None:
+    "Say what of a generation configuration is not followed: completions are drawn from what the model predicts, and nothing else."
+    wishes = getattr(net, "generation_config", None)
+    if said := {k: v for k, usual in _NEUTRAL.items() if (v := getattr(wishes, k, None)) is not None and v != usual}:
+        told = ", ".join(f"{k}={str(v)[:40]}" for k, v in said.items())
+        warnings.warn(f"the generation_config.json of {where} asks for {told}, which is not followed: completions are drawn from what the "
+                      "model predicts, by the decoding that is named", stacklevel=2)
+
 def _read(where, name: str, id: str, dtype: str, device: str | None, folder: Path | None = None, **kw) -> LM:
     "Model and tokenizer, complete or not at all."
     if dtype not in DTYPES: raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     net, info = _net_of(where, dtype, **kw)
     refuse_adapter(net, where)
     _check_loaded(net, info, where)
+    _tell_unfollowed(net, where)
     net = net.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return LM(net, _tokenizer_of(where, folder, **kw), name, id if dtype == "float32" else f"{id}/{dtype}", folder)
 

@@ -373,8 +373,8 @@ def _consistent(rows: pd.DataFrame, items: pd.DataFrame) -> "dict[str, Figure]":
     for what in ("original", "edited", "both"):
         found = counted(wide.astype(float).reset_index(), key, what)
         chance = found.task.map(guessed) ** (2 if what == "both" else 1)  # both by independent guesses
-        parts.append(found.assign(asked=what, decoding="greedy", n_rationales=1, chance=chance))
-    shown = pd.concat(parts).drop(columns="student_id")
+        parts.append(found.assign(asked=what, decoding="greedy", chance=chance))
+    shown = pd.concat(parts).merge(rows[[*key, "n_rationales"]].drop_duplicates(key), on=key).drop(columns="student_id")
     return {f"{t} | {s}": fig_against(g, "asked").figure for (t, s), g in shown.groupby(["task", "student"], sort=False)}
 
 # %% ../nbs/76_questions.ipynb #6d1a7c80
@@ -469,10 +469,17 @@ def precision(base: Condition, n_rationales: int = 8, seeds: Sequence[int] = (0,
 def _tokens(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows by the tokens that an answer takes, mean over seeds; a greedy answer is one path."
     spent = (rows.mean_tok * rows.n_paths).groupby([rows.task, rows.student, rows.method, rows.decoding, rows.n_paths]).transform("mean")
-    return rows.assign(answer_tok=spent.round(1), decoding="greedy")
+    return rows.assign(answer_tok=spent.round(1), decoding="greedy", decoded=rows.decoding)
+
+def _by_tokens(df: pd.DataFrame, *args, **kw):
+    "Greedy answers and votes of a method as one line; its points say which is which."
+    ax = fig_against(df, "answer_tok", *args, curves=("label_only", "greedy_cot", "cot"), **kw)
+    known, points = df.groupby(["method", "answer_tok"]).decoded.first(), ax.points
+    points["decoding"] = [known.get((m, x), d) for m, x, d in zip(points.method, points.answer_tok, points.decoding)]
+    return ax
 
 @analysis("Inference cost", "Li et al. 2023, sec. 3.2; Ho et al. 2023, sec. 5", "answer_tok",
-          partial(fig_against, x="answer_tok", curves=("label_only", "greedy_cot", "cot")), view=_tokens,
+          _by_tokens, view=_tokens,
           columns=("method", "n_paths", "mean_tok", "answer_tok", "seed"), theme="answers")
 def inference_cost(
     base: Condition,

@@ -408,7 +408,8 @@ def reading_of(exam: Exam) -> list:
     "Whatever decides what is read out of a text: two methods may ask the same words and read the answer in two ways."
     method, task, voice = exam.method, exam.task, exam.voice
     own = method.name if method.answers or method.parse is not parse_completion else ""
-    return [exam.rule, voice.mode, voice.twice, own, task.kind, task.rule_key, [[i.answer, list(i.options)] for i in exam.asked]]
+    closed = [list(task.labels)] if task.kind == "label" else []  # what a text is searched for
+    return [exam.rule, voice.mode, voice.twice, own, task.kind, task.rule_key, [[i.answer, list(i.options)] for i in exam.asked], *closed]
 
 def make_items(
     store: Store,

@@ -20,7 +20,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from threading import Event, Lock, Timer
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import parse_qsl, urlsplit
 import json
 import math
@@ -379,6 +379,9 @@ def mended(server: "Server", body: dict, e: Failed) -> bool:
     server.reasons = server.reasons or bool(re.search(r"only the default|reasoning model", said))
     if not server.reasons: named = [k for k in named if k not in ("temperature", "top_p") or k == "top_p" and body[k] == 1.0]
     server.dropped |= set(named)
+    if "temperature" in named and body["temperature"] != 1:
+        warnings.warn(f"{server.name!r} has a temperature of its own, so that {body['temperature']:g} was asked for and is not sent; these "
+                      "draws have no temperature that is known", stacklevel=2)
     return bool(named)
 
 def turned_away(server: "Server", d: Decoding, e: Failed) -> str:
@@ -520,7 +523,7 @@ class Server(Model):
     def __repr__(self): return f"Server({self.id!r})"
     def in_format(self, fmt) -> "Server": return as_chat(self) if fmt.chat else self
     def as_chat(self) -> "Server": return as_chat(self)
-    def recall(self, notes: Sequence[str]) -> None: recall(self, notes)
+    def recall(self, notes: Iterable[str], sampled: bool) -> None: recall(self, notes, sampled)
     def complete(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Completion]]:
         return complete(self, requests, decoding)
     def decode(self, token_ids: Sequence[int], stop: Sequence[str] = ()) -> str:
@@ -590,9 +593,10 @@ def complete(server: Server, requests: Sequence[Request], d: Decoding) -> Iterat
                     halt.set()
                     continue
                 error = error or next((e for f in done if (e := f.exception())), None)
-                if fine := [f.result() for f in done if not f.exception()]: yield fine
+                fine = [f.result() for f in done if not f.exception()]
                 n, odd = n + len(fine), odd + Counter(str(c.finish) for c in fine if c.finish not in ("stop", "length", None))
                 error = error or strange(server, fine, n, odd)
+                if kept := [c for c in fine if server.mixed or c.by in ("", server.answered)]: yield kept
                 if error: halt.set()  # what is in the air is waited for, nothing leaves any more
         finally: halt.set()
     if odd: warnings.warn(f"{odd.total()} of {n} completions of {server.name!r} ended neither by themselves nor by the limit: "
@@ -607,18 +611,22 @@ def strange(server: Server, fine: Sequence["Answer"], n: int, odd: Counter) -> E
     for by in (c.by for c in fine if c.by):
         server.answered, server.recalled = server.answered or by, False
         if by != server.answered and not server.mixed:
-            return ValueError(f"{server.name!r} was answered by {server.answered!r} until now, and by {by!r} now; each draw says who made "
-                              "it. Name a fixed version of the model, or say mixed=true to accept several under one name")
+            return ValueError(f"{server.name!r} was answered by {server.answered!r} until now, and by {by!r} now, which is not kept. "
+                              "Name a fixed version of the model, or say mixed=true to accept several under one name")
     if n >= 20 and sum(odd[k] for k in ("too_long", "content_filter")) == n:
         return ValueError(f"{server.name!r} took none of {n} questions ({counts(odd)}); are they what you meant to ask?")
     return None
 
-def recall(server: Server, notes: Sequence[str]):
-    "What stored draws say of this server: it was found to sample, and who answered then."
+def recall(server: Server, notes: Iterable[str], sampled: bool):  # sampled: the draws are no greedy ones
+    "What stored draws say of this server: it was found to sample, and who answered then; a ValueError where several did."
+    notes = set(notes)
     if not notes: return
-    names = Counter(m[1] for note in notes if (m := re.search(r"answered:(\S+)", note)))
-    server.probed, server.recalled = True, bool(names)
-    if names: server.answered = server.answered or names.most_common(1)[0][0]
+    names = sorted({m[1] for note in notes if (m := re.search(r"answered:(\S+)", note))})
+    if len(names) > 1 and not server.mixed:
+        raise ValueError(f"stored draws of {server.name!r} were made by {', '.join(names)}; each says who made it, and together they are "
+                         "no corpus of one teacher. Name a fixed version of the model, or say mixed=true to accept several under one name")
+    server.probed, server.recalled = server.probed or sampled, bool(names)
+    if names: server.answered = server.answered or names[0]
 
 # %% ../nbs/28_servers.ipynb #01559ef8
 def probe(server: Server):

@@ -15,6 +15,7 @@ by one, for one's own use; a study of many conditions is the matter of `runs` an
 import json
 import math
 import os
+import re
 import sys
 import textwrap
 import time
@@ -34,6 +35,7 @@ from .files import lease, whole, write_json
 from .folders import RECORD, read_student
 from .instances import SPLITS, Instance, Task, few_samples
 from .methods import Method, method_of
+from .openers import scheme_of
 from .prompts import Format, check_same_prompt, format_named, render_prompt
 from .recorded import Recorded, recorded, saw_gold, with_gold
 from .results import results, texts_of
@@ -71,14 +73,15 @@ def corpus_rows(
                 temperature=float(how.temperature) if known else None, top_p=float(how.top_p) if known else None,
                 top_k=how.top_k if known else None, max_tok=how.max_tok if known else None)
     out = []
-    for c, finish in zip(read_chains(draws, voice, task, asked, rule).itertuples(), draws.finish):
+    unsent = [re.search(r"not-sent:\S*\btemperature\b", str(v)) for v in draws.versions]  # the server had one of its own
+    for c, finish, own in zip(read_chains(draws, voice, task, asked, rule).itertuples(), draws.finish, unsent):
         gold = of[c.instance].answer or None
         out.append(dict(
             task=task.name, split=split_of[c.instance], instance=c.instance, draw_index=int(c.draw_index), question=c.question, gold=gold,
             prompt=str(c.prompt), text=c.text, rationale=c.rationale if voice.mode == "cot" else None, answer=c.answer,
             correct=bool(c.correct) if gold else None, n_tok=None if pd.isna(c.n_tok) else int(c.n_tok),
-            finish=None if pd.isna(finish) else finish, logprob=None if math.isnan(c.logprob) else c.logprob, **same,
-            prompt_id=c.prompt_id))
+            finish=None if pd.isna(finish) else finish, logprob=None if math.isnan(c.logprob) else c.logprob,
+            **same | (dict(temperature=None) if own else {}), prompt_id=c.prompt_id))
     return out
 
 # %% ../nbs/86_steps.ipynb #443d2e20
@@ -240,7 +243,14 @@ def corpus_judge(store: Store, rows: Sequence[Mapping], training: Training, max_
     told = checked(dict(task=task[0], task_args=json.loads(task[1]), method="cot", teacher=who, max_student_tok=max_student_tok))
     loaded, fmt = load_task(told.task, **told.task_args), training.fmt
     voice = answer_voice(fmt, training.method, Decoding(0.0, max_tok=max_student_tok, stop=fmt.stop))
+    if rule == "vote" and scheme_of(r["teacher"]) == "api:":
+        raise ValueError(f"checkpoint='vote' would ask {r['teacher']!r} again, which may cost money, and a corpus knows no address and no "
+                         "budget; make it a condition of a study, with both in the teacher's name, or use 'gold' or 'last'")
     teacher = teacher_voice(store, told.teacher, loaded, greedy=False) if rule == "vote" else None
+    wrote = {x["teacher_id"] for x in rows} - {None}
+    if teacher and wrote - {teacher.model.id}:
+        raise ValueError(f"checkpoint='vote' would ask {r['teacher']!r}, which is {teacher.model.id} now, and the corpus was written by "
+                         f"{', '.join(sorted(wrote))}; put that model back, or use 'gold' or 'last'")
     return Judge(Exam(loaded, voice, training.method, "selection"), teacher, told.teacher.pool)
 
 # %% ../nbs/86_steps.ipynb #aeb5a65e
@@ -294,13 +304,15 @@ def asking(model: str, format: str | None, method: str | None) -> tuple[Format, 
     return fmt, name, how
 
 def asked_so(
-    model: str, task: str, split: str = "test", decoding: str = "greedy", n_paths: int = 30, temperature: float = 0.7,
+    model: str, task: str, split: str = "test", decoding: str = "greedy", n_paths: int | None = None, temperature: float | None = None,
     method: str | None = None, format: str | None = None, rule: str = "cotstudy", n_items: int | None = None, max_tok: int = 128,
     revision: str | None = None, task_args: dict | None = None,
 ) -> tuple[Condition, str]:
     "What `evaluate` asks as a condition, and the method as it was named."
     fmt, name, how = asking(model, format, method)
-    paths = 1 if decoding == "greedy" else n_paths
+    if decoding == "greedy" and (n_paths, temperature) != (None, None):
+        raise ValueError(f"n_paths={n_paths} and temperature={temperature} are of a vote, and decoding is 'greedy'; add decoding='vote'")
+    paths, temperature = (1 if decoding == "greedy" else n_paths or 30), 0.7 if temperature is None else temperature  # Li et al. 2023
     cond = dict(task=str(task), task_args=task_args or {}, method=how.name, student=str(model), revision=revision, format=fmt.name,
                 split=split, n_items=n_items, decoding=decoding, n_paths=paths, temperature=temperature, max_student_tok=max_tok, rule=rule)
     return checked(cond), name
@@ -311,8 +323,8 @@ def evaluate(
     task: str,
     split: str = "test",
     decoding: str = "greedy",  # or "vote"
-    n_paths: int = 30,  # of a vote (Li et al. 2023)
-    temperature: float = 0.7,  # of a vote
+    n_paths: int | None = None,  # of a vote; None: 30 (Li et al. 2023)
+    temperature: float | None = None,  # of a vote; None: 0.7
     method: str | None = None,  # "cot", "label" or a method of `methods`; None: as it was taught, else cot
     format: str | None = None,  # None: as it was taught, else cotstudy
     rule: str = "cotstudy",

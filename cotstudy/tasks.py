@@ -219,6 +219,12 @@ def why_kind(path: str | Path) -> tuple[str, str]:  # the kind, and a clause tha
     return kind_and_why([i.answer for i in items], [i.options for i in items])
 
 # %% ../nbs/12_tasks.ipynb #210813ab
+def _by_place(items: Sequence[Instance]) -> bool:
+    "Whether all answers could be places (0, 1, ...) in options that are numbers, and would often be others then."
+    gold = [(i.options[LETTERS.index(i.answer)], i.options) for i in items]
+    if not all(g.isdigit() and int(g) < len(o) and all(map(_is_number, o)) for g, o in gold): return False
+    return any(o[int(g)] != g for g, o in gold)
+
 def read_own(path: str | Path) -> tuple[str, list[Instance], list[str]]:
     "Kind, instances and rationales of a user's file, or a ValueError with the line number."
     path = Path(path)
@@ -243,6 +249,9 @@ def read_own(path: str | Path) -> tuple[str, list[Instance], list[str]]:
                             f"{'has' if options else 'has no'} options, unlike the lines before; give options on every line or on none")
         items.append(i)
         rationales.append(r.get("rationale", "").strip())
+    if items and items[0].options and _by_place(items):
+        raise _complain(path.name, "every answer is a number below that of the options, and options are numbers, too, so that an answer "
+                                   "may be an option or its place; write the options' letters")
     if len(items) < 3: raise _complain(path.name, f"{len(items)} questions, expected at least 3; a task needs train, selection and test")
     kind = kind_of([i.answer for i in items], [i.options for i in items])
     if kind == "yesno": items = [replace(i, answer=_plain(i.answer)) for i in items]

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotstudy.analyses import (ANALYSES, THEMES, Analysis, analysis, analysis_named, conditions_of, cost, difference, feeds, figures_of,
-                               panels, references, sample_count, says, study_cell, teacher_row)
+from cotstudy.analyses import (ANALYSES, THEMES, TOK_PER_ROW, Analysis, analysis, analysis_named, api_cost, conditions_of, cost,
+                               difference, feeds, figures_of, panels, references, sample_count, says, study_cell, teacher_row)
 from cotstudy.claims import CLAIMS, cells_of, join_items, measure, read_solutions, verdict_table
 from cotstudy.conditions import Condition, base_of, describe, row_id, vary
 from cotstudy.figures import published
 from cotstudy.measures import MEASURES
 from cotstudy.methods import method_named
 from cotstudy.results import by_measure, good_rows
+from cotstudy.servers import Price
 from cotstudy.tasks import load as load_task
 
 ROOT = Path(__file__).parent.parent
@@ -309,3 +310,16 @@ def test_a_seed_given_twice_is_one():
     base = Condition(task="arith", method="cot")
     once, twice = (conditions_of("sample_count", base, dict(n_rationales=[1], seeds=s)) for s in ([0, 1], [0, 1, 0]))
     assert [row_id(c) for c in once] == [row_id(c) for c in twice]
+
+
+def test_a_price_counts_what_the_teacher_answers_itself_and_how_it_is_asked(monkeypatch):
+    base = Condition(task="arith", method="cot", n_rationales=1, teacher=dict(model="api:m", pool=3))
+    monkeypatch.setattr("cotstudy.analyses.price_of", lambda name: Price(1e6, 0.0, "2026-01-01"))
+    sizes = dict(train=7, selection=2, test=5)
+    paid = lambda *cs: api_cost(cs, lambda c, task, split: sizes[split])[0] / TOK_PER_ROW
+    own = base.with_(method="zero_shot_cot", student="api:m")
+    assert paid(base) == pytest.approx(21) and paid(base, own) == pytest.approx(26) and paid(own, own) == pytest.approx(5)
+    shown = base.with_(teacher=base.teacher.model_copy(update=dict(n_exemplars=2)))
+    assert paid(shown) == pytest.approx(63)
+    twice = base.with_(teacher=base.teacher.model_copy(update=dict(format="ho_teacher", max_tok=TOK_PER_ROW)))
+    assert paid(twice) == pytest.approx(21 * 3)  # the second time with what it wrote

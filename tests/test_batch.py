@@ -444,3 +444,25 @@ def test_rows_of_another_study_with_the_same_name_are_set_aside(tmp_path, monkey
     assert status(one)["counts"]["done"] == 1  # its own files are where they were
     run_study(one, workers=1, force=True, say=lines.append)
     assert set(pd.read_parquet(tmp_path / "tiny" / "rows.parquet").row_id) == set(rows.row_id)
+
+
+def test_rows_of_other_conditions_are_not_collected_with_those_of_today(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    two = TINY.model_copy(update=dict(grids=[TINY.grids[0].model_copy(update=dict(
+        over=TINY.grids[0].over | {"seeds": [[0], [1]]}, fixed={"n_rationales": [1]}))]))
+    edited = two.model_copy(update=dict(base=two.base | {"recipe.steps": 2}))
+    run_study(two, workers=1, say=lambda _: None)
+    before, names, lines = pd.read_parquet(tmp_path / "tiny" / "rows.parquet"), [c.name for c in expand(two)], []
+    run_study(edited, workers=1, only=names[0], say=lines.append)
+    now = pd.read_parquet(tmp_path / "tiny" / "rows.parquet")
+    assert set(now.cell) == {names[0]} and any("not collected" in x and names[1] in x for x in lines), lines
+    (place,) = (tmp_path / "tiny" / "aside").iterdir()
+    assert set(pd.read_parquet(place / "rows.parquet").row_id) >= set(before[before.cell == names[1]].row_id)
+    lines.clear()
+    run_study(two, workers=1, only=names[1], say=lines.append)  # done, and of this study: collected, and nothing runs
+    assert set(pd.read_parquet(tmp_path / "tiny" / "rows.parquet").cell) == {names[1]} and any("0 to run" in x for x in lines), lines
+    fewer = two.model_copy(update=dict(grids=[two.grids[0].model_copy(update=dict(over=two.grids[0].over | {"seeds": [[0]]}))]))
+    run_study(two, workers=1, say=lambda _: None)
+    assert len(pd.read_parquet(tmp_path / "tiny" / "rows.parquet").cell.unique()) == 2
+    run_study(fewer, workers=1, say=lambda _: None)
+    assert set(pd.read_parquet(tmp_path / "tiny" / "rows.parquet").cell) == {names[0]}

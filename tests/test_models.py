@@ -651,3 +651,23 @@ def test_a_vocabulary_without_merges_is_no_tokenizer(tmp_path):
     (tmp_path / "m" / "tokenizer.json").unlink()
     (tmp_path / "m" / "vocab.json").write_text(json.dumps(tok.get_vocab()))
     with pytest.raises(FileNotFoundError, match="vocab.json and no merges.txt"): load(tmp_path / "m")
+
+
+def test_a_template_that_asks_for_the_day_gets_one_day():
+    lm = make_lm("llama")
+    lm.tokenizer = make_tokenizer()
+    lm.tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}|{{ messages[0]['content'] }}|"
+    assert lm.decode(lm.as_chat().prompt_ids("Why?")) == "26 Jul 2024|Why?|"
+    lm.tokenizer.chat_template = "{% set f = '%H:%M' %}{{ strftime_now(f) }}|{{ messages[0]['content'] }}|"
+    with pytest.raises(ValueError, match="asks for the time in a way that cannot be held still"): lm.as_chat().prompt_ids("Why?")
+
+
+@pytest.mark.parametrize("wish, said", [
+    (dict(repetition_penalty=1.1), "repetition_penalty=1.1"), (dict(suppress_tokens=[5]), "suppress_tokens="),
+    (dict(num_beams=4), "num_beams=4"), (dict(repetition_penalty=1.0), "")])
+def test_what_a_generation_configuration_asks_for_is_followed_or_named(tmp_path, wish, said, recwarn):
+    LM(small_llama(tok := make_tokenizer()), tok, "x", "x").save(tmp_path / "m")
+    _changed(tmp_path / "m" / "generation_config.json", **wish)
+    load(tmp_path / "m")
+    told = [str(w.message) for w in recwarn if "is not followed" in str(w.message)]
+    assert bool(told) == bool(said) and all(said in t for t in told), told

@@ -21,7 +21,7 @@ from cotstudy.procedural import FAMILIES, procedural_task
 from cotstudy.methods import METHODS, Method
 from cotstudy.prompts import Parsed
 from cotstudy.results import collect, run_cell, show_answers, show_chains, texts_of
-from cotstudy.runs import Exam, Store, Voice, carry_out, exam_of, home, make_items, plan_of, run, teach
+from cotstudy.runs import Exam, Store, Voice, carry_out, exam_of, home, make_items, plan_of, reading_of, run, teach
 from cotstudy.students import Recipe
 
 SIZES = dict(n_train=10, n_selection=4, n_test=6)
@@ -550,3 +550,9 @@ def test_a_question_that_holds_a_control_token_is_refused(store, method):
     with pytest.raises(ValueError, match=r"the question .* holds '<eos>', which is a special token to 'scratch/0.1m"):
         carry_out(store, plan_of(store, condition(method=method), marked))
     assert store.teacher.n_made == 0
+
+
+def test_other_labels_are_another_reading(store):
+    task = replace(procedural_task("arith", **SIZES), kind="label", labels=("5", "7"))
+    one, other = (reading_of(exam_of(condition(method="zero_shot_cot"), replace(task, labels=k))) for k in (("5", "7"), ("5", "6", "7")))
+    assert one != other

@@ -385,7 +385,8 @@ def test_the_temperature_is_not_harmless_but_for_models_that_have_their_own(odd,
         usage = dict(prompt_tokens=10, completion_tokens=18, completion_tokens_details=dict(reasoning_tokens=13))
         return 200, odd.good(body, usage=usage)
     odd.behave = reasons
-    view = Ledger(tmp_path).draw(model(odd, concurrency=1), [("a", "Why?")], 3, HOT)
+    with pytest.warns(UserWarning, match="a temperature of its own, so that 0.7"):
+        view = Ledger(tmp_path).draw(model(odd, concurrency=1), [("a", "Why?")], 3, HOT)
     assert len(view) == 3 and odd.asked[-1]["max_completion_tokens"] == 20 and view.n_tok.tolist() == [18] * 3
     assert all("not-sent:temperature" in v for v in view.versions)
     odd.asked.clear()
@@ -447,11 +448,15 @@ def test_who_answers_is_recorded_and_a_change_of_it_ends_the_run(odd, tmp_path):
     with pytest.raises(ValueError, match="answered by 'm-monday' until now, and by 'm-tuesday' now"):
         Ledger(tmp_path).draw(model(odd, concurrency=1), [("a", "Why?")], 10, HOT)
     versions = Ledger(tmp_path).read(["versions"]).versions
-    assert [v.split("answered:")[1] for v in versions] == ["m-monday"] * 3 + ["m-tuesday"]  # three of the first six were the probe
+    assert [v.split("answered:")[1] for v in versions] == ["m-monday"] * 3  # three of the first six were the probe
     made = len(odd.asked)
     with pytest.raises(ValueError, match="m-monday' until now"): Ledger(tmp_path).draw(model(odd), [("a", "Why?")], 10,
             HOT)  # on another day
     assert len(odd.asked) == made + 1  # the stored draws say who answered then: one request was enough to see it
+    odd.behave = lambda body, n: (200, odd.good(body | dict(model="m-monday")))
+    back = Ledger(tmp_path).draw(model(odd), [("a", "Why?")], 10, HOT)  # it answers again: nothing of another is among its draws
+    assert {v.split("answered:")[1] for v in back.versions} == {"m-monday"} and len(odd.asked) == made + 1 + 7
+    odd.behave = lambda body, n: (200, odd.good(body | dict(model="m-monday" if n % 2 else "m-tuesday")))
     assert len(Ledger(tmp_path).draw(model(odd, mixed=True), [("a", "Why?")], 10, HOT)) == 10
 
 
@@ -631,3 +636,23 @@ def test_any_answer_at_all_is_a_draw_or_one_clear_error(status, body, chat, data
             assert c.n_tok is None or 0 <= c.n_tok <= 20
             assert to_table(server, [c], HOT).num_rows == 1
     assert server.budget.held_in == server.budget.held_out == 0
+
+
+def test_greedy_draws_do_not_prove_that_a_server_samples(odd, tmp_path):
+    odd.behave = lambda body, n: (200, odd.good(body | dict(seed=0)))  # the same whatever the seed
+    cold = Decoding(0.0, max_tok=20)
+    for _ in range(2):
+        assert len(Ledger(tmp_path).draw(model(odd), [("a", "Why?"), ("b", "How?")], 1, cold)) == 2
+        with pytest.raises(ValueError, match="ignores temperature or seed"): Ledger(tmp_path).draw(model(odd), [("a", "Why?")], 3, HOT)
+        m = model(odd)
+        Ledger(tmp_path).draw(m, [("c", f"Why {len(odd.asked)}?")], 1, cold)  # its shelf is recalled
+        with pytest.raises(ValueError, match="ignores temperature or seed"): Ledger(tmp_path).draw(m, [("a", "Why?")], 3, HOT)
+
+
+def test_stored_draws_of_two_models_are_no_corpus(odd, tmp_path):
+    from cotstudy.servers import recall
+    server = model(odd)
+    recall(server, ["x answered:a", "x answered:a"], sampled=True)
+    assert server.answered == "a" and server.probed
+    with pytest.raises(ValueError, match="were made by a, b; "): recall(model(odd), ["answered:a", "answered:b"], sampled=True)
+    recall(model(odd, mixed=True), ["answered:a", "answered:b"], sampled=True)

@@ -374,3 +374,34 @@ def test_items_of_another_evaluation_are_left_alone(tmp_path):
     for name in ("i.jsonl", "i.csv", "i.parquet"):
         for _ in range(2): w.write_items(items, tmp_path / name)
         with pytest.raises(ValueError, match="of another evaluation"): w.write_items(items.assign(eval_id="b"), tmp_path / name)
+
+
+def test_a_vote_is_of_the_teacher_that_wrote_the_corpus(desk, monkeypatch):
+    path, rows = sampled(desk, n=2)
+    vote = SMALL | dict(checkpoint="vote", score_every=2)
+    corpora.write_corpus([r | dict(teacher_id="another") for r in rows], "other.jsonl")
+    with pytest.raises(ValueError, match="'scripted', which is .* now, and the corpus was written by another"):
+        w.distil("other.jsonl", "scratch/0.1m", "s", store=desk, **vote)
+    corpora.write_corpus([r | dict(teacher="api:m") for r in rows], "paid.jsonl")
+    with pytest.raises(ValueError, match="may cost money, and a corpus knows no address"):
+        w.distil("paid.jsonl", "scratch/0.1m", "s", store=desk, **vote)
+    assert not Path("s").exists() and w.distil(path, "scratch/0.1m", "s", store=desk, **vote)
+
+
+def test_what_is_of_a_vote_is_refused_for_greedy_answers(desk):
+    for more in (dict(n_paths=9), dict(temperature=0.3)):
+        with pytest.raises(ValueError, match="are of a vote, and decoding is 'greedy'; add decoding='vote'"):
+            w.evaluate("pocket/xs", "arith", store=desk, **more)
+
+
+@pytest.mark.parametrize("given, said", [
+    (["--teacher", "pocket/xs", "--budget-tok", "1", "--base-url", "http://x"], "--base-url, --budget-tok: these are of a model behind"),
+    (["--teacher", "pocket/xs", "--concurrency", "8"], "--concurrency: these are of"),
+    (["--teacher", "api:m", "--unseen-tok", "5"], "say how a budget is counted, and none is given"),
+    (["--teacher", "api:m", "--price", "1,2"], "say how a budget is counted"),
+    (["--teacher", "api:m?dialect=vllm", "--dialect", "transformers"], "has a dialect, and another was given"),
+    (["--teacher", "api:m?concurrency=2", "--concurrency", "8"], "has a concurrency, and another was given")])
+def test_options_that_would_do_nothing_are_refused(desk, given, said, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    told = cotstudy("sample", "--task", "arith", "--out", "c.jsonl", "--n-questions", "2", *given)
+    assert told.exit_code == 1 and said in told.output, told.output

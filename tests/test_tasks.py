@@ -1,5 +1,7 @@
 """The table of names, and a user's own file with everything that can be wrong with it."""
-import gzip, json, time
+import gzip
+import json
+import time
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -441,3 +443,16 @@ def test_options_in_two_orders_are_refused(tmp_path, shown, options):
         if fine: assert read_own(path)[1][-1].question == shown
         else:
             with pytest.raises(ValueError, match="another order"): read_own(path)
+
+
+@pytest.mark.parametrize("options, answers, fine", [
+    (["1", "0", "2"], [0, 1, 2], False), (["1", "0", "3"], ["A", "B", "C"], True), (["10", "20", "30"], [0, 1, 2], None),
+    (["1", "0", "3"], [0, 1, 3], True), (["0", "1", "2"], [0, 1, 2], True), (["red", "blue", "green"], ["red", "blue", "green"], True)])
+def test_places_of_options_that_are_numbers_too(tmp_path, options, answers, fine):
+    path = tmp_path / "f.jsonl"
+    rows = [dict(question=f"Which, {k} or {9 * k}?", options=options, answer=answers[k % 3]) for k in range(9)]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    if fine: assert load(str(path)).kind == "choice"
+    else:
+        with pytest.raises(ValueError, match="an answer may be an option or its place" if fine is False else "is not among the options"):
+            load(str(path))
