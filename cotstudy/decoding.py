@@ -103,9 +103,12 @@ def special_in(model: Model, text: str) -> str | None:
 
 @lru_cache(maxsize=16)
 def _special_of(tokenizer) -> re.Pattern:
-    "Finds special tokens, but that for unknown words, which means in a text what it says."
-    named = {*tokenizer.all_special_tokens, *(str(t) for t in tokenizer.added_tokens_decoder.values() if t.special)}
-    return re.compile("|".join(map(re.escape, sorted(named - {"", tokenizer.unk_token}, key=len, reverse=True))) or "(?!)")
+    "Finds special tokens, but one for unknown words alone, which means in a text what it says (GPT-2's is its end of a text, too)."
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    named = {*tokenizer.all_special_tokens, *(str(t) for t in added.values() if t.special)}
+    means_more = {t for k, t in tokenizer.special_tokens_map.items() if k != "unk_token" and isinstance(t, str)}
+    named -= {tokenizer.unk_token} - means_more
+    return re.compile("|".join(map(re.escape, sorted((t for t in named if len(t.strip()) > 2), key=len, reverse=True))) or "(?!)")
 
 # %% ../nbs/20_decoding.ipynb #ba0ea223
 def digest(*parts, size: int = 16) -> bytes:

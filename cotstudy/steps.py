@@ -312,7 +312,7 @@ def asked_so(
     fmt, name, how = asking(model, format, method)
     if decoding == "greedy" and (n_paths, temperature) != (None, None):
         raise ValueError(f"n_paths={n_paths} and temperature={temperature} are of a vote, and decoding is 'greedy'; add decoding='vote'")
-    paths, temperature = (1 if decoding == "greedy" else n_paths or 30), 0.7 if temperature is None else temperature  # Li et al. 2023
+    paths, temperature = (1 if decoding == "greedy" else 30 if n_paths is None else n_paths), 0.7 if temperature is None else temperature  # Li et al. 2023
     cond = dict(task=str(task), task_args=task_args or {}, method=how.name, student=str(model), revision=revision, format=fmt.name,
                 split=split, n_items=n_items, decoding=decoding, n_paths=paths, temperature=temperature, max_student_tok=max_tok, rule=rule)
     return checked(cond), name

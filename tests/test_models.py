@@ -646,6 +646,14 @@ def test_what_looks_like_a_control_token_in_a_completion_is_text(kind, text):
     assert special_in(object(), text) is None
 
 
+@pytest.mark.parametrize("unk, found", [("<unk>", None), ("<eos>", "<eos>"), (None, None)])
+def test_a_token_for_unknown_words_is_text_unless_it_is_more(unk, found):
+    lm = make_lm("llama")
+    lm.tokenizer = make_tokenizer()
+    if unk: lm.tokenizer.add_special_tokens({"unk_token": unk})
+    assert special_in(lm, f"a {unk} b") == found and special_in(lm, "a <pad>") == "<pad>"
+
+
 def test_a_vocabulary_without_merges_is_no_tokenizer(tmp_path):
     LM(small_llama(tok := make_tokenizer()), tok, "x", "x").save(tmp_path / "m")
     (tmp_path / "m" / "tokenizer.json").unlink()
