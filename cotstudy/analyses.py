@@ -23,7 +23,7 @@ import pandas as pd
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from .claims import join_items, task_is
-from .conditions import Condition, asked_format, base_of, content_id, row_id, stage_key, vary, words_of
+from .conditions import Condition, asked_format, base_of, content_id, is_untaught, row_id, stage_key, vary, words_of
 from .evaluate import Estimate, bootstrap_mean, two_level_bootstrap
 from .figures import (axis_words, fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
                               published, same_limits, size_text, small_multiples, style)
@@ -320,7 +320,9 @@ def _asked_of_models(c: Condition, size_of: Callable) -> Iterator[tuple]:  # key
         yield ("draws", key), n, tok, model, c.teacher.n_exemplars, format_named(c.teacher.format).trigger
     if not (method := method_named(c.method)).trained:
         n, key = min(c.n_items or 10**12, size_of(c, c.task, c.split)) * c.n_paths, stage_key(c, "eval", ("max_student_tok", "n_items"))
-        yield ("answers", key), n, c.max_student_tok, c.student, c.n_exemplars or method.shots, asked_format(c).trigger
+        fmt, thinks = asked_format(c), method.mode == "cot"
+        twice = thinks and (fmt.trigger or is_untaught(c) and not fmt.chat)  # the latter where it names no answer: at most
+        yield ("answers", key), n, c.max_student_tok, c.student, c.n_exemplars or method.shots, twice
 
 def api_cost(
     conditions: Sequence[Condition],

@@ -160,7 +160,8 @@ _WRONG = re.compile(r",?\s*but\s+(?:that|this|it)(?:'s|\s+is|\s+was)\s+(?:a\s+mi
 _CONCEDED = re.compile(r"\W*(?:while|although|though|despite|even\s+though|in\s+spite\s+of)\b[^,]*\Z"
                        r"|.*,\s*(?:although|(?:even\s+)?though)\b[^,]*\Z", re.I)
 
-_WOULD_BE = re.compile(r"[\"')\]]*\s+would\s+(?:\w+\s+)?be\b[^.;!?\n]{1,80}?\s+but\b", re.I)  # B would be the usual answer, but ...
+_WOULD_BE = re.compile(r"[\"')\]]*\s+would\s+(?:\w+\s+)?be\b[^.;!?\n]{1,80}?"
+                       r"(?:,\s+but\b|\s+but\s+(?:here|in|it|this|that|we)\b)", re.I)  # B would be the usual answer, but ...
 
 def _doubted(text: str, m: Mention) -> bool:
     "Whether the clause of a mention denies it, asks it, supposes it, or has others say it."
@@ -480,7 +481,7 @@ def _spoken(text: str) -> str | None:
 _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+not|couldn't|not\s+possible\s+to|impossible\s+to"
     r"|no\s+way\s+to|(?:un|not\s+)able\s+to|hard\s+to)"
                       r"\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
-                      r"|more\s+information|no\s+(?:\w+\s+)?solutions?\b(?!\s+(?:other|but|except|besides))|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown"
+                      r"|more\s+information|no\s+(?:(?!other|more|further|second|third|additional|trick|easy|simple|closed)\w+\s+)?solutions?\b(?!\s+(?:other|but|except|besides))|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown"
                     r"|undetermined|unsure|ambiguous"
                       r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
 _NOT_SAID = re.compile(r"\b(?:(?:does\s+not|doesn't)\s+(?:say|mention|state|specify|tell)|not\s+(?:mentioned|stated)"
@@ -516,8 +517,8 @@ _CHECKS = re.compile(r"\s*\(|\W*(?:check|verif\w+|to\s+(?:check|verify|confirm)|
                      r"|note|explanation|reason\w*|confidence|source|(?:this|that|it)\s+includes)\b", re.I)
 _TALE = re.compile(r"\W*(?:there\s+(?:are|is|were|was)\b|a\s+total\s+of\b|[\d.,]+\s*[-+*/])", re.I)  # not yet an answer
 _UNFINISHED = re.compile(r"[a-z,]\s*$")
-_BROKEN = re.compile(r"(?:\b(?:to|the|an?|and|or|of|by|is|are|so|we|then|into|(?<!\d )in|with|for"
-                     r"|from|than|because|since|if)|:)\s*$", re.I)  # nobody ends like that
+_BROKEN = re.compile(r"(?:\b(?:to|the|an?|and|or|of|by|is|are|so|we|then|into|than|because|since|if)|:)\s*$"
+                     r"|\d\s+[a-z]+\s+(?:in|with|for|from)\s*$", re.I)  # nobody ends like that
 
 def _stands(found: str | None, sentences: Sequence[str], text: str) -> str | None:
     "A number, unless the last sentence that has any has others, or the text breaks off behind it."
@@ -633,20 +634,21 @@ _CASES = re.compile(rf"{_N},?[ ](?:if|when|unless)\b[^.!?\n]{{1,80}}?\b(?:and|bu
 
 def _by_case(text: str) -> bool:
     "Whether a text ends with two numbers, each of a case: 6 if the first day counts and 7 if it does not."
-    m = next(reversed(list(_CASES.finditer(text[-400:]))), None)
-    if not m or re.search(r"\d", text[-400:][m.end():]): return False
+    end = digits_for_words(text[-400:])
+    m = next(reversed(list(_CASES.finditer(end))), None)
+    if not m or re.search(r"\d", end[m.end():]): return False
     one, other = (x.rstrip(".,") for x in m.groups() if x)
     return same_number(one, other) is False
 
 def _read_number(text: str, last: bool) -> str | None:
     text = re.sub(r"<<[^<>\n]*>>", "", _opened(text))
     if _by_case(unbold(text)): return None
-    if _FOREIGN.search(text): text = re.sub(r"(?<![\d.,])(\d{1,4}),(\d{1,2})(?![\d,]|\.\d)", r"\1.\2", text)
+    if _FOREIGN.search(text): text = re.sub(r"(?<![\d.,(\[])(\d{1,4}),(\d{1,2})(?![\d,]|\.\d)", r"\1.\2", text)
     text = re.sub(r"(?<=\S)\n[ \t]*-[ \t]+(?=[\d.$])", "\n± ", text)  # a list, or a minus
     text = plain_numbers(re.sub(r"\s*(?:=>|->|\u2192|\u21d2)\s*", lambda m: ", so " if m.start() else "", text))
     text = _unchecked(text)
     said, cued = _after_cue(unbold(text), _TOTAL)
-    said = re.sub(r"\A(\W*\d+)\s/\s(\d+)(?=\W*\Z)", r"\1/\2", said)  # 7 / 12, and nothing else
+    said, text = (re.sub(r"\A(\W*\d+)\s/\s(\d+)(?=\W*\Z)", r"\1/\2", t) for t in (said, text))  # 7 / 12, and nothing else
     if cued and not _CUE.search(text) and "=" in said.partition("\n")[2]: cued = False  # a subtotal
     read = _cued if cued else lambda piece: _free(piece, last)
     return _settled(said if cued else text, lambda piece: read(piece) or ("" if _said(piece) else None), again=_thought_again)

@@ -36,8 +36,8 @@ from .folders import folder_id, pocket_models
 from .later import later
 from .openers import content_of, scheme_of
 from .pages import to_pages
-from .results import collect, good_rows, results, set_aside, study_folder
-from .runs import environment
+from .results import collect, good_rows, lay_aside, results, study_folder
+from .runs import environment, reader
 from .studies import Cell, Study, cell_conditions, check_parameters, expand, parameters_of, studies_folder, template_at
 
 kernels, models, papermill = later("cotstudy.kernels"), later("cotstudy.models"), later("papermill")
@@ -125,7 +125,7 @@ def execute(study: str, cell: Cell, folder: Path, timeout_s: int, summary: bool 
     try:
         given = cell.parameters | dict(study=study) | ({} if summary else dict(cell=cell.name))
         check_parameters(template, given)
-        facts |= dict(key=cell_key(cell, folder), stamp=cell_stamp(cell, folder))
+        facts |= dict(key=cell_key(cell, folder), stamp=cell_stamp(cell, folder), reader=reader())
         write_record(study, cell.name, status="running", pid=os.getpid(), host=platform.node(), **facts)
         _start_and_execute(template, out, given, timeout_s)
     except BaseException as e:  # noqa: BLE001  every way to fail is recorded; Ctrl-C and exit go on up
@@ -154,7 +154,7 @@ def _in_a_line(e: BaseException) -> str:
 # %% ../nbs/82_batch.ipynb #569ee73a
 def is_done(record: dict, study: str, cell: Cell, folder: Path, summary: bool = False) -> bool:
     "Recorded as done, by this template with these parameters, and the rows that it wrote are still there."
-    if record["status"] != "done": return False
+    if record["status"] != "done" or not (summary or record.get("adopted") or record.get("reader") == reader()): return False
     rows = study_folder(study) / "rows" / f"{cell.name}.parquet"
     if not summary and record.get("has_rows", True) and not rows.exists(): return False
     try:
@@ -198,23 +198,32 @@ def adopt(study: str, cells: Sequence[Cell], folder: Path) -> int:  # how many
 
 # %% ../nbs/82_batch.ipynb #74dae788
 def current_rows(study: str, cells: Sequence[Cell], folder: Path) -> dict[str, set[str]]:  # cell -> its rows' ids
-    "The cells that have rows here of the conditions that they name today."
+    "The cells that have rows here of the conditions that they name today; of a template that is no analysis, those that are done."
     found, home = {}, study_folder(study) / "rows"
     for c in (c for c in cells if (home / f"{c.name}.parquet").exists()):
-        wanted, have = {row_id(x) for x in cell_conditions(c, folder)}, {*pd.read_parquet(home / f"{c.name}.parquet").row_id}
-        if wanted <= have: found[c.name] = have
+        wanted, rows = {row_id(x) for x in cell_conditions(c, folder)}, pd.read_parquet(home / f"{c.name}.parquet")
+        have = {*rows.row_id} if "row_id" in rows else set()
+        if wanted <= have if wanted else is_done(read_record(study, c.name), study, c, folder): found[c.name] = have
     return found
 
-def collect_finished(study: Study, folder: Path, say: Callable[[str], None] = print, anew: bool = True) -> bool:  # was anything to do?
-    "Collect the rows of the study's cells, as far as they are of today; what was collected before and is not is set aside."
+def collect_finished(
+    study: Study, folder: Path, say: Callable[[str], None] = print,
+    ran: bool = True,  # something was executed; False: only where other rows are collected than there should be
+    last: bool = True,  # nothing is still to come, so that what is not of today is named
+) -> bool:  # was anything to do?
+    "Collect the rows of the study's cells, as far as they are of today; what was collected before and is not is laid aside."
     home, cells = study_folder(study.study), expand(study)
-    now, path = current_rows(study.study, cells, folder), home / "rows.parquet"
-    if old := [c.name for c in cells if c.name not in now and (home / "rows" / f"{c.name}.parquet").exists()]:
+    now, paths = current_rows(study.study, cells, folder), [home / f"{name}.parquet" for name in ("rows", "items")]
+    old = [c.name for c in cells if c.name not in now and (home / "rows" / f"{c.name}.parquet").exists()]
+    if old and last:
         say(f"not collected, for the study's conditions are others now: {', '.join(old)}; run {'it' if len(old) == 1 else 'them'} again")
-    before = pd.read_parquet(path) if path.exists() else pd.DataFrame(dict(cell=[], row_id=[]))
-    if not now or not anew and {k: {*g} for k, g in before.groupby("cell").row_id} == now: return False
-    if left := set_aside(study.study, [*now]): say(f"{path} held rows that {study.study!r} does not name now: they are in {left}")
-    collect(study.study, [*now])
+    before = pd.read_parquet(paths[0]) if paths[0].exists() else pd.DataFrame(dict(cell=[], row_id=[]))
+    known = {k: {*g} for k, g in before.groupby("cell").row_id} if {"cell", "row_id"} <= {*before} else None
+    if known == now and not ran or not now and (before.empty or not last): return False
+    if left := lay_aside(study.study, now): say(f"{paths[0]} held rows that {study.study!r} does not name now: they are in {left}")
+    if now: collect(study.study, [*now])
+    else:
+        for path in paths: path.unlink(missing_ok=True)
     return True
 
 # %% ../nbs/82_batch.ipynb #74dae78r
@@ -244,7 +253,7 @@ def run_cells(
             finished, todo = wait(todo, timeout=2 if progress else 10, return_when=FIRST_COMPLETED)
             for f in finished: f.result()
             if finished and time.time() - collected > 60:  # what is finished can be kept, whatever becomes of this machine
-                collect_finished(study, folder, say)
+                collect_finished(study, folder, say, last=False)
                 collected = time.time()
             if progress: progress(*conditions_done(name, cells))
             elif not finished:
@@ -285,7 +294,7 @@ def run_study(
     say(f"{study.title}: {len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     with surroundings():
         records = (through or run_cells)(study, todo, folder, workers, say, progress, force) if todo else []
-        changed = collect_finished(study, folder, say, anew=bool(todo))
+        changed = collect_finished(study, folder, say, ran=bool(todo))
         return records + summarise_study(study, folder, bool(force or todo or changed), say)
 
 # %% ../nbs/82_batch.ipynb #323aa6d7

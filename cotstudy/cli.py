@@ -70,7 +70,7 @@ def one_line(e: BaseException) -> str:
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in said)
     return plain if len(plain) <= 1000 else plain[:997] + "..."
 
-def _in_a_line(message, category, filename, lineno, line=None) -> str:
+def _as_told(message, category, filename, lineno, line=None) -> str:
     "A warning of ours as people read it: what is said, and not where it stands in the code."
     told = f" ({Path(filename).name}, line {lineno})" * (category is not UserWarning)
     return f"cotstudy: {message}{told}\n"
@@ -79,7 +79,7 @@ def _in_a_line(message, category, filename, lineno, line=None) -> str:
 def expected() -> Iterator[None]:
     "Expected errors in one line on stderr, exit status 1; Ctrl-C says how to go on."
     before, logging.raiseExceptions = logging.raiseExceptions, False  # a library's failing warning would print where it stands in the code
-    usual, warnings.formatwarning = warnings.formatwarning, _in_a_line
+    usual, warnings.formatwarning = warnings.formatwarning, _as_told
     try: yield
     except (typer.Exit, BrokenPipeError): raise  # whoever read our output has gone
     except KeyboardInterrupt:
@@ -296,13 +296,13 @@ NEVER = "; none given: a dated table, or yours in COTSTUDY_PRICES"
 def listed(text: str) -> list[str] | None: return [x.strip() for x in text.split(",") if x.strip()] or None
 
 def server_options(
-    name: str, base_url: str, dialect: str, concurrency: int, tokens: int, money: float, price: str, unseen_tok: int | None,
+    name: str, base_url: str, dialect: str, concurrency: int | None, tokens: int, money: float, price: str, unseen_tok: int | None,
 ) -> dict[str, Any]:
     "What a model behind an address is opened with; nothing for others."
     from cotstudy.openers import scheme_of
     from cotstudy.servers import budget, named_options
-    given = dict(base_url=base_url, dialect=dialect != "plain", concurrency=concurrency != 4, budget_tok=tokens, budget_money=money,
-                 price=price, unseen_tok=unseen_tok is not None)
+    given = dict(base_url=base_url, dialect=dialect, concurrency=concurrency, budget_tok=tokens, budget_money=money, price=price,
+                 unseen_tok=unseen_tok is not None)
     if scheme_of(name) != "api:":
         if odd := [k for k, v in given.items() if v]:
             raise ValueError(f"{', '.join('--' + k.replace('_', '-') for k in odd)}: these are of a model behind an address, and {name!r} "
@@ -311,7 +311,7 @@ def server_options(
     if (price or unseen_tok is not None) and not (tokens or money):
         raise ValueError("--price and --unseen-tok say how a budget is counted, and none is given; add --budget-tok or --budget-money")
     limit = budget(tokens or None, money or None, price, named_options(name)[0], unseen_tok)
-    return dict(base_url=base_url or None, dialect=dialect, concurrency=concurrency, budget=limit)
+    return dict(budget=limit) | {k: given[k] for k in ("base_url", "dialect", "concurrency") if given[k]}
 
 # %% ../nbs/95_cli.ipynb #673ec9f3
 @app.command()
@@ -327,8 +327,8 @@ def sample(
     max_tok: Annotated[int, typer.Option(help="tokens a draw")] = 256,
     format: Layout = "cotstudy", rule: Rule = "cotstudy", revision: Revision = "",
     base_url: Annotated[str, typer.Option(help="of an api: teacher; the key comes from OPENAI_API_KEY")] = "",
-    dialect: Annotated[str, typer.Option(help="of its server: plain, vllm or transformers")] = "plain",
-    concurrency: Annotated[int, typer.Option(help="requests at once")] = 4,
+    dialect: Annotated[str, typer.Option(help="of its server: plain (none given), vllm or transformers")] = "",
+    concurrency: Annotated[int | None, typer.Option(help="requests at once; none given: 4")] = None,
     budget_tok: Annotated[int, typer.Option(help="tokens this run may use; 0: no limit")] = 0,
     budget_money: Annotated[float, typer.Option(help="money this run may cost; 0: no limit")] = 0.0,
     price: Annotated[str, typer.Option(help="input,output[,date] for a million tokens" + NEVER)] = "",

@@ -240,7 +240,8 @@ def _net_of(where, dtype: str, **kw):
                          "Shapes or names differ; copy or download both again") from e
 
 # %% ../nbs/24_models.ipynb #13141235
-_BESIDE_VOCAB = ("tokenizer.json", "merges.txt", "source.spm", "sentencepiece.bpe.model", "spm.model")  # what else splits words
+_BESIDE_VOCAB = ("tokenizer.json", "merges.txt", "source.spm", "sentencepiece.bpe.model", "spm.model", "tokenizer.model",
+                 "spiece.model", "tekken.json")  # what else splits words
 
 def _tokenizer_of(where, folder: Path | None, **kw):
     "The tokenizer beside the weights; without any file of one, `transformers` may make up an empty one."

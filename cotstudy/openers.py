@@ -40,10 +40,9 @@ def _recorded(name: str, revision: str | None, seed: int):
 
 def _api(name: str, revision: str | None, seed: int, **options):
     model, told = named_options(name)
-    usual = dict(dialect="plain", concurrency=4)  # as commands have them where nothing is said
-    for k in ("budget", "base_url", *usual):  # which of two would hold?
+    for k in ("budget", "base_url", "dialect", "concurrency"):  # which of two would hold?
         given = options.get(k)
-        if told.get(k) and given not in (None, told[k], usual.get(k)) and getattr(given, "limited", True):
+        if told.get(k) and given not in (None, told[k]) and getattr(given, "limited", True):
             raise ValueError(f"the name of {model!r} has a {k}, and another was given beside it; give one of them")
     return Server(model, revision=revision or "", **options | told)
 

@@ -441,7 +441,7 @@ def known_measures() -> list[str]:
 @cache
 def reader() -> str:  # 32 hex digits
     "What tells how answers are read from how they were read by an earlier version: the source of those who read."
-    places = (find_spec(f"cotstudy.{name}").origin for name in ("answers", "prompts", "quantities"))
+    places = (find_spec(f"cotstudy.{name}").origin for name in ("answers", "methods", "prompts", "quantities"))
     return digest(*(Path(p).read_bytes() for p in places)).hex()
 
 def _complete(items: pd.DataFrame, voice: Voice) -> bool:

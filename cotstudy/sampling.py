@@ -11,7 +11,6 @@ __all__ = ['token_of', 'LM', 'no_bar', 'quiet', 'most_tok', 'check_room', 'out_o
 prompt's keys and values shared by all of its draws (Ho et al. 2023 and Li et al. 2023 draw up to fifty rationales a question)."""
 from collections import deque
 from contextlib import contextmanager
-from datetime import datetime
 from copy import copy
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,16 +27,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 
 from .files import explained
-from .decoding import Completion, Decoding, Model, Request, choose, distribution, draw_key, list_id, special_in, uniforms
-
-# %% ../nbs/22_sampling.ipynb #s0meday0
-@lru_cache(maxsize=16)
-def _on_one_day(template: str) -> str:
-    "A template in which it is always 26 July 2024 (Llama 3's own day, where nobody knows better)."
-    day = datetime(2024, 7, 26)
-    held = re.sub(r"\bstrftime_now\(\s*(['\"])([^'\"]*)\1\s*\)", lambda m: f"{m[1]}{day.strftime(m[2])}{m[1]}", template)
-    if re.search(r"\bstrftime_now\s*\(", held): raise ValueError("it asks for the time in a way that cannot be held still")
-    return held
+from .decoding import Completion, Decoding, Model, Request, choose, distribution, draw_key, list_id, on_one_day, special_in, uniforms
 
 # %% ../nbs/22_sampling.ipynb #087c167b
 class _Reader:
@@ -60,8 +50,8 @@ class _Reader:
         text.encode()  # half a character is an error that can be read, not one of the tokenizer
         if self.chat:
             turn = dict(role="user", content=text)
-            tokenizer, how = self.tokenizer, dict(tokenize=False, add_generation_prompt=True)
-            try: asked = tokenizer.apply_chat_template([turn], chat_template=_on_one_day(tokenizer.get_chat_template()), **how)
+            how = dict(tokenize=False, add_generation_prompt=True)
+            try: asked = self.tokenizer.apply_chat_template([turn], **how | on_one_day(self.tokenizer))
             except Exception as e:  # a template is a little program, which may fail in any way
                 raise ValueError(f"the chat template of {self.name!r} fails: {' '.join(str(e).split())[:200]}; mend the template beside "
                                  "its tokenizer, or take another format (cotstudy, ho, ...)") from e

@@ -36,7 +36,7 @@ except ImportError: import httpx
 import numpy as np
 from filelock import FileLock
 
-from .decoding import Completion, Decoding, Model, Request, draw_key, prompt_id
+from .decoding import Completion, Decoding, Model, Request, draw_key, prompt_id, on_one_day
 from .files import runs_here, write_json
 
 # %% ../nbs/28_servers.ipynb #6b24b6b5
@@ -515,7 +515,7 @@ class Server(Model):
         self.concurrency, self.attempts, self.pause_s, self.timeout_s = concurrency, attempts, pause_s, timeout_s
         self.limit, self.dropped = ("max_completion_tokens", {"temperature", "top_p"}) if reasoning else ("max_tokens", set())
         self.name = f"api:{model}"
-        more = [f"#{revision}" * bool(revision), f"+{dialect}" * (dialect != "plain"), "+mixed" * mixed]
+        more = [f"#{revision}" * bool(revision), f"+{dialect}" * (dialect != "plain")]
         if self.extra: more.append(f"+{json.dumps(self.extra, sort_keys=True)}")
         self._id = _without_key(f"{model}@{known_as or self.base_url}{''.join(more)}", key_variable)
 
@@ -595,7 +595,8 @@ def complete(server: Server, requests: Sequence[Request], d: Decoding) -> Iterat
                 error = error or next((e for f in done if (e := f.exception())), None)
                 fine = [f.result() for f in done if not f.exception()]
                 n, odd = n + len(fine), odd + Counter(str(c.finish) for c in fine if c.finish not in ("stop", "length", None))
-                error = error or strange(server, fine, n, odd)
+                other = strange(server, fine, n, odd)  # also where something else went wrong: it learns who answers
+                error = error or other
                 if kept := [c for c in fine if server.mixed or c.by in ("", server.answered)]: yield kept
                 if error: halt.set()  # what is in the air is waited for, nothing leaves any more
         finally: halt.set()
@@ -622,9 +623,10 @@ def recall(server: Server, notes: Iterable[str], sampled: bool):  # sampled: the
     notes = set(notes)
     if not notes: return
     names = sorted({m[1] for note in notes if (m := re.search(r"answered:(\S+)", note))})
-    if len(names) > 1 and not server.mixed:
-        raise ValueError(f"stored draws of {server.name!r} were made by {', '.join(names)}; each says who made it, and together they are "
-                         "no corpus of one teacher. Name a fixed version of the model, or say mixed=true to accept several under one name")
+    who = sorted({*names, *filter(None, [server.answered])})
+    if names and len(who) > 1 and not server.mixed:
+        raise ValueError(f"draws of {server.name!r} were made by {', '.join(who)}; each says who made it, and together they are no corpus "
+                         "of one teacher. Name a fixed version of the model, or say mixed=true to take them as they are")
     server.probed, server.recalled = server.probed or sampled, bool(names)
     if names: server.answered = server.answered or names[0]
 
@@ -740,7 +742,8 @@ class Vllm(Model):
     def prompt_ids(self, prompt: str) -> list[int]:
         "Token ids of a prompt, or of a user's turn as the tokenizer's chat template lays it out."
         if not self.chat: return list(self.tokenizer(prompt)["input_ids"])
-        turn = self.tokenizer.apply_chat_template([dict(role="user", content=prompt)], tokenize=False, add_generation_prompt=True)
+        how = dict(tokenize=False, add_generation_prompt=True) | on_one_day(self.tokenizer)
+        turn = self.tokenizer.apply_chat_template([dict(role="user", content=prompt)], **how)
         return list(self.tokenizer(turn, add_special_tokens=False)["input_ids"])
 
     def key_ids(self, prompt: str, instance: str = "") -> list[int]: return self.prompt_ids(prompt)

@@ -40,7 +40,7 @@ from .prompts import Format, check_same_prompt, format_named, render_prompt
 from .recorded import Recorded, recorded, saw_gold, with_gold
 from .results import results, texts_of
 from .runs import (Exam, Judge, Store, Voice, answer_voice, checkpoint_score, corpus_id, exam_of, make_items, provenance,
-                           read_chains, said, teacher_voice)
+                           read_chains, refuse_special, said, teacher_voice)
 from .sources import SOURCES, read_jsonl
 from .students import POCKET, Recipe, meet, read_record, train
 from .tasks import load as load_task
@@ -283,6 +283,7 @@ def distil(
     if training.recipe.checkpoint != "last":
         scored, _ = checkpoint_score(store.ledger, corpus_judge(store, rows, training, max_student_tok))
     fresh = store.models.fresh(student, revision, training.recipe.seed).in_format(training.fmt)  # trained in place
+    refuse_special(fresh, [Instance(r["instance"], r["question"], "") for r in rows])
     first_id, own = fresh.id, dict(objective=how.objective) if how.objective else {}
     with lease(where.resolve()) if rank == 0 else nullcontext():  # of two at once the second finds the first
         folder = train(fresh, examples, training.recipe, where, training.fmt.eos, score=scored, progress=progress, **own)
@@ -312,7 +313,8 @@ def asked_so(
     fmt, name, how = asking(model, format, method)
     if decoding == "greedy" and (n_paths, temperature) != (None, None):
         raise ValueError(f"n_paths={n_paths} and temperature={temperature} are of a vote, and decoding is 'greedy'; add decoding='vote'")
-    paths, temperature = (1 if decoding == "greedy" else 30 if n_paths is None else n_paths), 0.7 if temperature is None else temperature  # Li et al. 2023
+    paths = 1 if decoding == "greedy" else 30 if n_paths is None else n_paths  # Li et al. 2023, as the temperature
+    temperature = 0.7 if temperature is None else temperature
     cond = dict(task=str(task), task_args=task_args or {}, method=how.name, student=str(model), revision=revision, format=fmt.name,
                 split=split, n_items=n_items, decoding=decoding, n_paths=paths, temperature=temperature, max_student_tok=max_tok, rule=rule)
     return checked(cond), name

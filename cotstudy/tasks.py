@@ -219,11 +219,10 @@ def why_kind(path: str | Path) -> tuple[str, str]:  # the kind, and a clause tha
     return kind_and_why([i.answer for i in items], [i.options for i in items])
 
 # %% ../nbs/12_tasks.ipynb #210813ab
-def _by_place(items: Sequence[Instance]) -> bool:
-    "Whether all answers could be places (0, 1, ...) in options that are numbers, and would often be others then."
-    gold = [(i.options[LETTERS.index(i.answer)], i.options) for i in items]
-    if not all(g.isdigit() and int(g) < len(o) and all(map(_is_number, o)) for g, o in gold): return False
-    return any(o[int(g)] != g for g, o in gold)
+def _by_place(answers: Sequence[str], options: Sequence[tuple]) -> bool:  # as they were written
+    "Whether all answers could be places (0, 1, ...) in options that are numbers, and some would be others then."
+    if not all(a.isdigit() and int(a) < len(o) and all(map(_is_number, o)) for a, o in zip(answers, options)): return False
+    return any(o[int(a)] != a for a, o in zip(answers, options))
 
 def read_own(path: str | Path) -> tuple[str, list[Instance], list[str]]:
     "Kind, instances and rationales of a user's file, or a ValueError with the line number."
@@ -231,12 +230,14 @@ def read_own(path: str | Path) -> tuple[str, list[Instance], list[str]]:
     text = read_text(path)
     items: list[Instance] = []
     rationales: list[str] = []
+    written: list[str] = []  # answers
     lines: dict[tuple[str, str], int] = {}
     for n, line in enumerate(text.split("\n"), 1):
         if not line.strip(): continue
         where = f"{path.name}, line {n}"
         r = _gsm8k(_record(line, where), where)
         options, gold = _options(r, where)
+        written.append(_worded(r["answer"]).strip())
         question = _show(r["question"].strip(), options, where)
         name = str(r.get("id", f"{path.name.split('.')[0]}-{question_key(question)}")).strip()
         i = Instance(name, question, gold, options, r.get("template", "").strip())
@@ -249,7 +250,7 @@ def read_own(path: str | Path) -> tuple[str, list[Instance], list[str]]:
                             f"{'has' if options else 'has no'} options, unlike the lines before; give options on every line or on none")
         items.append(i)
         rationales.append(r.get("rationale", "").strip())
-    if items and items[0].options and _by_place(items):
+    if items and items[0].options and _by_place(written, [i.options for i in items]):
         raise _complain(path.name, "every answer is a number below that of the options, and options are numbers, too, so that an answer "
                                    "may be an option or its place; write the options' letters")
     if len(items) < 3: raise _complain(path.name, f"{len(items)} questions, expected at least 3; a task needs train, selection and test")

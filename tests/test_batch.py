@@ -457,7 +457,7 @@ def test_rows_of_other_conditions_are_not_collected_with_those_of_today(tmp_path
     now = pd.read_parquet(tmp_path / "tiny" / "rows.parquet")
     assert set(now.cell) == {names[0]} and any("not collected" in x and names[1] in x for x in lines), lines
     (place,) = (tmp_path / "tiny" / "aside").iterdir()
-    assert set(pd.read_parquet(place / "rows.parquet").row_id) >= set(before[before.cell == names[1]].row_id)
+    assert set(pd.read_parquet(place / "rows.parquet").row_id) == set(before.row_id)  # the edited ones, too
     lines.clear()
     run_study(two, workers=1, only=names[1], say=lines.append)  # done, and of this study: collected, and nothing runs
     assert set(pd.read_parquet(tmp_path / "tiny" / "rows.parquet").cell) == {names[1]} and any("0 to run" in x for x in lines), lines
@@ -466,3 +466,28 @@ def test_rows_of_other_conditions_are_not_collected_with_those_of_today(tmp_path
     assert len(pd.read_parquet(tmp_path / "tiny" / "rows.parquet").cell.unique()) == 2
     run_study(fewer, workers=1, say=lambda _: None)
     assert set(pd.read_parquet(tmp_path / "tiny" / "rows.parquet").cell) == {names[0]}
+
+
+def test_where_no_cell_is_of_today_nothing_old_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    run_study(TINY, workers=1, say=lambda _: None)
+    broken = TINY.model_copy(update=dict(base=TINY.base | {"teacher.model": str(tmp_path / "nowhere")}))
+    assert [r["status"] for r in run_study(broken, workers=1, say=lambda _: None)] == ["failed"]
+    assert not (tmp_path / "tiny" / "rows.parquet").exists() and len([*(tmp_path / "tiny" / "aside").iterdir()]) == 1
+
+
+def test_rows_of_ones_own_template_need_no_names(house):
+    house("own", ROWS.replace("row_id=cell, cell=cell, x=x", "value=x"))
+    s = study(grid("own"), summaries=[])
+    assert [r["status"] for r in run_study(s, workers=1, say=lambda _: None)] == ["done", "done"]
+    assert run_study(s, workers=1, say=lambda _: None) == []
+    assert len(results("s")[0]) == 2
+
+
+def test_a_cell_that_an_earlier_reader_read_is_run_again(tmp_path, monkeypatch):
+    from cotstudy import batch
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    run_study(TINY, workers=1, say=lambda _: None)
+    assert status(TINY)["counts"]["done"] == 1
+    monkeypatch.setattr(batch, "reader", lambda: "another")
+    assert status(TINY)["counts"]["stale"] == 1

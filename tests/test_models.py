@@ -646,7 +646,7 @@ def test_what_looks_like_a_control_token_in_a_completion_is_text(kind, text):
     assert special_in(object(), text) is None
 
 
-@pytest.mark.parametrize("unk, found", [("<unk>", None), ("<eos>", "<eos>"), (None, None)])
+@pytest.mark.parametrize("unk, found", [("<unk>", None), ("<eos>", "<eos>"), (None, None), ("<|endoftext|>", "<|endoftext|>")])
 def test_a_token_for_unknown_words_is_text_unless_it_is_more(unk, found):
     lm = make_lm("llama")
     lm.tokenizer = make_tokenizer()
@@ -666,7 +666,11 @@ def test_a_template_that_asks_for_the_day_gets_one_day():
     lm.tokenizer = make_tokenizer()
     lm.tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}|{{ messages[0]['content'] }}|"
     assert lm.decode(lm.as_chat().prompt_ids("Why?")) == "26 Jul 2024|Why?|"
-    lm.tokenizer.chat_template = "{% set f = '%H:%M' %}{{ strftime_now(f) }}|{{ messages[0]['content'] }}|"
+    for call in ("strftime_now('%d %b %Y')", 'strftime_now(format="%d %b %Y")', "strftime_now(f)"):
+        lm.tokenizer.chat_template = ("{# strftime_now(x) #}{% set f = '%d %b %Y' %}{{ " + call + " }}, one o'clock|"
+                                      "{{ messages[0]['content'] }}|")
+        assert lm.decode(lm.as_chat().prompt_ids("Why?")) == "26 Jul 2024, one o'clock|Why?|"
+    lm.tokenizer.chat_template = "{{ strftime_now('%H' + ':%M') }}|{{ messages[0]['content'] }}|"
     with pytest.raises(ValueError, match="asks for the time in a way that cannot be held still"): lm.as_chat().prompt_ids("Why?")
 
 

@@ -656,3 +656,20 @@ def test_stored_draws_of_two_models_are_no_corpus(odd, tmp_path):
     assert server.answered == "a" and server.probed
     with pytest.raises(ValueError, match="were made by a, b; "): recall(model(odd), ["answered:a", "answered:b"], sampled=True)
     recall(model(odd, mixed=True), ["answered:a", "answered:b"], sampled=True)
+
+
+def test_a_failure_before_the_first_answer_loses_nothing_that_was_paid(odd, tmp_path):
+    odd.free = (400,)
+    odd.behave = lambda body, n: (400, dict(error=dict(message="no"))) if "bad" in body["prompt"] else (
+        time.sleep(0.3) or (200, odd.good(body | dict(model="m-monday"))))
+    with pytest.raises(ConnectionError):
+        Ledger(tmp_path).draw(model(odd, concurrency=4), [("z", "bad"), *((k, f"Why {k}?") for k in "abc")], 1, Decoding(0.0, max_tok=20))
+    assert Ledger(tmp_path).count() == 3
+
+
+def test_who_answered_elsewhere_is_nobody_new_here(odd, tmp_path):
+    from cotstudy.servers import recall
+    m = model(odd)
+    recall(m, ["answered:m-mon"], sampled=False)
+    with pytest.raises(ValueError, match="were made by m-mon, m-tue"): recall(m, ["answered:m-tue"], sampled=True)
+    assert Server("m", odd.url, mixed=True).id == Server("m", odd.url).id  # what was paid for is there for both

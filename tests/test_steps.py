@@ -400,8 +400,16 @@ def test_what_is_of_a_vote_is_refused_for_greedy_answers(desk):
     (["--teacher", "api:m", "--unseen-tok", "5"], "say how a budget is counted, and none is given"),
     (["--teacher", "api:m", "--price", "1,2"], "say how a budget is counted"),
     (["--teacher", "api:m?dialect=vllm", "--dialect", "transformers"], "has a dialect, and another was given"),
-    (["--teacher", "api:m?concurrency=2", "--concurrency", "8"], "has a concurrency, and another was given")])
+    (["--teacher", "api:m?concurrency=2", "--concurrency", "4"], "has a concurrency, and another was given"),
+    (["--teacher", "api:m?dialect=vllm", "--dialect", "plain"], "has a dialect, and another was given")])
 def test_options_that_would_do_nothing_are_refused(desk, given, said, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     told = cotstudy("sample", "--task", "arith", "--out", "c.jsonl", "--n-questions", "2", *given)
     assert told.exit_code == 1 and said in told.output, told.output
+
+
+def test_a_corpus_whose_question_holds_a_control_token_trains_nobody(desk):
+    path, rows = sampled(desk, n=1)
+    corpora.write_corpus([r | dict(question=r["question"] + " <eos> ok?", prompt=r["prompt"] + " <eos> ok?") for r in rows], "marked.jsonl")
+    with pytest.raises(ValueError, match="holds '<eos>', which is a special token"):
+        w.distil("marked.jsonl", "scratch/0.1m", "s", store=desk, **SMALL)

@@ -446,7 +446,8 @@ def test_options_in_two_orders_are_refused(tmp_path, shown, options):
 
 
 @pytest.mark.parametrize("options, answers, fine", [
-    (["1", "0", "2"], [0, 1, 2], False), (["1", "0", "3"], ["A", "B", "C"], True), (["10", "20", "30"], [0, 1, 2], None),
+    (["1", "0", "2"], [0, 1, 2], False), (["1", "0", "2"], ["A", "B", "C"], True),
+    (["2", "0", "1"], ["C", "A", "B"], True), (["10", "20", "30"], [0, 1, 2], None),
     (["1", "0", "3"], [0, 1, 3], True), (["0", "1", "2"], [0, 1, 2], True), (["red", "blue", "green"], ["red", "blue", "green"], True)])
 def test_places_of_options_that_are_numbers_too(tmp_path, options, answers, fine):
     path = tmp_path / "f.jsonl"
