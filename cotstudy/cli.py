@@ -70,6 +70,7 @@ def one_line(e: BaseException) -> str:
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in said)
     return plain if len(plain) <= 1000 else plain[:997] + "..."
 
+# %% ../nbs/95_cli.ipynb #39843f94
 def _as_told(message, category, filename, lineno, line=None) -> str:
     "A warning of ours as people read it: what is said, and not where it stands in the code."
     told = f" ({Path(filename).name}, line {lineno})" * (category is not UserWarning)

@@ -274,6 +274,7 @@ def _tell_unfollowed(net, where) -> None:
         warnings.warn(f"the generation_config.json of {where} asks for {told}, which is not followed: completions are drawn from what the "
                       "model predicts, by the decoding that is named", stacklevel=2)
 
+# %% ../nbs/24_models.ipynb #36cc267r
 def _read(where, name: str, id: str, dtype: str, device: str | None, folder: Path | None = None, **kw) -> LM:
     "Model and tokenizer, complete or not at all."
     if dtype not in DTYPES: raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")

@@ -104,6 +104,7 @@ def lay_aside(study: str, rows_of: Mapping[str, set[str]]) -> Path | None:  # wh
     write_parquet(place / "items.parquet", items[[i in of for i in items.get("eval_id", ())]].reset_index(drop=True))
     return place
 
+# %% ../nbs/58_results.ipynb #098fb70r
 def results(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Rows and items of a study, collected before or from whatever cells there are."
     folder = study_folder(study)

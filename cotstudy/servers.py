@@ -384,6 +384,7 @@ def mended(server: "Server", body: dict, e: Failed) -> bool:
                       "draws have no temperature that is known", stacklevel=2)
     return bool(named)
 
+# %% ../nbs/28_servers.ipynb #337a9c5t
 def turned_away(server: "Server", d: Decoding, e: Failed) -> str:
     "How a question ended that a server will not take: content_filter, too_long; empty: it was something else."
     said = words_of(e)

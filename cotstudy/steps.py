@@ -279,9 +279,8 @@ def distil(
     training = Training(how, fmt, recipe_of(recipe), None if filters is None else tuple(filters))
     where = may_train(out, student)
     rows, examples, facts = taught_rows(corpus, training, split, task)
-    scored = None
-    if training.recipe.checkpoint != "last":
-        scored, _ = checkpoint_score(store.ledger, corpus_judge(store, rows, training, max_student_tok))
+    judge = corpus_judge(store, rows, training, max_student_tok) if training.recipe.checkpoint != "last" else None
+    scored, _ = checkpoint_score(store.ledger, judge) or (None, [])
     fresh = store.models.fresh(student, revision, training.recipe.seed).in_format(training.fmt)  # trained in place
     refuse_special(fresh, [Instance(r["instance"], r["question"], "") for r in rows])
     first_id, own = fresh.id, dict(objective=how.objective) if how.objective else {}

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from cotstudy import batch
 from cotstudy.analyses import ANALYSES
-from cotstudy.batch import adopt, execute, read_record, run_study, status
-from cotstudy.conditions import over_each_other
+from cotstudy.batch import adopt, collect_finished, execute, read_record, run_study, status
+from cotstudy.conditions import over_each_other, row_id
 from cotstudy.results import results
-from cotstudy.studies import Cell, Study, check_parameters, expand, load_study, parameters_of, studies_folder
+from cotstudy.studies import Cell, Study, cell_conditions, check_parameters, expand, load_study, parameters_of, studies_folder
 
 HEAD = """study: str = ''  # study
 cell: str = ''  # cell
@@ -170,7 +170,8 @@ def test_a_cell_is_done_by_its_parameters_its_template_and_the_conditions_that_f
     made = []
     monkeypatch.setattr(batch, "cell_conditions", lambda cell, folder: made.append(cell.name) or [])
     folder, a, b = house.folder, *expand(study(grid("fine")))
-    batch.write_record("s", "fine-a", status="done", has_rows=False, key=batch.cell_key(a, folder), stamp=batch.cell_stamp(a, folder))
+    facts = dict(key=batch.cell_key(a, folder), stamp=batch.cell_stamp(a, folder), reader=batch.reader())
+    batch.write_record("s", "fine-a", status="done", has_rows=False, **facts)
     done = lambda cell: batch.is_done(read_record("s", "fine-a") if cell is a else read_record("s", cell.name), "s", cell, folder)
     made.clear()
     assert done(a) and not done(b) and not made
@@ -473,7 +474,13 @@ def test_where_no_cell_is_of_today_nothing_old_is_reported(tmp_path, monkeypatch
     run_study(TINY, workers=1, say=lambda _: None)
     broken = TINY.model_copy(update=dict(base=TINY.base | {"teacher.model": str(tmp_path / "nowhere")}))
     assert [r["status"] for r in run_study(broken, workers=1, say=lambda _: None)] == ["failed"]
-    assert not (tmp_path / "tiny" / "rows.parquet").exists() and len([*(tmp_path / "tiny" / "aside").iterdir()]) == 1
+    wanted = {row_id(c) for c in cell_conditions(expand(broken)[0], studies_folder())}
+    assert {*pd.read_parquet(tmp_path / "tiny" / "rows.parquet").row_id} == wanted  # failures, and nothing of the other teacher
+    assert len([*(tmp_path / "tiny" / "aside").iterdir()]) == 1
+    (tmp_path / "tiny" / "rows" / f"{expand(TINY)[0].name}.parquet").write_bytes(
+        next((tmp_path / "tiny" / "aside").glob("*/rows.parquet")).read_bytes())  # of a version that is gone, and not of today's
+    assert collect_finished(broken, studies_folder(), lambda _: None)
+    assert not (tmp_path / "tiny" / "rows.parquet").exists() and not (tmp_path / "tiny" / "items.parquet").exists()
 
 
 def test_rows_of_ones_own_template_need_no_names(house):
