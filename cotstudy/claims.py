@@ -403,13 +403,13 @@ def _mean_effect(claim: Claim, cells: Cells, n_boot: int) -> Measured:
             continue
         seeds = "one seed cannot decide" * (trained and frames[task].seed.nunique() < 2)
         unread[task], notes[task] = unread_at_chance(terms, cells), "; ".join(_sides(claim, terms, frames[task], cells))
-        if why := [w for w in (alone(terms), seeds, unread_teacher(terms, frames[task], cells)) if w]: open_[task] = "; ".join(why)
+        if why := [w for w in (alone(terms), seeds, unread_teacher(terms, frames[task], cells)) if w]: open_[task] = why
     if not frames: return Measured(None, (), left_out, False, _with_tasks(left_out))
     used = [t for t in frames if t not in open_] or list(frames)
     decides = used[0] not in open_
-    left_out |= {t: why for t, why in open_.items() if decides}
+    left_out |= {t: "; ".join(why) for t, why in open_.items() if decides}
     estimate = two_level_bootstrap(pd.concat(frames[t] for t in used), n_boot)
-    reasons = [] if decides else sorted(set(open_.values()))
+    reasons = [] if decides else list(dict.fromkeys(w for why in open_.values() for w in why))
     silent = float(np.mean([unread[t] for t in used]))
     if silent > claim.smallest and estimate.value < (claim.smallest if claim.kind == "equivalence" else 0):  # more would only help
         reasons += [f"{100 * silent:.0f} % of the answers could not be read, and silence is no guess"]

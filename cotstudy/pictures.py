@@ -225,7 +225,8 @@ def intervals(
 ) -> Picture:
     "Intervals against zero and the smallest effect of interest, each with its words."
     low, high = min(-2 * smallest, *(r[1] for r in rows)), max(2 * smallest, *(r[3] for r in rows))
-    x = lambda v: 20 + (v - low) / (high - low) * (width - 240)
+    named = max(200, *(12 * len(r[0]) for r in rows))  # room for the words
+    x = lambda v: 20 + (v - low) / (high - low) * (width - named - 40)
     p = Picture(width, 44 * len(rows) + 74, says)
     p.add(f'<rect x="{x(-smallest):g}" y="6" width="{x(smallest) - x(-smallest):g}" height="{44 * len(rows) + 4:g}" fill="#eeeeee"/>')
     for v in (-smallest, 0, smallest): p.add(f'<line x1="{x(v):g}" x2="{x(v):g}" y1="6" y2="{44 * len(rows) + 14:g}" '
@@ -236,6 +237,6 @@ def intervals(
         y, colour = 28 + 44 * k, (colours or {}).get(told, INK)
         p.add(f'<line x1="{x(lo):g}" x2="{x(hi):g}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="4" stroke-linecap="round"/>')
         p.add(f'<circle cx="{x(value):g}" cy="{y}" r="7" fill="{colour}"/>')
-        words(p, width - 200, y, told, 18, colour=colour, bold=True)
+        words(p, width - named, y, told, 18, colour=colour, bold=True)
     words(p, 20, 44 * len(rows) + 56, "effect in points of accuracy, in the claimed direction", 15, colour=PALE)
     return p
