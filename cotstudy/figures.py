@@ -516,7 +516,9 @@ def fig_sample_count(
     labels: bool = True,
 ) -> "Axes":
     "Accuracy against rationales per question (Ho et al. 2023, diverse reasoning; Li et al. 2023, Fig. 2 and Table 3b)."
-    return fig_against(df, "n_rationales", ax, named(teach="sampled"), published, labels)
+    sampled = named(teach="sampled")
+    if df.method.isin(sampled).any(): return fig_against(df, "n_rationales", ax, sampled, published, labels)
+    return fig_arms(df.assign(arm=[look_of(m).words for m in df.method]), ax, published, labels)  # nothing stands along such an axis
 
 # %% ../nbs/70_figures.ipynb #9af474ef
 def _log_ticks(ax: "Axes", values, label: str, text: Callable = "{:g}".format) -> None:
