@@ -660,11 +660,11 @@ def test_stored_draws_of_two_models_are_no_corpus(odd, tmp_path):
 
 def test_a_failure_before_the_first_answer_loses_nothing_that_was_paid(odd, tmp_path):
     odd.free = (400,)
-    odd.behave = lambda body, n: (400, dict(error=dict(message="no"))) if "bad" in body["prompt"] else (
-        time.sleep(0.3) or (200, odd.good(body | dict(model="m-monday"))))
+    odd.behave = lambda body, n: time.sleep(0.2) or (400, dict(error=dict(message="no"))) if "bad" in body["prompt"] else (
+        time.sleep(0.6) or (200, odd.good(body | dict(model="m-monday"))))
     with pytest.raises(ConnectionError):
         Ledger(tmp_path).draw(model(odd, concurrency=4), [("z", "bad"), *((k, f"Why {k}?") for k in "abc")], 1, Decoding(0.0, max_tok=20))
-    assert Ledger(tmp_path).count() == 3
+    assert Ledger(tmp_path).count() == sum("bad" not in b["prompt"] for b in odd.asked) > 0
 
 
 def test_who_answered_elsewhere_is_nobody_new_here(odd, tmp_path):
