@@ -302,17 +302,17 @@ def server_options(
     "What a model behind an address is opened with; nothing for others."
     from cotstudy.openers import scheme_of
     from cotstudy.servers import budget, named_options
-    given = dict(base_url=base_url, dialect=dialect, concurrency=concurrency, budget_tok=tokens, budget_money=money, price=price,
-                 unseen_tok=unseen_tok is not None)
+    given = dict(base_url=base_url or None, dialect=dialect or None, concurrency=concurrency, budget_tok=tokens or None,
+                 budget_money=money or None, price=price or None, unseen_tok=unseen_tok)
     if scheme_of(name) != "api:":
-        if odd := [k for k, v in given.items() if v]:
+        if odd := [k for k, v in given.items() if v is not None]:
             raise ValueError(f"{', '.join('--' + k.replace('_', '-') for k in odd)}: these are of a model behind an address, and {name!r} "
                              "is none; leave them out, or name an api: model")
         return {}
     if (price or unseen_tok is not None) and not (tokens or money):
         raise ValueError("--price and --unseen-tok say how a budget is counted, and none is given; add --budget-tok or --budget-money")
     limit = budget(tokens or None, money or None, price, named_options(name)[0], unseen_tok)
-    return dict(budget=limit) | {k: given[k] for k in ("base_url", "dialect", "concurrency") if given[k]}
+    return dict(budget=limit) | {k: given[k] for k in ("base_url", "dialect", "concurrency") if given[k] is not None}
 
 # %% ../nbs/95_cli.ipynb #673ec9f3
 @app.command()

@@ -125,7 +125,8 @@ def test_a_done_cell_is_not_executed_by_the_driver_that_waited(small, monkeypatc
     cell, folder = studies.expand(small)[0], studies.studies_folder()
     executed = []
     monkeypatch.setattr(batch, "execute", lambda *a, **k: executed.append(a) or dict(status="done"))
-    batch.write_record("small", cell.name, status="done", key=batch.cell_key(cell, folder), has_rows=False, wall_s=1.0)
+    facts = dict(key=batch.cell_key(cell, folder), reader=batch.reader(), wall_s=1.0)
+    batch.write_record("small", cell.name, status="done", has_rows=False, **facts)
     assert batch.execute_once("small", cell, folder, 10)["status"] == "done" and not executed
     batch.execute_once("small", cell, folder, 10, force=True)
     assert len(executed) == 1
