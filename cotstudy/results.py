@@ -94,10 +94,11 @@ def lay_aside(study: str, rows_of: Mapping[str, set[str]]) -> Path | None:  # wh
     "Keep collected rows and items that are not among these (cell -> row ids): of another version of the study, or of one with its name."
     folder = study_folder(study)
     if not all((folder / f"{name}.parquet").exists() for name in ("rows", "items")): return None
-    rows, items = results(study)
+    rows = completed(pd.read_parquet(folder / "rows.parquet"))
     if not {"cell", "row_id"} <= {*rows}: return None
     left = rows[[i not in rows_of.get(c, ()) for c, i in zip(rows.cell, rows.row_id)]]
     if left.empty: return None
+    items = pd.read_parquet(folder / "items.parquet")  # only now: a running study asks every minute, and nearly always in vain
     place = folder / "aside" / content_id("eval", *sorted(left.row_id.astype(str) + left.cell))
     write_parquet(place / "rows.parquet", left.reset_index(drop=True))
     of = {*left.get("eval_id", ())}
