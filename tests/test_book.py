@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from browser import look_at, open_browser
 
-from cotstudy.book import (Change, _cut, broken_links, broken_pages, changes, execute, in_short, notebooks, site, site_sources, slides_of,
-                           text_of, ways, write_slides, write_ways)
+from cotstudy.book import (Change, _cut, broken_links, broken_pages, changes, execute, execute_again, in_short, notebooks, site, site_sources,
+                           slides_of, text_of, ways, write_slides, write_ways)
 from cotstudy.pages import moved, to_markdown
 from cotstudy.results import good_rows
 
@@ -57,6 +57,21 @@ def test_readme_is_the_index_with_its_links_moved():
     text = to_markdown(ROOT / "nbs" / "index.ipynb")
     assert (ROOT / "README.md").read_text() == moved(text, ROOT / "nbs", ROOT)
     assert "](nbs/images/headline.svg)" in (ROOT / "README.md").read_text()
+
+
+def test_index_says_what_the_project_holds_today(tmp_path, monkeypatch):
+    "Tables of lessons, chapters, analyses and speed, and what was found; what the commands say has a test of its own."
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(ROOT / "outputs"))
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "outputs").symlink_to(ROOT / "outputs")
+    for p in (ROOT / "nbs").iterdir():
+        if p.name == "images": shutil.copytree(p, tmp_path / "nbs" / p.name)
+        elif p.name != "index.ipynb": (tmp_path / "nbs" / p.name).symlink_to(p)
+    nb = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
+    nb.cells = [c for c in nb.cells if "COMMANDS = " not in c.source]
+    assert sum(c.cell_type == "code" for c in nb.cells) > 7
+    nbformat.write(nb, tmp_path / "nbs" / "index.ipynb")
+    assert not execute_again(tmp_path / "nbs" / "index.ipynb", keep=False), "run `cotstudy book nbs/index.ipynb`, then `cotstudy readme`"
 
 
 README = (ROOT / "README.md").read_text()
