@@ -24,15 +24,21 @@ from .tasks import load, outline
 # %% ../nbs/18_answers.ipynb #11e8c4f9
 HEAD, TAIL = 2_000, 4_000  # characters that are read of a longer text: an answer stands at its beginning or at its end
 
-_CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?(?:(?:is|was|(?:would|must|should|will|has\s+to|could"
-                  r"|might)\s+be)(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|=>|->|[:=→])[\s:]*"
+_CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?"
+                  r"(?:to\s+(?:the|your|our)\s+(?:question|problem|puzzle)(?:,[^,.\n]{1,40},)?[^\S\n]*)?"
+                  r"(?:(?:is|was|(?:would|must|should|will|has\s+to|could|might)\s+be)"
+                  r"(?![^\S\n]+(?:obtained|found\s+(?:by|in)|given\s+(?:by|in)|calculated|derived|computed|based)\b)|=>|->|[:=→])[\s:]*"
                   r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?|\bTL;?DR\s*:"
                   r"|\b(?:correct|right)\s+(?:count|number|total|value|amount|result|sum)\s+is\b(?=(?:[^.!?\n]|\.(?=\d))*[.!?]?\s*\Z)"
                   r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
-                  r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|(?:正解|答え|回答)は\s*:?|(?:故|应|因此|所以)选(?:择|项)*\s*:?"
-                  r"|\b(?:antwort\s+(?:ist|lautet)|r[ée]ponse\s+(?:finale\s+|correcte\s+)?est"
+                  r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|(?:正解|答え|回答)は\s*:?|(?:故|应该?|因此|所以)选(?:择|项)*\s*:?"
+                  r"|(?<![^\s，。,.:：；;])选择?\s*(?=[A-J]\b)"
+                  r"|\b(?:antwort\s+(?:ist|lautet)(?:\s+(?:also|daher|somit|folglich|deshalb|demnach))?"
+                  r"|r[ée]ponse\s+(?:finale\s+|correcte\s+)?est"
                   r"(?:\s+donc\b)?(?:\s+la(?=\s+[A-Z]\b))?|respuesta\s+(?:final\s+|correcta\s+)?es(?:\s+la(?=\s+[A-Z]\b))?|risposta\s+è|resposta\s+é|ответ)\s*:?"
                   r"|(?:^|\n)\s*(?:(?:label|choice|verdict|prediction)\s*:|(?:final[^\S\n]+)?answer[^\S\n]*\n)", re.I)
+
+# %% ../nbs/18_answers.ipynb #11e8c4fb
 _TOTAL = re.compile(r"^\W*(?:(?:the|grand|final|corrected)\s+)*(?:result|total|output|solution|conclusion)\s*[:=]"
                     r"|(?<=[.!?]\s)(?:final|corrected\s+total)\s*:|^\W*(?:difference|sum|remaining|profit|average)\s*[:=](?=[^\n]*\Z)"
                     r"|^A:(?=(?:[^.!?\n]|\.(?=\d))*[.!?]?\s*\Z)", re.I | re.M)
@@ -53,6 +59,7 @@ _REPORTED = re.compile(  # others say it, or nobody
 
 _SUPPOSED = re.compile(r"\W*(?:(?:and|but|however)\W+)?(?:if|were|unless|suppose|had|in\s+case|assuming)\b(?![^.;\n]*\b(?:so|but|therefore"
                     r"|since)\b)", re.I)
+_IF_THE = re.compile(r"\b(?:if|unless|assuming|suppose)\s+(?:that\s+)?(?:(?:the|your|our|my)\s+)?(?:\w+\s+)?$", re.I)  # if the answer is 5
 _WOULD, _UNDER = re.compile(r"\b(?:would|could|might)\b", re.I), re.compile(r"[^.;\n]{0,60}\b(?:if|unless)\b", re.I)  # it would be 5 if ...
 
 _GRANTED = re.compile(r"^\W*(?:so\s+)?(?:since|because|as|while|although|though|despite|even\s+though)\b[^,]*,(?=\s+\w)", re.I)
@@ -99,12 +106,29 @@ _ASKS = re.compile(r"\W*(?:(?:so|hmm+|then|and|wait|but|or)\W+)*(?:is|are|does|d
 _ASKS_BACK = re.compile(r"\W*(?:(?:so|and|but|then|well|sorry|wait|hmm+|also)\W+)*(?:how|what|which|who|whose|when|where|why|is|are|was"
                         r"|were|do|does|did|can|could|would|should|will|may|have|has|am|shall)\b.*\?\W*", re.I)
 
+_REQUEST = re.compile(r"\W*(?:(?:so|and|but|then|please|first)\W+)*(?:(?:could|can|would|will)\s+you\s+(?:please\s+)?|please\s+)"
+                      r"(?:tell|provide|give|clarify|specify|share|send|confirm|explain|let\s+me\s+know|say|state|restate"
+                      r"|rephrase)\b.*", re.I)
+_DECLINES = re.compile(r"\b(?:give|offer|have|state|provide)\s+no\s+(?:\w+\s+)?answer\b|\b(?:decline|refuse)\s+to\s+(?:answer|guess|say)\b"
+                       r"|\b(?:won't|will\s+not|cannot|can't|shall\s+not)\s+(?:give|offer|provide|commit\s+to)\s+(?:an?|any|one|my)\s+"
+                       r"(?:\w+\s+)?answer\b|\b(?:leave|leaving)\s+(?:it|this|the\s+question)\s+(?:open|unanswered|blank)\b"
+                       r"|\b(?:i'd|i\s+would)\s+(?:rather|prefer)\s+(?:not\s+)?(?:to\s+)?(?:not\s+)?(?:answer|guess|say)\b", re.I)
+_ANNOUNCES = re.compile(r"\W*(?:the|my)\s+(?:\w+\s+)?answer\s+(?:will|can)\s+be\s+(?:given|found|shown|computed|calculated|obtained|derived"
+                        r"|explained|determined|reached)\b(?!.*(?:[=:]|\bas\b)).*", re.I)
+
+_DENIES = re.compile(r"\W*(?:(?:no|wait|hmm+|actually|sorry|oh|but)\W+)*(?:that|this|it)(?:(?:'s|\s+is|\s+was)\s+"
+                     r"(?:not\s+(?:quite\s+)?(?:right|correct|true|it)|wrong|incorrect|false|an?\s+(?:mistake|error))"
+                     r"|(?:\s+(?:cannot|can't|can\s+not)\s+be|\s+isn't|\s+wasn't)\s+(?:quite\s+)?(?:right|correct|true|it))\W*", re.I)
+
 def _left_open(text: str) -> bool:
-    "Whether a text ends with the question: it thinks on, cannot tell which, asks whether that is the answer, or only asks back."
+    "Whether a text ends without an answer: it thinks on, asks back, cannot tell which, takes it back, announces one or declines."
     *before, end = _sentences(text[-600:].strip()) or [""]
     if _ASKS_BACK.fullmatch(end) and all(map(_ASKS_BACK.fullmatch, before)): return True
-    told = any(_CUE.search(s) or "\\boxed" in s for s in before) and not _RETRACTS.search(before[-1])
-    if _ASKS.fullmatch(end) or _GOES_ON.fullmatch(end): return not told
+    if _REQUEST.fullmatch(end) and not any(re.search(r"\d", s) or _CUE.search(s) for s in before): return True
+    cued = any(_CUE.search(s) or "\\boxed" in s for s in before)
+    if cued and _DENIES.fullmatch(end): return True
+    told = cued and not _RETRACTS.search(before[-1])
+    if _ASKS.fullmatch(end) or _GOES_ON.fullmatch(end) or _ANNOUNCES.fullmatch(end) or _DECLINES.search(end): return not told
     return bool(_TORN.match(end)) and not re.search(r"\d", end)
 
 # %% ../nbs/18_answers.ipynb #11e822co
@@ -123,8 +147,8 @@ def _two_answers(text: str, a: re.Match, b: re.Match) -> bool:
 
 def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     "What follows the last cue such as `the answer is`, and whether there was one."
-    cues = [m for p in (_CUE, more) if p for m in p.finditer(text) if not _REPORTED.search(_clause(text, m.start()))
-            and not (_WOULD.search(m[0]) and _UNDER.match(text[m.end():m.end() + 80]))]
+    cues = [m for p in (_CUE, more) if p for m in p.finditer(text) if not _REPORTED.search(clause := _clause(text, m.start()))
+            and not _IF_THE.search(clause) and not (_WOULD.search(m[0]) and _UNDER.match(text[m.end():m.end() + 80]))]
     if sum(bool(_SUPPOSED.match(_clause(text, m.start()))) for m in cues) == len(cues) > 1: return "", True  # if so 5, if not 7
     ends = sorted((m.end() for m in cues), reverse=True)
     if len(cues) > 1 and _two_answers(text, *sorted(cues, key=lambda m: m.start())[-2:]): return "", True
@@ -253,7 +277,7 @@ _BOUND = re.compile(rf"(?:\b(?:{_PLACES})\s+|"
 _ASIDE = re.compile(r"\b(?:after|in|for|per|every|each|within|on|at|of|by|during|since|until|to|all|both|other|another|number"
                     r"|day|these|those|the|from(?=\s+(?:the|an?|his|her|their|its|my|our|your)\s))\s+"
                     r"(?:(?:the|an?|all|each|every|his|her|their|its|my|our|your|other|these|those|another)\s+)?(?:(?<=the\s)(?:first"
-                    r"|last|next)\s+)?(?:only\s+|about\s+)?$", re.I)
+                    r"|last|next|original|initial|starting)\s+)?(?:only\s+|about\s+)?$", re.I)
 _UNIT = (r"(?:[kcm]?m|[km]?g|lbs?|oz|ft|in|yd|mi|h|hrs?|mins?|s|secs?|ms|[mk]ph|ml|[lL]|kWh|[kM]?W|V|Hz|k?Pa|J|N|C|F|K|st|nd|rd|th|am"
          r"|pm|AM|PM|px|[kMGT]B|cc|dB|gal|ha|mol|k?cal)"
          r"(?:\^[23])?(?![A-Za-z\d^])")
@@ -482,13 +506,13 @@ _UNKNOWN = re.compile(r"\b(?:(?:do\s+not|don't|cannot|can't|can\s+not|could\s+no
     r"|no\s+way\s+to|(?:un|not\s+)able\s+to|hard\s+to)"
                       r"\s+(?:be\s+)?(?:know|tell|say|determined?|answer|decide|choose|solved?|calculated?|find|found)"
                       r"|more\s+information|no\s+(?:(?!other|more|further|second|third|additional|trick|easy|simple|closed)\w+\s+)?solutions?\b(?!\s+(?:other|but|except|besides))|not\s+(?:known|sure|enough|certain|clear|given|specified)|insufficient|unclear|unknown"
-                    r"|undetermined|unsure|ambiguous"
+                    r"|undetermined|unsure|ambiguous|undefined|indeterminate|not\s+(?:well[\s-])?defined"
                       r"|(?:don't|do\s+not)\s+have|sorry|error\b|it\s+depends|nobody\s+knows|no\s+idea)\b", re.I)
 _NOT_SAID = re.compile(r"\b(?:(?:does\s+not|doesn't)\s+(?:say|mention|state|specify|tell)|not\s+(?:mentioned|stated)"
                        r"|(?:the|your)\s+(?:full|whole|complete)\s+question)\b", re.I)
 _SUMS_UP = re.compile(r"\W*(?:(?:they|he|she|it|we|you)\s+(?:will\s+)?needs?\s+(?=\d)"
                       r"|(?:that|this)(?:'s|\s+is|\s+comes\s+to|\s+makes)\s+(?=-?\d)(?!\S+\s+(?:more|less|fewer|times)\b)|(?:since|because)\b[^,.\n]{1,100},\s+\w"
-                      r"|the\s+(?:total|final|remaining|combined|answer|difference)\b[^,.\n]{0,60}"
+                      r"|the\s+(?:total|final|remaining|combined|answer|difference|sum|result|balance)\b[^,.\n]{0,60}"
                       r"\b(?:is|are|comes\s+to|equals)\b(?!\s+\S+\s+(?:more|less|fewer|times)\b))", re.I)
 
 def _sentences(text: str) -> list[str]:
@@ -501,10 +525,16 @@ def _clean_end(sentence: str) -> str:
     if sentence.rstrip().endswith("..."): return sentence.rstrip()
     return re.sub(r"[\s.!?*|]+$", "", re.sub(r"\|(?!-[\d.]+\|)", " ", sentence))
 
+_OF_ALL = re.compile(r"\b(?:out\s+of(?:\s+the)?|of\s+the(?=\s+\w+\s*\Z))(?:\s+(?:original|initial|starting|total|whole))?\s*\Z", re.I)
+
 def _bold_number(text: str) -> str | None:
     "The last bold part that is a number and little else, unless a later calculation ends elsewhere."
     parts = [m for m in re.finditer(f"{BOLD[0]}([^{BOLD[1]}]*){BOLD[1]}", text) if len(m[1]) <= 60 and not m[1].rstrip().endswith(":")]
     for m in reversed(parts):
+        if _OF_ALL.search(text[:m.start()]):  # **28** out of **40**
+            beside = [p for p in parts if p.end() <= m.start() and not re.search(r"[.!?]\s|\n", text[p.end():m.start()])]
+            if len(beside) > 1: return None
+            if beside: continue
         part = re.sub(r"^(?:[A-Za-z]+ ){0,3}[A-Za-z]+\s*[:=]\s*", "", m[1])
         if _opens(part, _said(part)):
             found, later = _spoken(_clean_end(part)), [s for s in _sentences(unbold(text[m.end():])) if "=" in s]
@@ -597,6 +627,7 @@ def _cued(text: str) -> str | None:
     for n, s in enumerate(sentences):
         direct = _opens(s, _said(digits_for_words(s)))
         if not direct and any(_CONCLUDES.match(x) or "=" in x for x in sentences[n + 1:]): return _free(text, False)
+        if not direct and _UNKNOWN.search(why := re.split(_STOP, s)[0]) and not _said(why): return None
         if direct or any(x.role != "rejected" for x in _said(s)) or n == len(sentences) - 1:
             found, later = _spoken(s), [_spoken(x) for x in sentences[n + 1:] if _AGAIN.match(x) or _CONCLUDES.match(x)]
             if any(_YET.match(x) for x in sentences[n + 1:]) or (not direct and _NAMED.match(s)): return None
@@ -619,7 +650,9 @@ def _unchecked(text: str) -> str:
 
 def _thought_again(piece: str, read: Callable[[str], str | None]) -> str | None:
     "What a second thought gives: nothing settled where it only names what is still to be done, as in `we need to subtract 2`."
-    given = any(p.search(piece) for p in (_CUE, _SO, _EQUALS)) or any(_CONCLUDES.match(s) or _opens(s, _said(s)) for s in _sentences(piece))
+    sentences = _sentences(piece)
+    given = any(p.search(piece) for p in (_CUE, _SO, _EQUALS)) or any(_CONCLUDES.match(s) or _opens(s, _said(s)) for s in sentences)
+    given = given or any(_SUMS_UP.match(s) and not _STILL_TO_DO.search(s) for s in sentences[1:])
     return "" if _STILL_TO_DO.search(piece) and not given and _said(piece) else read(piece)
 
 # %% ../nbs/18_answers.ipynb #cf3f27co
@@ -664,7 +697,8 @@ _CONSIDERED = re.compile(r"\b(?:was\s+(?:going|about)\s+to\s+\w+|considered|thou
                          r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
 _POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&$✅✓✔☑-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe"
                     r"|perhaps|likely"
-    r"|definitely|clearly|certainly|obviously|only|just|simply|prefer|option|choice|answer|letter|so|therefore|thus|hence|then|is|is\s+it"
+    r"|definitely|clearly|certainly|obviously|only|just|simply|prefer|option|choice|opci[oó]n|opç[aã]o|opzione"
+                    r"|answer|letter|so|therefore|thus|hence|then|is|is\s+it"
                     r"|be|was|it's|that's|with|choose|chose|pick"
     r"|picked|select|leaving|leaves|leave|between|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both"
                     r"|either|wait|but|think|believe"
@@ -960,6 +994,10 @@ _TOLD_OF = re.compile(  # the author of the letter was Margaret Ellison
     rf"|river|book|animal|color|colour|word|capital|instrument|title|one)\b(?:(?!{_VERB})[^.,;]){{0,80}}\s(?:is|was|are|were)\s+"
     rf"((?!not\b|n't)(?:(?!{_VERB})[^.,;]|\b(?:Mrs?|Ms|Dr|St|Prof)\.){{1,60}})\.?", re.I)
 
+_JUDGES = re.compile(  # says something of an answer, and names none
+    r"\W*(?:(?:that|this|it)(?:'s|\s+is|\s+was|\s+cannot\s+be|\s+can't\s+be|\s+isn't|\s+wasn't)\s+(?:not\s+)?(?:right|correct|it|true|wrong"
+    r"|incorrect|false|an?\s+(?:mistake|error))|no|nope|not\s+(?:quite|really)|wrong)\W*", re.I)
+
 def _read_text(text: str) -> str | None:
     opened = re.sub(r"[\u2600-\u27bf\U0001f300-\U0001faff]", "", _opened(text))  # without pictures
     said, found = _after_cue(unbold(opened), _A)
@@ -979,7 +1017,7 @@ def _read_text(text: str) -> str | None:
         first = next((x for x in piece.split("\n") if x.strip(" .:#")), "") if found else piece
         first = _GLOSS.split(_first_sentence(first))[0] if found else first
         return _unquoted(_unquoted(first)) or None
-    return _settled(said, read) if found else read(said)
+    return _settled(said, read, again=lambda piece, read: None if _JUDGES.fullmatch(piece) else read(piece)) if found else read(said)
 
 # %% ../nbs/18_answers.ipynb #8d16a8e5
 _WIDTH = dict(aqua="ABCDE", commonsense_qa="ABCDE", date_understanding="ABCDEF", tracking_shuffled_objects="ABC")  # capitals that count
@@ -1070,7 +1108,7 @@ def _near(a: str, b: str) -> bool:
 def _strict(text: str) -> str:
     "A text as it is compared: no wrappers, case, article, quotation marks or last full stop; but every sign that has a meaning."
     text = _unquoted(unbold(unwrap(text))).casefold()
-    text = re.sub(r"^(?:the|an?)\s+(?=\S)", "", text)
+    text = re.sub(r"^(?:the|an?)\s+(?=\S)", "", re.sub(r"(?<=\S)\s+\(\d{3,4}\s*[-–]\s*\d{2,4}\)$", "", text))  # (1867-1934)
     text = re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_])", " ", re.sub(r",(?!\d)|[\"']", "", text))
     return " ".join((text.rstrip(".!?,;: ") or text).split())
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from browser import look_at, open_browser
 
-from cotstudy.book import (Change, _cut, broken_links, broken_pages, changes, execute, execute_again, in_short, notebooks, site, site_sources,
-                           slides_of, text_of, ways, write_slides, write_ways)
+from cotstudy.book import (Change, _cut, broken_links, broken_pages, changes, execute, execute_again, in_short, notebooks, site,
+                           site_sources, slides_of, text_of, ways, write_slides, write_ways)
 from cotstudy.pages import moved, to_markdown
 from cotstudy.results import good_rows
 
