@@ -23,16 +23,16 @@ import pandas as pd
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from .claims import join_items, task_is
-from .conditions import Condition, asked_format, base_of, content_id, is_untaught, row_id, stage_key, vary, words_of
-from .evaluate import Estimate, bootstrap_mean, two_level_bootstrap
-from .figures import (axis_words, fig_against, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
+from .conditions import Condition, asked_format, base_of, content_id, is_untaught, row_id, stage_key, vary
+from .evaluate import Estimate, answered_by_all, bootstrap_mean, two_level_bootstrap
+from .figures import (axis_words, fig_against, fig_arms, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
                               published, same_limits, size_text, small_multiples, style)
 from .later import later
 from .measures import MEASURES
-from .methods import look_of, method_named, named
+from .methods import leave_out, look_of, method_named, named
 from .procedural import titled
-from .questions import (ANALYSES, REFERENCES, THEMES, Analysis, _filter_words, analysis, analysis_named, counted, feeds, references,
-                                teacher_row, under_filters, vary_each, voted)
+from .questions import (ANALYSES, REFERENCES, THEMES, Analysis, _filter_words, analysis, analysis_named, as_arms, counted, feeds, part_of,
+                                references, teacher_row, under_filters, vary_each, voted)
 from .openers import scheme_of
 from .prompts import format_named
 from .results import by_measure, cell_name, good_rows, run_cell, show_chains, study_folder, texts_of
@@ -210,6 +210,7 @@ def transfer(
 ) -> list[Condition]:
     "Students taught other tasks, with rationales or as MetaICL does, and the student before it was taught anything."
     shown, taught = base.with_(n_exemplars=n_exemplars), [list(s) for s in sources]
+    if not all(sources): raise ValueError("transfer: one of the lists of sources is empty, so nothing would be taught; leave it out")
     arms = [shown.with_(method=m, n_rationales=n_rationales if method_named(m).teach == "sampled" else 1) for m in methods]
     return vary(shown, method=["few_shot_cot", "few_shot"]) + vary_each(arms, sources=taught, seed=seeds)
 
@@ -222,10 +223,13 @@ def conditions_of(
     a = analysis_named(name)
     if unknown := sorted(set(knobs) - set(a.knobs)):
         raise ValueError(f"{name} has no knob {', '.join(unknown)}; it has {', '.join(a.knobs)}")
-    try: return list({row_id(c): c for c in _checked_call(a.conditions)(base, **knobs)}.values())  # a seed given twice is one
+    if isinstance(seeds := knobs.get("seeds"), Sequence) and not seeds: raise ValueError(f"{name}: seeds is empty; give at least one")
+    try: found = list({row_id(c): c for c in _checked_call(a.conditions)(base, **knobs)}.values())  # a seed given twice is one
     except ValidationError as e:
         first = e.errors()[0]
         raise ValueError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first.get('input')!r}") from None
+    if not found: raise ValueError(f"{name} has no conditions; empty: {', '.join(k for k, v in knobs.items() if v == [])}")
+    return found
 
 @cache
 def _checked_call(function: Callable) -> Callable:
@@ -348,16 +352,12 @@ def _steps(c: Condition, size_of: Callable) -> int:
     return c.recipe.settled(asked * (c.n_rationales if c.teaching == "sampled" else 1)).steps
 
 # %% ../nbs/77_analyses.ipynb #5031502e
-def _part(column: str, v: object) -> str:
-    "One value of a column in the name of a figure."
-    return f"{v:g} {words_of(column)}" if isinstance(v, (int, float, np.number)) else str(v)
-
 def panels(a: Analysis, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     "The rows of each figure of an analysis, by its name."
     found = {a.name: rows}
     for column in a.apart:
         known = [v for v in dict.fromkeys(rows[column][rows.method != "teacher"].dropna())]
-        found = {f"{name} | {_part(column, v)}": _with_shared(g, column, v) for name, g in found.items() for v in known}
+        found = {f"{name} | {part_of(column, v)}": _with_shared(g, column, v) for name, g in found.items() for v in known}
     return {name: g for name, g in found.items() if _worth_drawing(a, g)}
 
 def _with_shared(rows: pd.DataFrame, column: str, v: object) -> pd.DataFrame:
@@ -419,10 +419,12 @@ def theirs_of(rows: pd.DataFrame) -> pd.DataFrame | None:
 
 def side_by_side(a: Analysis, rows: pd.DataFrame, theirs: pd.DataFrame | None = None) -> "Figure":  # rows of one task; published values
     "One figure with a panel for everything that has one of its own."
-    parts = list(panels(a, rows).values()) or [rows]
+    parts = list(panels(a, rows).values())
+    draw = a.figure if parts or a.x == "arm" else fig_arms  # nothing varies along the axis: then the methods
+    parts = parts or [rows if a.x == "arm" else as_arms(rows)]
     with style():
         figure, axes = plt.subplots(1, len(parts), figsize=(a.width * len(parts), 5), squeeze=False)
-        for ax, g in zip(axes[0], parts): a.figure(g, ax=ax, published=theirs)
+        for ax, g in zip(axes[0], parts): draw(g, ax=ax, published=theirs)
         same_limits(axes[0])
     return figure
 
@@ -439,15 +441,19 @@ def difference(
         return mine.groupby(["task", "seed", "instance"], as_index=False)[score].mean().rename(columns={score: name})
     left, right = side(a, "a"), side(b, "b")
     both = left.merge(right)
+    if "method" in joined and leave_out(joined.method.unique()): both = answered_by_all(both)
     if both.empty and len(left) > 1 and len(right) > 1 and set(left.instance).isdisjoint(right.instance): return _apart(left, right)
     return two_level_bootstrap(both) if len(both) > 1 else None
 
 def _apart(left: pd.DataFrame, right: pd.DataFrame) -> Estimate:
     "The difference of two means over different questions, with what questions and seeds contribute."
     sides = [(f.groupby("instance")[c].mean(), f.groupby("seed")[c].mean()) for f, c in ((left, "a"), (right, "b"))]
-    found, n_seeds = [bootstrap_mean(items) for items, _ in sides], min(len(s) for _, s in sides)
-    spread = sum(e.se**2 + (s.var() / len(s) if len(s) > 1 else 0.0) for e, (_, s) in zip(found, sides))
-    return Estimate(found[0].value - found[1].value, float(np.sqrt(spread)), n=min(e.n for e in found), n_seeds=n_seeds)
+    ends = [0.0, 1.0] * all(items.between(0, 1).all() for items, _ in sides)  # pseudo-questions, as in paired_bootstrap: 20 of 20 is no law
+    luck = sum(bootstrap_mean(np.append(items, ends)).se ** 2 for items, _ in sides)
+    runs = [(s.var() / len(s), len(s) - 1) for _, s in sides if len(s) > 1]
+    variance, doubt = luck + sum(v for v, _ in runs), sum(v * v / df for v, df in runs)
+    return Estimate(sides[0][0].mean() - sides[1][0].mean(), float(np.sqrt(variance)), variance**2 / doubt if doubt else np.inf,
+                    n=min(len(items) for items, _ in sides), n_seeds=min(len(s) for _, s in sides))
 
 # %% ../nbs/77_analyses.ipynb #4d43e5fa
 def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
@@ -469,8 +475,8 @@ def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
     groups = rows.groupby([c for c in by if c != a.x], sort=False, dropna=False)
     told = [t for _, g in groups for x in a.along or (a.x,) for t in _compared(a, x, g, joined, score)]
     if told: return "\n\n".join(told)
-    words = {m: look_of(m).words for m in rows.method.unique()}  # nothing varies along the axis: then the methods
-    return arms_compared(a, *(f.assign(arm=f.method.map(words)) for f in (rows, joined)), score)
+    rows = as_arms(rows)  # nothing varies along the axis: then the methods
+    return arms_compared(a, rows, joined.assign(arm=joined.eval_id.map(dict(zip(rows.eval_id, rows.arm)))), score)
 
 def is_curve(a: Analysis, rows: pd.DataFrame) -> bool:  # its rows
     "Is its axis one of numbers? Then its ends are compared; else every value with the first."
@@ -487,7 +493,7 @@ def _compared(a: Analysis, x: str, g: pd.DataFrame, joined: pd.DataFrame, score:
     known, out = [v for v in dict.fromkeys(g[x].dropna())], []
     if len(known) < 2: return []
     whose = [titled(g.task.iloc[0]), *g.student.unique()[:1].tolist() * (g.student.nunique() == 1), look_of(g.method.iloc[0]).words]
-    whose += [_part(c, g[c].iloc[0]) for c in a.apart if c not in ("student", "supervision", "task") and g[c].notna().all()]
+    whose += [part_of(c, g[c].iloc[0]) for c in a.apart if c not in ("student", "supervision", "task") and g[c].notna().all()]
     for low, high in [(min(known), max(known))] if _numbers(known) else [(known[0], v) for v in known[1:]]:
         found = difference(joined[joined.eval_id.isin(g.eval_id)], {x: high}, {x: low}, score)
         if found: out.append(_sentence(a, x, ", ".join(whose) + _what(a), low, high, g, found))
@@ -538,9 +544,16 @@ def arms_compared(a: Analysis, rows: pd.DataFrame, joined: pd.DataFrame, score: 
             g = everybody[(everybody.student == student) | (everybody.method == "teacher")]
             last, mine = g.arm.iloc[-1], joined[joined.eval_id.isin(g.eval_id)]
             for arm in dict.fromkeys(g.arm[g.arm != last]):
-                found = difference(_with_all_seeds(mine[mine.arm.isin([arm, last])]), dict(arm=last), dict(arm=arm), score)
-                if found: told.append(_sentence(a, "arm", f"{titled(task)}, {student}{_what(a)}", arm, last, g, found))
+                here, both = _shared(g, mine[mine.arm.isin([arm, last])], score)
+                found = difference(_with_all_seeds(both), dict(arm=last), dict(arm=arm), score)
+                if found: told.append(_sentence(a, "arm", f"{titled(task)}, {student}{_what(a)}", arm, last, here, found))
     return "\n\n".join(told) or "Too little was measured to compare anything."
+
+def _shared(rows: pd.DataFrame, both: pd.DataFrame, score: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "Where a method leaves questions out: two arms on the questions that each of their evaluations has answered, and those answers."
+    if not leave_out(both.method.unique()): return rows, both
+    both = both[both.groupby("instance").eval_id.transform("nunique") == both.eval_id.nunique()]
+    return rows.assign(accuracy=rows.arm.map(both.groupby("arm")[score].mean()).fillna(rows.accuracy)), both
 
 def _with_all_seeds(joined: pd.DataFrame) -> pd.DataFrame:
     "Answers of models that were not trained, once for every seed of those that were."

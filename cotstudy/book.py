@@ -27,7 +27,7 @@ import nbformat
 import pandas as pd
 from nbconvert.preprocessors import ExecutePreprocessor
 
-from .corpora import may_write
+from .corpora import SUMS, may_fill, may_write, sums_of
 from .figures import fig_claims, svg_of
 from .files import write_text
 from .kernels import WarmManager
@@ -245,15 +245,14 @@ def site(root: str | Path, out: str | Path) -> Path:  # the first page
     if find_spec("sphinx") is None or find_spec("myst_nb") is None:
         raise ImportError("the site needs Sphinx: pip install -c constraints.txt -e '.[site]'")
     from sphinx.cmd.build import build_main
-    root, out = Path(root).resolve(), Path(out).resolve()
-    if out.exists() and not (out / "searchindex.js").exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} holds something else; name a folder that is new, or one that holds an older site")
+    root, out = Path(root).resolve(), may_fill(out)
     with tempfile.TemporaryDirectory() as folder:
         sources, made = Path(folder) / "sources", Path(folder) / "pages"
         site_sources(root, sources)
         failed = build_main(["-q", "-b", "html", str(sources), str(made)])
         if failed: raise RuntimeError("Sphinx could not build the site; it says why above")
         if broken := broken_pages(made): raise RuntimeError("\n".join([f"{len(broken)} links of the site lead nowhere:", *broken]))
+        write_text(made / SUMS, sums_of(made))
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(made, out)
     return out / "index.html"

@@ -388,7 +388,7 @@ def distil(
     split: Annotated[str, typer.Option(help="only rows of this split; test only by name")] = "",
     task: Annotated[str, typer.Option(help="a task whose test questions the corpus must not hold, beside those that it names")] = "",
     steps: int = 400, lr: float = 1e-3, batch: int = 32, seed: int = 0,
-    checkpoint: Annotated[str, typer.Option(help="last, gold or vote (on the selection split)")] = "last",
+    checkpoint: Annotated[str, typer.Option(help="last, gold or vote (on the selection split), or reported (on the test split)")] = "last",
     score_every: Annotated[int, typer.Option(help="steps between two scores")] = 0,
     max_tok: Annotated[int, typer.Option(help="of a completion")] = 512,
     truncate: Annotated[str, typer.Option(help="longer completions: error, cut or drop")] = "error",

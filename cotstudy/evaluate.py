@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['stats', 'proportion', 'tables', 'multitest', 'ITEM_COLUMNS', 'vote', 'vote_items', 'wilson', 'summarise',
            'chance_row', 'majority_row', 'Estimate', 'detectable_difference', 'bootstrap_mean', 'paired_bootstrap',
-           'mcnemar', 'tango_z', 'tost', 'two_level_bootstrap', 'simulate_pairs', 'preference', 'pool_seeds',
-           'pool_measured', 'mean_over_tasks', 'holm']
+           'mcnemar', 'tango_z', 'tost', 'two_level_bootstrap', 'answered_by_all', 'simulate_pairs', 'preference',
+           'pool_seeds', 'pool_measured', 'mean_over_tasks', 'holm']
 
 # %% ../nbs/45_evaluate.ipynb #1f8d70c0
 """Votes, scores, intervals and tests, as pure functions over item rows: self-consistency (Wang et al. 2022, as used by Li et al. 2023,
@@ -237,6 +237,10 @@ def two_level_bootstrap(
     variance, doubt = float(np.var(draws, ddof=1)), sum(v * v / k for v, k in seed_parts)
     return Estimate(float(np.mean([d.mean() for d in tasks.values()])), np.sqrt(variance), variance**2 / doubt if doubt else np.inf,
                     n=sum(d.shape[1] for d in tasks.values()), n_seeds=min(len(d) for d in tasks.values()))
+
+def answered_by_all(frame: pd.DataFrame) -> pd.DataFrame:  # columns seed and instance, of one task
+    "The rows of questions that every seed has answered, of a method that leaves some out."
+    return frame[frame.groupby("instance").seed.transform("nunique") == frame.seed.nunique()]
 
 def _by_task(frame: pd.DataFrame) -> dict[str, np.ndarray]:  # task -> differences (seeds, items)
     "The differences as a full table per task: every seed must have answered every item once."

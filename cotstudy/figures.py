@@ -168,7 +168,7 @@ def _points(df: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     good = df[df.accuracy.notna()]
     if good.empty: raise ValueError(f"nothing to draw: {len(df)} rows, none with an accuracy; look at their 'error'")
     known = [c for c in (*COLUMNS.values(), "eval_id", "n_params") if c in good]
-    good = good.drop_duplicates([*known, "seed", "accuracy", "n"])  # the same condition from two cells
+    good = good.drop_duplicates(list(dict.fromkeys([*known, *by, "seed", "accuracy", "n"])))  # the same condition from two cells
     groups = good.groupby(list(by), dropna=False)
     varies = [c for c in known if c not in ("eval_id", "seed", *by) and groups[c].nunique(dropna=False).max() > 1]
     if varies or good.duplicated([*by, "seed"]).any():

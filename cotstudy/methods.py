@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sampling', 'METHODS', 'SHOWN', 'SHORT', 'Method', 'reason_after', 'read_after', 'shuffled', 'dots', 'filled',
-           'falsify', 'falsified', 'ranked', 'method_named', 'method_of', 'look_of', 'named']
+           'falsify', 'falsified', 'ranked', 'leave_out', 'method_named', 'method_of', 'look_of', 'named']
 
 # %% ../nbs/48_methods.ipynb #9eaa4afa
 """The methods of both papers (Ho et al. 2023, sec. 3 and 4.1: zero-shot, zero-shot-CoT, few-shot-CoT, Fine-tune, Fine-tune-CoT; Li et al.
@@ -14,7 +14,7 @@ answer, of another question, dots), chains of the student itself, token-level an
 import re
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Callable, Literal, Sequence
+from typing import Callable, Iterable, Literal, Sequence
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,7 @@ class Method:
     shown: bool = False  # are solved questions shown in training prompts too?
     towards: Callable | None = None  # a divergence of `objectives` from the teacher's distribution, in place of the likelihood
     itself: bool = False  # is the teacher the student, before it is taught?
+    partial: bool = False  # are there questions that it leaves out?
 
     @property
     def trained(self) -> bool: return bool(self.teach)
@@ -59,7 +60,7 @@ class Method:
     @property
     def lesson(self) -> tuple:
         "What of it decides a student: methods that differ in the rest only ask the same student otherwise."
-        asks = ("name", "words", "colour", "marker", "shots", "parse", "answers")
+        asks = ("name", "words", "colour", "marker", "shots", "parse", "answers", "partial")
         return tuple(getattr(self, f.name) for f in fields(self) if f.name not in asks)
 
     @property
@@ -169,11 +170,15 @@ METHODS: dict[str, Method] = {m.name: m for m in (
     Method("cot_shown", "CoT, examples in the prompt", "#332288", "$c$", "cot", "sampled", shots=4, shown=True),
     Method("metaicl", "labels, examples in the prompt", "#F0A35E", "$m$", "label", "labels", shots=4, shown=True),
     Method("metaicl_rank", "the same, options ranked", "#A6761D", "$r$", "label", "labels", shots=4, shown=True, answers=ranked),
-    Method("cot_falsified", "CoT, one step falsified", "#44AA99", "$f$", "cot", "sampled", answers=falsified),
+    Method("cot_falsified", "CoT, one step falsified", "#44AA99", "$f$", "cot", "sampled", answers=falsified, partial=True),
 )}
 SHOWN = {m.name: m for m in (Method("teacher", "teacher", "#333333", "*", "cot"), Method("chance", "chance", "#808080", "_", "label"))}
 
 # %% ../nbs/48_methods.ipynb #72d08081
+def leave_out(names: Iterable[str]) -> bool:
+    "Does one of these methods leave questions out? (What is no method, such as a teacher, does not.)"
+    return any(METHODS[name].partial for name in names if name in METHODS)
+
 def method_named(name: str) -> Method:
     "A method by its name."
     if name in METHODS: return METHODS[name]

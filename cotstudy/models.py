@@ -43,6 +43,8 @@ def _pick(name: str, table: Mapping, what: str):
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise KeyError(f"no {what} {name!r}; {hint}there are: {', '.join(table) or 'none yet'}")
 
+_OPENING = threading.RLock()  # the type of new tensors and the random numbers of weights are the process's: one model at a time
+
 def scratch(
     size: str,  # a key of SIZES
     tokenizer,  # sets the vocabulary and the special tokens
@@ -55,7 +57,7 @@ def scratch(
     config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=d, intermediate_size=4 * d, num_hidden_layers=layers,
                          num_attention_heads=heads, max_position_embeddings=n_positions, tie_word_embeddings=True, pad_token_id=pad,
                          eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)
-    with torch.random.fork_rng(devices=[]):
+    with _OPENING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = LlamaForCausalLM(config)
     parts = [x for k, v in sorted(net.state_dict().items()) for x in (k, v.numpy().tobytes())]
@@ -278,9 +280,10 @@ def _tell_unfollowed(net, where) -> None:
 def _read(where, name: str, id: str, dtype: str, device: str | None, folder: Path | None = None, **kw) -> LM:
     "Model and tokenizer, complete or not at all."
     if dtype not in DTYPES: raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    net, info = _net_of(where, dtype, **kw)
-    refuse_adapter(net, where)
-    _check_loaded(net, info, where)
+    with _OPENING:
+        net, info = _net_of(where, dtype, **kw)
+        refuse_adapter(net, where)
+        _check_loaded(net, info, where)
     _tell_unfollowed(net, where)
     net = net.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return LM(net, _tokenizer_of(where, folder, **kw), name, id if dtype == "float32" else f"{id}/{dtype}", folder)

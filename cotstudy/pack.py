@@ -6,7 +6,7 @@
 __all__ = ['pocket', 'COUNTS', 'UTILS', 'CORPUS_FACTS', 'MADE_BY', 'RECIPE', 'varied', 'numbers', 'row_of', 'reproduce', 'Asked',
            'asked_as', 'not_for_the_harness', 'docs_of', 'read_one', 'read_answers', 'vote_answers', 'score',
            'strict_pattern', 'generation', 'task_file', 'log_lines', 'log_accuracy', 'write_harness', 'task_card',
-           'corpus_card', 'model_card', 'write_pack', 'versions', 'sums_of', 'front_page']
+           'corpus_card', 'model_card', 'write_pack', 'versions', 'front_page']
 
 # %% ../nbs/89_pack.ipynb #bc87cb72
 """A study as a folder for a hub or a reviewer: its numbers, each with the command that makes it again; cards of the questions, corpora and
@@ -29,7 +29,7 @@ from .analyses import feeds
 from .answers import is_correct
 from .claims import join_items, verdict_table
 from .conditions import COLUMNS, Condition, asked_format, checked, is_untaught
-from .corpora import licence_of, short
+from .corpora import SUMS, licence_of, may_fill, short, sums_of
 from .decoding import Decoding
 from .evaluate import vote
 from .files import whole_folder, write_json, write_text
@@ -357,10 +357,8 @@ def _limits(rows: pd.DataFrame) -> list[str]:
 
 # %% ../nbs/89_pack.ipynb #15e58723
 def write_pack(study: str, out: str | Path | None = None, store: Store | None = None) -> dict:  # out: None: outputs/<study>/pack
-    "The evidence of a study as a folder; an older one is replaced."
-    store, where = store or Store(), Path(out or study_folder(study) / "pack")
-    if where.exists() and not (where / "SHA256SUMS").exists():
-        raise ValueError(f"{where} is there and is no evidence pack; it is left alone. Give the name of a new folder with --out")
+    "The evidence of a study as a folder; an older one is replaced, as long as nobody has changed it."
+    store, where = store or Store(), may_fill(out or study_folder(study) / "pack")
     rows, items = results(study)
     good = good_rows(rows)
     if good.empty: raise ValueError(f"study {study!r} has no row with a value; see `cotstudy status {study}`")
@@ -376,7 +374,7 @@ def write_pack(study: str, out: str | Path | None = None, store: Store | None = 
         verdicts.to_csv(new / "claims.csv", index=False)
         write_json(new / "versions.json", versions(once))
         write_text(new / "README.md", front_page(study, table, verdicts, once))
-        write_text(new / "SHA256SUMS", sums_of(new))
+        write_text(new / SUMS, sums_of(new))
     agree = _agreeing(table)
     return dict(out=str(where), numbers=len(table), with_log=int(agree.notna().sum()), filters_agree=int(agree.sum()), cards=n_cards,
                 without_log=int(agree.isna().sum()))
@@ -404,11 +402,6 @@ def versions(rows: pd.DataFrame) -> dict:
     here = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
     made = sorted({(str(c), bool(d), str(v)) for c, d, v in zip(rows.commit, rows.dirty, rows.versions)})
     return dict(rows_made_by=[dict(commit=c, with_changes=d, versions=v) for c, d, v in made], installed=dict(sorted(here.items())))
-
-def sums_of(folder: Path) -> str:
-    "Checksums in the form of `sha256sum -c`."
-    paths = sorted(p for p in folder.rglob("*") if p.is_file())
-    return "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n" for p in paths)
 
 def front_page(study: str, table: pd.DataFrame, verdicts: pd.DataFrame, rows: pd.DataFrame) -> str:
     "The first page of a pack."

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['pocket', 'THEMES', 'ANALYSES', 'REFERENCES', 'MAIN', 'SPLITS', 'FIVE', 'LUCKY', 'TEXT_SHARE', 'THIRDS', 'Analysis',
-           'analysis', 'analysis_named', 'feeds', 'references', 'teacher_row', 'voted', 'vary_each', 'arms', 'plain',
-           'arm_analysis', 'main_table', 'samples', 'free_form', 'questions_by_rationales', 'size_of', 'data_fraction',
-           'cost_per_point', 'length_histograms', 'split_rule', 'under_filters', 'down_sampling',
-           'right_for_the_wrong_reason', 'counted', 'self_consistency', 'contrast_sets', 'wording', 'repeated_sampling',
-           'learning_rates', 'training_length', 'balance', 'precision', 'inference_cost', 'runs_of_words',
-           'read_before', 'familiar', 'seen_before', 'overlap', 'error_types', 'chains_as_good', 'conciseness',
-           'faithfulness', 'rationale_content', 'distillation', 'self_improvement', 'number_or_noise', 'budgets',
-           'selection_bias']
+           'analysis', 'analysis_named', 'feeds', 'told_apart', 'as_arms', 'part_of', 'references', 'teacher_row',
+           'voted', 'vary_each', 'arms', 'plain', 'arm_analysis', 'main_table', 'samples', 'free_form',
+           'questions_by_rationales', 'size_of', 'data_fraction', 'cost_per_point', 'length_histograms', 'split_rule',
+           'under_filters', 'down_sampling', 'right_for_the_wrong_reason', 'counted', 'self_consistency',
+           'contrast_sets', 'wording', 'repeated_sampling', 'learning_rates', 'training_length', 'balance', 'precision',
+           'inference_cost', 'runs_of_words', 'read_before', 'familiar', 'seen_before', 'overlap', 'error_types',
+           'chains_as_good', 'conciseness', 'faithfulness', 'rationale_content', 'distillation', 'self_improvement',
+           'number_or_noise', 'budgets', 'selection_bias']
 
 # %% ../nbs/76_questions.ipynb #b0c7f3a0
 """The records of analyses, and all those that both papers report beside their central curves (these are in `analyses`): the main table,
@@ -20,14 +20,14 @@ those that they leave open: what is in a rationale, the teacher's whole distribu
 analysis is a function from a base condition to a list of conditions; it runs nothing."""
 import inspect
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from .conditions import Condition, vary
+from .conditions import COLUMNS, UNFILTERED, Condition, vary, words_of
 from .evaluate import wilson
 from .figures import ERRORS, fig_against, fig_arms, fig_errors, fig_lengths
 from .instances import Instance, Task
@@ -82,7 +82,8 @@ def analysis(title: str, source: str, x: str, figure: Callable | None = None, th
     if theme not in THEMES: raise ValueError(f"analysis {title!r}: no theme {theme!r}; there are {', '.join(THEMES)}")
     def keep(function: Callable) -> Callable:
         draw = figure or partial(fig_against, x=x)
-        ANALYSES[function.__name__] = Analysis(function.__name__, title, theme, source, function, x, draw, **more)
+        found = Analysis(function.__name__, title, theme, source, function, x, draw, **more)
+        ANALYSES[function.__name__] = found if x != "arm" else replace(found, view=lambda rows: told_apart(found.view(rows)))
         return function
     return keep
 
@@ -95,6 +96,26 @@ def feeds() -> dict[str, tuple[str, ...]]:
     "claim -> the analyses that it reads."
     ids = dict.fromkeys(c for a in ANALYSES.values() for c in a.claims)
     return {c: tuple(a.name for a in ANALYSES.values() if c in a.claims) for c in ids}
+
+# %% ../nbs/76_questions.ipynb #d892a97d
+def told_apart(rows: pd.DataFrame) -> pd.DataFrame:  # rows with a column `arm`
+    "The same, where rows of one arm differ in a condition with that in its name: CoT, sampled, 4 rationales."
+    one, columns = ["task", "student", "arm"], [c for c in COLUMNS.values() if c in rows and c not in ("task", "student", "method", "seed")]
+    names = rows.arm.tolist()
+    for arm, places in rows.groupby("arm", sort=False).indices.items():
+        g = rows.iloc[places]
+        differ = [c for c in columns if (g.groupby(one, dropna=False)[c].nunique(dropna=False) > 1).any()]
+        for k, values in zip(places, g[differ].itertuples(index=False)):
+            names[k] = ", ".join([arm, *(part_of(c, v) for c, v in zip(differ, values) if pd.notna(v) and v != "")])
+    return rows.assign(arm=names)
+
+def as_arms(rows: pd.DataFrame) -> pd.DataFrame:
+    "Rows with their methods as arms."
+    return told_apart(rows.assign(arm=[look_of(m).words for m in rows.method]))
+
+def part_of(column: str, v: object) -> str:
+    "One value of a column in the name of a figure or an arm."
+    return f"{v:g} {words_of(column)}" if isinstance(v, (int, float, np.number)) else str(v)
 
 # %% ../nbs/76_questions.ipynb #3bb469da
 REFERENCES = ("zero_shot_cot", "label_only", "greedy_cot")
@@ -282,7 +303,7 @@ def split_rule(
 # %% ../nbs/76_questions.ipynb #1ae1d644
 def _filter_words(filters: str) -> str:
     "Filters on an axis, one below the other."
-    shown = "unfiltered" if filters == "parsed" else filters.removeprefix("correct ").removeprefix("parsed ")
+    shown = "unfiltered" if filters in ("parsed", UNFILTERED) else filters.removeprefix("correct ").removeprefix("parsed ")
     return shown.replace("_", " ").replace(":", " ").replace(" ", "\n") or "the usual"
 
 def under_filters(base: Condition, n_rationales: int, filter_sets: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[Condition]:
@@ -428,7 +449,7 @@ def repeated_sampling(base: Condition, n_repeats: int = 5, n_rationales: int = 8
 
 # %% ../nbs/76_questions.ipynb #3dbe333b
 @analysis("Learning rate and batch", "Ho et al. 2023, app.: grid of rates and batches", "lr",
-          partial(fig_against, x="lr", text="{:.0e}".format), apart=("student", "batch"), columns=("method", "lr", "batch", "seed"),
+          partial(fig_against, x="lr", text="{:g}".format), apart=("student", "batch"), columns=("method", "lr", "batch", "seed"),
           theme="training")
 def learning_rates(
     base: Condition,

@@ -14,6 +14,7 @@ __all__ = ['SEEDLESS', 'COUNTS', 'WORDS', 'PAPERS', 'CORPUS_WORDS', 'SAME', 'N_S
 what was taught, where the numbers come from, what failed. Each part is Markdown made from rows and items; nothing is typed. The
 notebook `studies/report` puts the parts together, `pages` makes a page of it."""
 import re
+import warnings
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -48,7 +49,14 @@ def _measured(r: "Report", a: Analysis) -> pd.DataFrame:
     return by_measure(mine, r.items[r.items.eval_id.isin(mine.eval_id)], a.measure)
 
 @lru_cache(maxsize=128)
-def _said(r: "Report", a: Analysis) -> str: return says(a, r.of(a), r.items)
+def _said(r: "Report", a: Analysis) -> str:
+    try: return says(a, r.of(a), r.items)
+    except Exception as e: return _not_made(a, e)  # noqa: BLE001  the other analyses are told all the same
+
+def _not_made(a: Analysis, e: Exception) -> str:
+    "What stands where something of an analysis could not be made."
+    warnings.warn(f"{a.title} could not be told in full: {type(e).__name__}: {e}", stacklevel=3)
+    return f"This could not be told: {type(e).__name__}: {e}".replace("\n", " ")
 
 # %% ../nbs/91_report.ipynb #e37225f1
 SEEDLESS = [c for c in COLUMNS.values() if c != "seed"]
@@ -256,7 +264,8 @@ def section(r: Report, a: Analysis, texts: pd.DataFrame | None = None) -> str:  
     mine = r.of(a)
     found = r.says(a)
     told = same_questions(named_arms(a, mine), texts) if a.texts and texts is not None else []
-    drawn = {} if told else figures_of(a, mine, theirs_of(mine), r.items)
+    try: drawn = {} if told else figures_of(a, mine, theirs_of(mine), r.items)
+    except Exception as e: told, drawn = [_not_made(a, e)], {}  # noqa: BLE001  as above
     whose = lambda name: ", ".join(p for p in name.split(" | ")[1:] if p not in ("full",))
     shown = [picture(r, f, name, f"{a.title}{': ' + whose(name) if whose(name) else ''}." + what_it_has(f)) for name, f in drawn.items()]
     means = "\n".join(f"* {line}" for line in found.split("\n\n"))

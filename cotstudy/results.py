@@ -14,14 +14,16 @@ import re
 from pathlib import Path
 from typing import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from .conditions import Condition, completed, content_id, describe, row_id
+from .draws import settings
 from .evaluate import Estimate, bootstrap_mean
 from .files import write_parquet, write_text
 from .later import later
 from .measures import measure_named
-from .runs import Exam, Plan, Store, carry_out, home, provenance, read_chains, run, said
+from .runs import SECOND, Exam, Plan, Store, carry_out, home, provenance, read_chains, run, said
 
 models = later("cotstudy.models")
 
@@ -48,6 +50,7 @@ def run_cell(
     if not re.fullmatch(r"\w[\w.-]*", cell): raise ValueError(f"a cell is named by letters, digits, '.', '_' and '-', got {cell!r}")
     store, folder, rows = store or Store(), study_folder(study), []
     conditions = list({row_id(c): c for c in conditions}.values())
+    if not conditions: raise ValueError(f"cell {cell!r} has no conditions, so there is nothing to run")
     with models.threads(int(os.environ.get("COTSTUDY_THREADS", 1))):  # sums in another order give other weights: not the free cores decide
         for done, cond in enumerate(conditions):
             note_progress(folder, cell, done, len(conditions), cond)
@@ -163,15 +166,18 @@ def texts_of(
 ) -> dict[tuple[str, int], str]:
     "The stored texts behind the items of a model's exam, by instance and path; those that are not stored here are missing."
     voice, limit = exam.voice, exam.voice.how.max_tok
-    columns = ["prompt", "draw_index", "text", "temperature", "n_tok", "token_ids"]
+    columns = ["instance", "prompt", "draw_index", "text", "n_tok", "token_ids", *settings(voice.how)]
     found = store.ledger.read(columns, model_id=model_id)
-    found["prompt"] = found.prompt.astype(str)
-    mine = found[found.temperature == voice.how.temperature]
+    found = found.assign(**{c: found[c].astype(str) for c in ("instance", "prompt", "stop")})
+    made = lambda how: found[np.logical_and.reduce([found[c] == v for c, v in settings(how).items()])]  # under the very same decoding
     cut = lambda d: d.text if d.token_ids is None or d.n_tok <= limit else decode(d.token_ids[:limit])
-    first = {(d.prompt, d.draw_index): cut(d) for d in mine.itertuples()}
-    texts = {(i, k): (p, first[p, k]) for i, p in voice.prompts(exam.asked) for k in range(exam.n_paths) if (p, k) in first}
+    mine = list(made(voice.how).itertuples())
+    first = {(d.prompt, d.draw_index): cut(d) for d in mine}
+    own = {(d.instance, d.prompt, d.draw_index): cut(d) for d in mine}  # of recorded completions each question has its own
+    texts = {(i, k): (p, own.get((i, p, k), first[p, k]))
+             for i, p in voice.prompts(exam.asked) for k in range(exam.n_paths) if (p, k) in first}
     once = {at: text for at, (_, text) in texts.items() if not voice.asks_again(text)}
-    cue, greedy = voice.fmt.sep.rstrip(), found[found.temperature == 0]
-    second = dict(zip(greedy.prompt, greedy.text))
+    cue, again = voice.fmt.sep.rstrip(), made(SECOND)
+    second = dict(zip(again.prompt, again.text))
     return once | {at: text + cue + second[p + text + cue] if p + text + cue in second else text
                    for at, (p, text) in texts.items() if at not in once}  # a model that answers in one step was not asked again

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['MOST_DRAWS', 'TRACES', 'LARGEST', 'ITEM_FILES', 'asked_of', 'check_draws', 'corpus_rows', 'sample',
            'task_of_recorded', 'recorded_voice', 'import_recorded', 'may_train', 'recipe_of', 'Training', 'taught_rows',
-           'corpus_judge', 'distil', 'asking', 'asked_so', 'evaluate', 'examined', 'may_replace_items', 'write_items',
-           'in_words', 'point', 'pairs', 'condition_at', 'behind', 'show', 'side_by_side', 'ask', 'Reporter']
+           'named_filters', 'corpus_judge', 'distil', 'asking', 'asked_so', 'evaluate', 'examined', 'may_replace_items',
+           'write_items', 'in_words', 'point', 'pairs', 'condition_at', 'behind', 'show', 'side_by_side', 'ask',
+           'Reporter']
 
 # %% ../nbs/86_steps.ipynb #85255f1e
 """What the command line does, as plain functions: sample a corpus from any teacher, take in recorded completions, train a student on
@@ -23,8 +24,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Callable, Mapping, NamedTuple, Sequence
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from .conditions import COLUMNS, FIELDS, LEAF_OF, Condition, checked
@@ -193,11 +196,15 @@ def may_train(out: str | Path, student: str) -> Path:
 # %% ../nbs/86_steps.ipynb #1f23f8cb
 def recipe_of(recipe: Mapping[str, object]) -> Recipe:
     "A recipe: the pocket one, changed where somebody says so."
+    recipe = {k: v.item() if isinstance(v, np.generic) else v for k, v in recipe.items()}
     steps = recipe.get("steps", POCKET.steps)
     usual = POCKET.model_dump() | dict(warmup=min(30, steps // 10) if isinstance(steps, int) else 0)
     for name, most in LARGEST.items():
         if isinstance(x := recipe.get(name), int) and x > most: raise ValueError(f"{name} is {x}, expected at most {most:,}")
-    return Recipe(**usual | dict(recipe))
+    try: return Recipe(**usual | recipe)
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise ValueError(f"recipe: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first.get('input')!r}") from None
 
 LARGEST = dict(steps=10**9, batch=10**6, seed=2**63 - 1)
 
@@ -227,9 +234,15 @@ def taught_rows(corpus: str | Path, training: Training, split: str | None, task:
     return rows, examples, dict(n_rows=len(rows), n_kept=len(kept), n_unrenderable=unrenderable, n_questions=len(examples),
                                 n_completions=sum(len(e.completions) for e in examples))
 
+# %% ../nbs/86_steps.ipynb #1f23f8cc
+def named_filters(filters: Sequence[str] | None) -> tuple[str, ...] | None:
+    "Filters by their names; a text is no list of them."
+    if isinstance(filters, str): raise ValueError(f"filters is the text {filters!r}, expected a list of names: [{filters!r}]")
+    return None if filters is None else tuple(filters)
+
 # %% ../nbs/86_steps.ipynb #711091d9
 def corpus_judge(store: Store, rows: Sequence[Mapping], training: Training, max_student_tok: int) -> Judge:
-    "Checkpoints scored on the selection split of a corpus's task, by gold or by the vote of the corpus's teacher."
+    "Checkpoints scored on a split of a corpus's task, by gold or by the vote of the corpus's teacher."
     names, rule = {(r["task"], json.dumps(r.get("task_args") or {})) for r in rows}, training.recipe.checkpoint
     if len(names) != 1 or None in (task := next(iter(names))):
         raise ValueError(f"checkpoint={rule!r} is scored on one task, the corpus names {sorted({str(n) for n, _ in names})}; "
@@ -251,7 +264,8 @@ def corpus_judge(store: Store, rows: Sequence[Mapping], training: Training, max_
     if teacher and wrote - {teacher.model.id}:
         raise ValueError(f"checkpoint='vote' would ask {r['teacher']!r}, which is {teacher.model.id} now, and the corpus was written by "
                          f"{', '.join(sorted(wrote))}; put that model back, or use 'gold' or 'last'")
-    return Judge(Exam(loaded, voice, training.method, "selection"), teacher, told.teacher.pool)
+    split = "test" if rule == "reported" else "selection"  # reported: by the very questions that are reported, as both papers did
+    return Judge(Exam(loaded, voice, training.method, split), teacher, told.teacher.pool)
 
 # %% ../nbs/86_steps.ipynb #aeb5a65e
 def distil(
@@ -276,7 +290,7 @@ def distil(
         raise ValueError(f"method {method!r} needs more than a corpus (its teacher, or its task): run it as a condition of a study")
     rank, _ = meet()
     store, fmt = store or Store(), format_named(format)
-    training = Training(how, fmt, recipe_of(recipe), None if filters is None else tuple(filters))
+    training = Training(how, fmt, recipe_of(recipe), named_filters(filters))
     where = may_train(out, student)
     rows, examples, facts = taught_rows(corpus, training, split, task)
     judge = corpus_judge(store, rows, training, max_student_tok) if training.recipe.checkpoint != "last" else None
@@ -511,6 +525,7 @@ def ask(
     **options,  # of api:NAME, as in `sample`
 ) -> list[dict]:
     "What a model says to a question: rationale, answer, and the text they were read from."
+    if not isinstance(question, str): raise ValueError(f"the question is a {type(question).__name__}, expected one text; ask one at a time")
     if not question.strip(): raise ValueError("the question is empty; what do you want to know?")
     if n < 1: raise ValueError(f"n is {n}, expected at least 1")
     if temperature == 0 and n > 1:

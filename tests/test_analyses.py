@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from cotstudy.analyses import (ANALYSES, THEMES, TOK_PER_ROW, Analysis, analysis, analysis_named, api_cost, conditions_of, cost,
-                               difference, feeds, figures_of, panels, references, sample_count, says, study_cell, teacher_row)
+                               difference, feeds, figures_of, panels, references, sample_count, says, seen_by, side_by_side, study_cell,
+                               teacher_row)
 from cotstudy.claims import CLAIMS, cells_of, join_items, measure, read_solutions, verdict_table
 from cotstudy.conditions import Condition, base_of, describe, row_id, vary
 from cotstudy.figures import published
@@ -323,3 +324,74 @@ def test_a_price_counts_what_the_teacher_answers_itself_and_how_it_is_asked(monk
     assert paid(shown) == pytest.approx(63)
     twice = base.with_(teacher=base.teacher.model_copy(update=dict(format="ho_teacher", max_tok=TOK_PER_ROW)))
     assert paid(twice) == pytest.approx(21 * 3)  # the second time with what it wrote
+
+
+@pytest.mark.parametrize("name, knobs, arms", [
+    ("data_fraction", dict(fractions=[0.5], n_rationales=[1, 4]), ["CoT, sampled, 1", "CoT, sampled, 4"]),
+    ("learning_rates", dict(rates=[3e-3], batches=[4, 8]), ["CoT, sampled, 4", "CoT, sampled, 8", "label only, 4", "label only, 8"])])
+def test_where_nothing_varies_along_the_axis_conditions_are_still_apart(name, knobs, arms):
+    rows, items = results_of(conditions_of(name, BASE, knobs | dict(seeds=[0, 1])), name)
+    told = says(ANALYSES[name], rows, items.drop_duplicates(["eval_id", "instance"]))
+    assert all(a in told for a in arms), told
+    fig = side_by_side(ANALYSES[name], seen_by(ANALYSES[name], rows))
+    assert len(fig.axes[0].points) == rows[["method", "n_rationales", "batch"]].drop_duplicates().shape[0]
+    plt.close("all")
+
+
+def test_arms_of_two_cells_are_told_apart_by_what_they_differ_in():
+    made = [results_of(conditions_of("rationale_content", BASE.with_(n_rationales=n), dict(methods=["label_only", "cot"], n_rationales=n)),
+                       "rationale_content") for n in (1, 4)]
+    rows = pd.concat([r for r, _ in made]).drop_duplicates("row_id")
+    seen = ANALYSES["rationale_content"].view(rows)
+    assert sorted(set(seen.arm)) == ["CoT, sampled, 1 rationales per question", "CoT, sampled, 4 rationales per question", "label only"]
+
+
+@pytest.mark.parametrize("name, knobs, said", [("down_sampling", dict(seeds=[]), "seeds is empty"),
+                                               ("sample_count", dict(seeds=()), "seeds"),
+                                               ("budgets", dict(n_rationales=[], methods=[]), "no conditions|empty"),
+                                               ("transfer", dict(sources=[["strategy"], []]), "one of the lists of sources is empty")])
+def test_lists_with_nothing_in_them_are_refused(name, knobs, said):
+    known = {k: v for k, v in knobs.items() if k in ANALYSES[name].knobs}
+    with pytest.raises(ValueError, match=said): conditions_of(name, BASE, known)
+
+
+def of_seeds(n_seeds, n, p, sd, rng, side):
+    "Answers of several trainings to questions of a side."
+    shift = rng.normal(0, sd, n_seeds)
+    logit = np.log(p / (1 - p)) + shift[:, None] + rng.normal(0, 1, n)
+    right = rng.random((n_seeds, n)) < 1 / (1 + np.exp(-logit))
+    return pd.DataFrame(dict(task="t", method="cot", seed=np.repeat(range(n_seeds), n), instance=[f"{side}{i}" for i in range(n)] * n_seeds,
+                             score=right.ravel().astype(float), side=side))
+
+
+def test_differences_over_other_questions_know_that_two_trainings_are_few():
+    rng, false = np.random.default_rng(0), []
+    for _ in range(60):
+        both = pd.concat([of_seeds(2, 300, 0.5, 0.5, rng, side) for side in "ab"])
+        found = difference(both, dict(side="a"), dict(side="b"))
+        lo, hi = found.interval()
+        false.append(not lo <= 0 <= hi)
+    assert found.df < 10 and np.mean(false) < 0.13, "95 % intervals that miss nothing 13 times in 100"
+
+
+def test_all_right_on_few_other_questions_is_no_certainty():
+    side = lambda name, score: pd.DataFrame(dict(task="t", method="cot", seed=0, instance=[f"{name}{i}" for i in range(20)], score=score,
+                                                 side=name))
+    same = difference(pd.concat([side("a", 1.0), side("b", 1.0)]), dict(side="a"), dict(side="b"))
+    apart = difference(pd.concat([side("a", 1.0), side("b", 0.0)]), dict(side="a"), dict(side="b"))
+    assert same.value == 0 and same.interval()[1] > 0.05 and apart.value == 1 and apart.interval()[0] < 0.95
+
+
+def test_a_method_that_leaves_questions_out_is_compared_on_those_it_answered():
+    rows, items = results_of(conditions_of("faithfulness", BASE, dict(n_rationales=4, seeds=[0, 1])), "faithfulness")
+    falsified = set(rows.eval_id[rows.method == "cot_falsified"])
+    one = min(falsified)
+    items = items[~(items.eval_id.isin(falsified) & items.instance.isin(["q0"]) | (items.eval_id == one) & (items.instance == "q1"))]
+    told = says(ANALYSES["faithfulness"], rows, items)
+    assert "38 questions" in told
+    kept = items[~items.instance.isin(["q0", "q1"])].merge(rows[["eval_id", "method"]])
+    means = 100 * kept.groupby("method").correct.mean()
+    assert f"falsified {means['cot_falsified']:.1f}" in told and f"sampled {means['cot']:.1f}" in told
+    table = verdict_table(join_items(rows.assign(error=None), items), feeds=feeds(), n_boot=200).set_index("id")
+    fed = [c for c in ANALYSES["faithfulness"].claims if "missing" in str(table.reason[c])]
+    assert not fed

@@ -211,7 +211,7 @@ def test_sources_of_the_site_hide_what_is_hidden(tmp_path):
 def test_site_from_a_folder(tmp_path):
     (mine := tmp_path / "thesis" / "chapter.txt").parent.mkdir()
     mine.write_text("mine")
-    with pytest.raises(FileExistsError, match="thesis holds something else"): site(ROOT, mine.parent)
+    with pytest.raises(ValueError, match="thesis holds other files"): site(ROOT, mine.parent)
     assert mine.read_text() == "mine"
     first = site(ROOT, tmp_path / "site")  # raises where a link is broken
     assert {p.name for p in tmp_path.iterdir()} == {"thesis", "site"}, "something lies beside the site"

@@ -221,3 +221,11 @@ def test_a_base_names_a_recipe_and_departs_from_it(name):
     assert base_of("arith", "pocket/s", {"recipe": name}).recipe == PRESETS[name]
     assert base_of("arith", "pocket/s", {"recipe.lr": 0.5, "recipe": name}).recipe == PRESETS[name].model_copy(update=dict(lr=0.5))
     with pytest.raises(ValueError, match="no recipe 'adam'; there are pocket"): base_of("arith", "pocket/s", {"recipe": "adam"})
+
+
+def test_no_filter_at_all_is_another_condition_than_the_usual_ones():
+    usual = Condition(task="arith", method="cot", n_rationales=2, teacher=Teacher(pool=2))
+    none = usual.with_(filters=())
+    assert describe(usual)["filters"] == "" and describe(none)["filters"] == "none" and row_id(usual) != row_id(none)
+    assert stage_key(usual, "corpus") != stage_key(none, "corpus") and stage_key(usual, "draws") == stage_key(none, "draws")
+    assert describe(none.with_(method="label_only", filters=()))["filters"] == ""  # which has no chains to filter

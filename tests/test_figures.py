@@ -358,3 +358,12 @@ def test_a_curve_of_which_nothing_was_measured():
     df = rows()
     ax = fig_sample_count(df[df.method == "label_only"])  # a study of labels alone: a level and no ticks
     assert len(ax.points)
+
+
+def test_a_point_is_drawn_where_another_has_the_same_accuracy():
+    "The axis tells rows apart even where it is no field of a condition: thirds of the questions, samplings, sides of a pair."
+    df = pd.DataFrame([dict(task="t", student="s", method="cot", decoding="greedy", n_rationales=1, seed=s, n=20, accuracy=0.4, third=k,
+                            eval_id=f"e{s}")
+                       for k in range(3) for s in (0, 1)])
+    points = fig_against(df, "third").points
+    assert points.third.tolist() == [0, 1, 2] and (points.n_seeds == 2).all() and (points.accuracy == 0.4).all()

@@ -683,3 +683,14 @@ def test_what_a_generation_configuration_asks_for_is_followed_or_named(tmp_path,
     load(tmp_path / "m")
     told = [str(w.message) for w in recwarn if "is not followed" in str(w.message)]
     assert bool(told) == bool(said) and all(said in t for t in told), told
+
+
+def test_models_opened_at_once_are_those_opened_one_by_one():
+    "The type of new tensors and the random numbers of weights belong to the process."
+    from concurrent.futures import ThreadPoolExecutor
+    tokenizer = load("pocket/xs").tokenizer
+    ways = [lambda: scratch("0.1m", tokenizer).id, lambda: load("pocket/xs", dtype="bfloat16").net.lm_head.weight.dtype,
+            lambda: load("pocket/xs").net.lm_head.weight.dtype]
+    alone = [way() for way in ways]
+    with ThreadPoolExecutor(6) as pool: together = list(pool.map(lambda k: ways[k % 3](), range(12)))
+    assert together == alone * 4

@@ -86,7 +86,7 @@ def test_a_folder_that_is_no_pack_is_left_alone(studied, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     result = cotstudy("pack", "judged", "--out", tmp_path / "mine")
-    assert result.exit_code == 1 and "left alone" in result.stderr and (tmp_path / "mine" / "thesis.txt").exists()
+    assert result.exit_code == 1 and "holds other files" in result.stderr and (tmp_path / "mine" / "thesis.txt").exists()
 
 
 def test_texts_that_are_not_here_are_said_to_be_missing(studied, tmp_path):
@@ -157,3 +157,12 @@ def test_the_harness_reads_our_logs_to_our_numbers(packed):
             s = theirs[line["doc_id"], line["filter"]]
             for k in ("doc_hash", "prompt_hash", "target_hash", "target", "filtered_resps", "exact_match"): assert s[k] == line[k], k
         assert all(how["until"] == ["\n\n"] for how in model.asked.values())
+
+
+def test_a_folder_with_checksums_of_its_own_is_no_pack(packed, study_made, tmp_path, monkeypatch):
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(study_made))
+    (theirs := tmp_path / "images").mkdir()
+    (theirs / "SHA256SUMS").write_text("abc  ubuntu.iso\n")
+    (theirs / "ubuntu.iso").write_text("precious")
+    with pytest.raises(ValueError, match="holds other files"): pack.write_pack("judged", theirs)
+    assert (theirs / "ubuntu.iso").read_text() == "precious"

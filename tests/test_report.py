@@ -269,3 +269,22 @@ def test_texts_of_others_are_named_and_not_copied(data_dir, tmp_path, monkeypatc
     asked = {i.question for split in ("train", "test") for i in load("coin_flip").split(split)}
     assert any(i.id in told for i in load("coin_flip").split("test")) and not any(q in told for q in asked)
     assert not any(t in told for t in recorded("coin_flip__ho_zero_shot_cot").rationale if len(t) > 40)
+
+
+def test_an_analysis_that_cannot_be_told_does_not_take_the_others_with_it(toy, monkeypatch):
+    from cotstudy import report
+    r = replace(toy[0], title="Another")
+    broken = r.analyses[0]
+    def fails(a, *given):
+        if a is broken: raise ValueError("several rows per point")
+        return figures(a, *given)
+    figures = report.figures_of
+    monkeypatch.setattr(report, "figures_of", fails)
+    with pytest.warns(UserWarning, match="several rows per point"): told = report.section(r, broken)
+    assert "could not be told: ValueError: several rows per point" in told and "difference" in told
+    assert "could not be told" not in report.section(r, r.analyses[1])
+
+
+@pytest.mark.parametrize("study", ["pocket", "pocket-full", "precision", "real"])
+def test_nothing_is_missing_from_a_committed_report(study):
+    assert "could not be told" not in (ROOT / "outputs" / study / "report.md").read_text()

@@ -5,6 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -413,3 +414,32 @@ def test_a_corpus_whose_question_holds_a_control_token_trains_nobody(desk):
     corpora.write_corpus([r | dict(question=r["question"] + " <eos> ok?", prompt=r["prompt"] + " <eos> ok?") for r in rows], "marked.jsonl")
     with pytest.raises(ValueError, match="holds '<eos>', which is a special token"):
         w.distil("marked.jsonl", "scratch/0.1m", "s", store=desk, **SMALL)
+
+
+def test_a_text_is_of_the_very_decoding_that_its_answer_was_read_from(desk, monkeypatch):
+    "Draws under another top-k at the same temperature are another list, and not what was said here."
+    how = dict(decoding="vote", n_paths=2, temperature=0.7)
+    w.evaluate("scripted", "pens.jsonl", store=desk, **how)
+    monkeypatch.setattr(Scripted, "say", lambda self, a, b, c: f" Nobody knows. So the answer is: {c + 100}")
+    for k in (2, 3): w.sample("pens.jsonl", "scripted", n=2, split="test", temperature=0.7, top_k=k, store=desk, format="cotstudy")
+    shown = w.show(model="scripted", task="pens.jsonl", store=desk, **how)
+    seen = shown["right"] + shown["wrong"]
+    assert len(seen) >= 3 and all(e["text"].endswith(f": {e['prediction']}") for e in seen)
+
+
+def test_the_kinds_of_numbers_that_notebooks_have(desk):
+    sampled(desk)
+    said = w.distil("corpus.jsonl", "scratch/0.1m", "np", store=desk, steps=np.int64(2), lr=np.float64(1e-3), batch=np.int32(4))
+    assert said["steps"] == 2
+    for wrong, what in ((dict(filters="correct"), "expected a list of names"), (dict(steps=2.5), "recipe: steps: .*got 2.5"),
+                        (dict(steps="two"), "recipe: steps: .*got 'two'")):
+        with pytest.raises(ValueError, match=what) as e: w.distil("corpus.jsonl", "scratch/0.1m", "other", store=desk, **wrong)
+        assert "\n" not in str(e.value)
+    with pytest.raises(ValueError, match="is a list, expected one text"): w.ask("scripted", ["3 pens and 2"], store=desk)
+
+
+def test_reported_checkpoints_are_scored_on_what_is_reported(desk):
+    rows, _ = sampled(desk)[1], None
+    for rule, split in (("gold", "selection"), ("reported", "test")):
+        training = w.Training(w.method_of("cot", True), w.format_named("cotstudy"), Recipe(checkpoint=rule, score_every=1), None)
+        assert w.corpus_judge(desk, corpora.read_corpus("corpus.jsonl"), training, 16).exam.split == split and rows
