@@ -516,7 +516,7 @@ def _sentence(a: Analysis, x: str, whose: str, low: object, high: object, g: pd.
     guess = g.chance.dropna().unique() if a.measure == "accuracy" and "chance" in g else ()
     sides += f" (chance {100 * guess[0]:.0f})" if len(guess) == 1 and guess[0] > 0 else ""
     means = g.groupby(x).accuracy.mean() if x != "arm" and _numbers(g[x].dropna()) else pd.Series(at)
-    sides += "" if means.idxmax() in (low, high) else f", most at {write(means.idxmax())}: {scale * means.max():.1f}"
+    sides += "" if means.max() <= max(means[low], means[high]) else f", most at {write(means.idxmax())}: {scale * means.max():.1f}"
     each = f", {1000 * scale * e.value / (high - low):+.1f} for each 1,000" if x == "n_drawn" else ""
     shown = "smaller" if a.margin and e.p_equivalent(a.margin) < 0.05 else "not shown to be smaller"
     same = f"; {shown} than {scale * a.margin:g} either way" if a.margin else ""

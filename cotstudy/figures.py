@@ -102,7 +102,9 @@ def _line_in_words(name: Sequence[str], points: pd.DataFrame, along: str | None,
     "One line of a panel, from end to end; name: its method, then whatever tells it apart."
     who = ", ".join([look_of(name[0]).words, *map(str, name[1:])])
     at = "" if along is None else f" at {axis_words(along)} "
-    ends = [f"{number(p.accuracy)}" + (f"{at}{getattr(p, along)}" if at and len(points) > 1 else "") for p in points.itertuples()]
+    if at and pd.api.types.is_numeric_dtype(points[along]): points = points.sort_values(along)
+    place = lambda v: int(v) if isinstance(v, float) and v.is_integer() else v
+    ends = [f"{number(p.accuracy)}" + (f"{at}{place(getattr(p, along))}" if at and len(points) > 1 else "") for p in points.itertuples()]
     return f"{who} {' to '.join(dict.fromkeys((ends[0], ends[-1])))}"
 
 def _panel_in_words(points: pd.DataFrame) -> str:
