@@ -288,3 +288,10 @@ def test_an_analysis_that_cannot_be_told_does_not_take_the_others_with_it(toy, m
 @pytest.mark.parametrize("study", ["pocket", "pocket-full", "precision", "real"])
 def test_nothing_is_missing_from_a_committed_report(study):
     assert "could not be told" not in (ROOT / "outputs" / study / "report.md").read_text()
+
+
+def test_a_dataset_that_is_not_at_hand_costs_its_texts_and_not_the_report(committed, monkeypatch):
+    from cotstudy import report
+    def offline(cond): raise FileNotFoundError("could not get it; go online")
+    monkeypatch.setattr(report, "exam_of", offline)
+    assert examples(committed[0]).empty
