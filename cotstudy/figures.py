@@ -580,7 +580,19 @@ def small_multiples(
         shown = [a for a in axes.flat[: len(values)]]
         same_limits(shown)
         _shared_legend(fig, pd.concat([a.points for a in shown]), df, published is not None)
+        _fit_titles(shown)
     return fig
+
+# %% ../nbs/70_figures.ipynb #e50f3842
+def _fit_titles(axes: "Sequence[Axes]") -> None:
+    "Smaller letters for titles that are wider than their panels, so that they do not run into each other."
+    title = {ax: ax.get_title(loc=plt.rcParams["axes.titlelocation"]) for ax in axes}
+    if max(map(len, title.values())) < 20: return
+    axes[0].figure.draw_without_rendering()
+    for ax, words in title.items():
+        for text in (t for t in ax.findobj(matplotlib.text.Text) if words and t.get_text() == words):
+            share = ax.get_window_extent().width / text.get_window_extent().width
+            if share < 1: text.set_fontsize(share * text.get_fontsize())
 
 def _shared_legend(fig: "Figure", points: pd.DataFrame, df: pd.DataFrame, hollow: bool) -> None:
     "One legend above all panels."

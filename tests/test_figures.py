@@ -367,3 +367,12 @@ def test_a_point_is_drawn_where_another_has_the_same_accuracy():
                        for k in range(3) for s in (0, 1)])
     points = fig_against(df, "third").points
     assert points.third.tolist() == [0, 1, 2] and (points.n_seeds == 2).all() and (points.accuracy == 0.4).all()
+
+
+def test_long_titles_stay_above_their_panels():
+    names = ("t", "tracking_shuffled_objects:ho:scenario", "date_understanding:ho:template")
+    fig = small_multiples(fig_sample_count, pd.concat([rows(task=t) for t in names]))
+    fig.draw_without_rendering()
+    for ax in (ax for ax in fig.axes if ax.get_visible()):
+        wide = [t.get_window_extent().width for t in ax.findobj(matplotlib.text.Text) if t.get_text() in names]
+        assert wide and max(wide) <= 1.01 * ax.get_window_extent().width
