@@ -445,10 +445,11 @@ def difference(
     if both.empty and len(left) > 1 and len(right) > 1 and set(left.instance).isdisjoint(right.instance): return _apart(left, right)
     return two_level_bootstrap(both) if len(both) > 1 else None
 
-def _apart(left: pd.DataFrame, right: pd.DataFrame) -> Estimate:
+def _apart(left: pd.DataFrame, right: pd.DataFrame) -> Estimate | None:
     "The difference of two means over different questions, with what questions and seeds contribute."
     sides = [(f.groupby("instance")[c].mean(), f.groupby("seed")[c].mean()) for f, c in ((left, "a"), (right, "b"))]
     ends = [0.0, 1.0] * all(items.between(0, 1).all() for items, _ in sides)  # pseudo-questions, as in paired_bootstrap: 20 of 20 is no law
+    if min(len(items) + len(ends) for items, _ in sides) < 2: return None
     luck = sum(bootstrap_mean(np.append(items, ends)).se ** 2 for items, _ in sides)
     runs = [(s.var() / len(s), len(s) - 1) for _, s in sides if len(s) > 1]
     variance, doubt = luck + sum(v for v, _ in runs), sum(v * v / df for v, df in runs)
@@ -476,7 +477,8 @@ def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:
     told = [t for _, g in groups for x in a.along or (a.x,) for t in _compared(a, x, g, joined, score)]
     if told: return "\n\n".join(told)
     rows = as_arms(rows)  # nothing varies along the axis: then the methods
-    return arms_compared(a, rows, joined.assign(arm=joined.eval_id.map(dict(zip(rows.eval_id, rows.arm)))), score)
+    joined = joined.drop(columns="arm", errors="ignore").merge(rows[["eval_id", "arm"]].drop_duplicates(), on="eval_id")
+    return arms_compared(a, rows, joined, score)
 
 def is_curve(a: Analysis, rows: pd.DataFrame) -> bool:  # its rows
     "Is its axis one of numbers? Then its ends are compared; else every value with the first."

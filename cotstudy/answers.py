@@ -27,12 +27,12 @@ HEAD, TAIL = 2_000, 4_000  # characters that are read of a longer text: an answe
 _CUE = re.compile(r"\b(?:answer|ans)\b[^\S\n]*(?:\([^()\n]{0,30}\)[^\S\n]*)?"
                   r"(?:to\s+(?:the|your|our)\s+(?:question|problem|puzzle)(?:,[^,.\n]{1,40},)?[^\S\n]*)?"
                   r"(?:(?:is|was|(?:would|must|should|will|has\s+to|could|might)\s+be)"
-                  r"(?![^\S\n]+(?:obtained|found\s+(?:by|in)|given\s+(?:by|in)|calculated|derived|computed|based)\b)|=>|->|[:=→])[\s:]*"
+                  r"(?![^\S\n]+(?:obtained|found\s+by|given\s+by|calculated|derived|computed|based)\b)|=>|->|[:=→])[\s:]*"
                   r"|\b(?:correct|right|best)\s+(?:option|choice|letter|label)\s+(?:is|would\s+be|:)\s*:?|\bTL;?DR\s*:"
                   r"|\b(?:correct|right)\s+(?:count|number|total|value|amount|result|sum)\s+is\b(?=(?:[^.!?\n]|\.(?=\d))*[.!?]?\s*\Z)"
                   r"|####(?!#)(?!\s*(?:step|part|question|problem|solution|explanation|final|answer|case|conclusion|summary|method"
                   r"|example|\d+[.)]\s))|--+>|答案\s*[是为:]+|(?:正解|答え|回答)は\s*:?|(?:故|应该?|因此|所以)选(?:择|项)*\s*:?"
-                  r"|(?<![^\s，。,.:：；;])选择?\s*(?=[A-J]\b)"
+                  r"|(?<![^\s，。,.:：；;案])选择?\s*(?=[A-J]\b)"
                   r"|\b(?:antwort\s+(?:ist|lautet)(?:\s+(?:also|daher|somit|folglich|deshalb|demnach))?"
                   r"|r[ée]ponse\s+(?:finale\s+|correcte\s+)?est"
                   r"(?:\s+donc\b)?(?:\s+la(?=\s+[A-Z]\b))?|respuesta\s+(?:final\s+|correcta\s+)?es(?:\s+la(?=\s+[A-Z]\b))?|risposta\s+è|resposta\s+é|ответ)\s*:?"
@@ -59,7 +59,8 @@ _REPORTED = re.compile(  # others say it, or nobody
 
 _SUPPOSED = re.compile(r"\W*(?:(?:and|but|however)\W+)?(?:if|were|unless|suppose|had|in\s+case|assuming)\b(?![^.;\n]*\b(?:so|but|therefore"
                     r"|since)\b)", re.I)
-_IF_THE = re.compile(r"\b(?:if|unless|assuming|suppose)\s+(?:that\s+)?(?:(?:the|your|our|my)\s+)?(?:\w+\s+)?$", re.I)  # if the answer is 5
+_IF_THE = re.compile(r"(?<!\b(?:check|see|verify|test|know|tell|sure)\s)\b(?:if|unless|assuming|suppose)\s+(?:that\s+)?"
+                     r"(?:(?:the|your|our|my)\s+)?(?:\w+\s+)?$", re.I)  # if the answer is 5
 _WOULD, _UNDER = re.compile(r"\b(?:would|could|might)\b", re.I), re.compile(r"[^.;\n]{0,60}\b(?:if|unless)\b", re.I)  # it would be 5 if ...
 
 _GRANTED = re.compile(r"^\W*(?:so\s+)?(?:since|because|as|while|although|though|despite|even\s+though)\b[^,]*,(?=\s+\w)", re.I)
@@ -106,27 +107,41 @@ _ASKS = re.compile(r"\W*(?:(?:so|hmm+|then|and|wait|but|or)\W+)*(?:is|are|does|d
 _ASKS_BACK = re.compile(r"\W*(?:(?:so|and|but|then|well|sorry|wait|hmm+|also)\W+)*(?:how|what|which|who|whose|when|where|why|is|are|was"
                         r"|were|do|does|did|can|could|would|should|will|may|have|has|am|shall)\b.*\?\W*", re.I)
 
+# %% ../nbs/18_answers.ipynb #c45e3b02
 _REQUEST = re.compile(r"\W*(?:(?:so|and|but|then|please|first)\W+)*(?:(?:could|can|would|will)\s+you\s+(?:please\s+)?|please\s+)"
-                      r"(?:tell|provide|give|clarify|specify|share|send|confirm|explain|let\s+me\s+know|say|state|restate"
-                      r"|rephrase)\b.*", re.I)
-_DECLINES = re.compile(r"\b(?:give|offer|have|state|provide)\s+no\s+(?:\w+\s+)?answer\b|\b(?:decline|refuse)\s+to\s+(?:answer|guess|say)\b"
-                       r"|\b(?:won't|will\s+not|cannot|can't|shall\s+not)\s+(?:give|offer|provide|commit\s+to)\s+(?:an?|any|one|my)\s+"
-                       r"(?:\w+\s+)?answer\b|\b(?:leave|leaving)\s+(?:it|this|the\s+question)\s+(?:open|unanswered|blank)\b"
-                       r"|\b(?:i'd|i\s+would)\s+(?:rather|prefer)\s+(?:not\s+)?(?:to\s+)?(?:not\s+)?(?:answer|guess|say)\b", re.I)
+                      r"(?:tell|provide|give|clarify|specify|share|send|confirm|explain|state|restate|rephrase)\b.*", re.I)
+_POLITE = re.compile(r"\W*(?:this\s+is\s+an?\s+\w+\s+(?:question|problem)|(?:sure|of\s+course|sorry|hello|hi|thanks|thank\s+you)\b"
+                     r"[^.!?\d]{0,60}|i(?:'d|'m|\s+would|\s+am)\s+(?:be\s+)?(?:happy|glad|sorry)\b[^.!?\d]*|(?:to|before|in\s+order\s+to)\s+"
+                     r"(?:answer|solve)\b[^.!?\d]*|i\s+need\b[^.!?\d]*)\W*", re.I)  # says nothing yet
+_DECLINES = re.compile(r"\bi(?:'ll|'d|\s+(?:will|can|could|would|must|have\s+to))?\s+(?:(?:give|offer|have|state|provide)\s+no\s+"
+                       r"(?:(?:final|definite|clear|certain)\s+)?answer|(?:have\s+to\s+)?(?:decline|refuse)\s+to\s+(?:answer|guess|say)"
+                       r"|(?:have\s+to\s+)?leave\s+(?:it|this|the\s+question)\s+(?:open|unanswered|blank)"
+                       r"|(?:rather|prefer)\s+(?:to\s+)?not\s+(?:to\s+)?(?:answer|guess|say))\b(?!.*\b(?:but|so|though|however)\b)"
+                       r"|\bi\s+(?:won't|will\s+not|cannot|can't|shall\s+not)\s+(?:give|offer|provide|commit\s+to)\s+(?:an?|any|one|my)\s+"
+                       r"(?:\w+\s+)?answer\b(?!.*\b(?:but|so|though|however)\b)", re.I)
 _ANNOUNCES = re.compile(r"\W*(?:the|my)\s+(?:\w+\s+)?answer\s+(?:will|can)\s+be\s+(?:given|found|shown|computed|calculated|obtained|derived"
-                        r"|explained|determined|reached)\b(?!.*(?:[=:]|\bas\b)).*", re.I)
+                        r"|explained|determined|reached)\b(?!.*(?:[=:]|\b(?:as|is|gives?|giving|get|so|that)\b|\bi\.e\.|\bby\s+\d|\bin\s+\d))"
+                        r".*", re.I)
 
-_DENIES = re.compile(r"\W*(?:(?:no|wait|hmm+|actually|sorry|oh|but)\W+)*(?:that|this|it)(?:(?:'s|\s+is|\s+was)\s+"
-                     r"(?:not\s+(?:quite\s+)?(?:right|correct|true|it)|wrong|incorrect|false|an?\s+(?:mistake|error))"
-                     r"|(?:\s+(?:cannot|can't|can\s+not)\s+be|\s+isn't|\s+wasn't)\s+(?:quite\s+)?(?:right|correct|true|it))\W*", re.I)
+_DENIES = re.compile(r"\W*(?P<again>(?:(?:no|wait|hmm+|actually|sorry|oh)\W+)+)?(?:but\W+)?(?:that|this|it)(?:(?:'s|\s+is|\s+was)\s+"
+                     r"(?:not\s+(?:quite\s+)?(?:right|correct|it)|wrong|incorrect|an?\s+(?:mistake|error)|(?P<truth>not\s+true|false))"
+                     r"|(?:\s+(?:cannot|can't|can\s+not)\s+be|\s+isn't|\s+wasn't)\s+(?:quite\s+)?(?:right|correct|it|(?P<be>true)))\W*",
+                     re.I)
 
-def _left_open(text: str) -> bool:
+def _takes_back(before: str, end: str, kind: str) -> bool:
+    "Whether a sentence says of the answer right before it that it is wrong; 'the answer is no. That is false.' says it twice."
+    if not (m := _DENIES.fullmatch(end)) or not (_CUE.search(before) or "\\boxed" in before): return False
+    if m["again"] or kind not in ("yesno", "label"): return True
+    return not (m["truth"] or m["be"]) and (kind == "label" or bool(re.search(r"\b(?:yes|true)\b", before, re.I)))
+
+# %% ../nbs/18_answers.ipynb #c45e3b03
+def _left_open(text: str, kind: str = "") -> bool:
     "Whether a text ends without an answer: it thinks on, asks back, cannot tell which, takes it back, announces one or declines."
     *before, end = _sentences(text[-600:].strip()) or [""]
     if _ASKS_BACK.fullmatch(end) and all(map(_ASKS_BACK.fullmatch, before)): return True
-    if _REQUEST.fullmatch(end) and not any(re.search(r"\d", s) or _CUE.search(s) for s in before): return True
+    if _REQUEST.fullmatch(end) and all(_POLITE.fullmatch(s) or _ASKS_BACK.fullmatch(s) for s in before): return True
     cued = any(_CUE.search(s) or "\\boxed" in s for s in before)
-    if cued and _DENIES.fullmatch(end): return True
+    if before and _takes_back(before[-1], end, kind): return True
     told = cued and not _RETRACTS.search(before[-1])
     if _ASKS.fullmatch(end) or _GOES_ON.fullmatch(end) or _ANNOUNCES.fullmatch(end) or _DECLINES.search(end): return not told
     return bool(_TORN.match(end)) and not re.search(r"\d", end)
@@ -525,14 +540,15 @@ def _clean_end(sentence: str) -> str:
     if sentence.rstrip().endswith("..."): return sentence.rstrip()
     return re.sub(r"[\s.!?*|]+$", "", re.sub(r"\|(?!-[\d.]+\|)", " ", sentence))
 
-_OF_ALL = re.compile(r"\b(?:out\s+of(?:\s+the)?|of\s+the(?=\s+\w+\s*\Z))(?:\s+(?:original|initial|starting|total|whole))?\s*\Z", re.I)
+_OF_ALL = re.compile(r"\b(?:out\s+of(?:\s+the)?|of\s+the)(?:\s+(?:original|initial|starting|total|whole))?\s*\Z", re.I)
 
 def _bold_number(text: str) -> str | None:
     "The last bold part that is a number and little else, unless a later calculation ends elsewhere."
     parts = [m for m in re.finditer(f"{BOLD[0]}([^{BOLD[1]}]*){BOLD[1]}", text) if len(m[1]) <= 60 and not m[1].rstrip().endswith(":")]
     for m in reversed(parts):
         if _OF_ALL.search(text[:m.start()]):  # **28** out of **40**
-            beside = [p for p in parts if p.end() <= m.start() and not re.search(r"[.!?]\s|\n", text[p.end():m.start()])]
+            numbers = [p for p in parts if p.end() <= m.start() and re.search(r"\d", p[1])]
+            beside = [p for p in numbers if not re.search(r"[.!?]\s|\n", text[p.end():m.start()])]
             if len(beside) > 1: return None
             if beside: continue
         part = re.sub(r"^(?:[A-Za-z]+ ){0,3}[A-Za-z]+\s*[:=]\s*", "", m[1])
@@ -627,7 +643,8 @@ def _cued(text: str) -> str | None:
     for n, s in enumerate(sentences):
         direct = _opens(s, _said(digits_for_words(s)))
         if not direct and any(_CONCLUDES.match(x) or "=" in x for x in sentences[n + 1:]): return _free(text, False)
-        if not direct and _UNKNOWN.search(why := re.split(_STOP, s)[0]) and not _said(why): return None
+        unknown = not direct and not re.search(r"\b(?:but|so)\b", s) and _UNKNOWN.search(why := re.split(_STOP, s)[0]) and not _said(why)
+        if unknown: return None
         if direct or any(x.role != "rejected" for x in _said(s)) or n == len(sentences) - 1:
             found, later = _spoken(s), [_spoken(x) for x in sentences[n + 1:] if _AGAIN.match(x) or _CONCLUDES.match(x)]
             if any(_YET.match(x) for x in sentences[n + 1:]) or (not direct and _NAMED.match(s)): return None
@@ -1072,7 +1089,7 @@ def _rule(rule: str) -> None:
 def _read(text: str, last: bool, kind: str, labels: tuple[str, ...], options: tuple[str, ...]) -> str | None:
     "What this study's rule reads, by the kind of the answer."
     letters = "".join(k for k in labels if len(k) == 1 and k.isalpha()) or LETTERS
-    if _left_open(text): return None
+    if _left_open(text, kind): return None
     match kind:
         case "number": return _read_number(text, last)
         case "choice": return _read_choice(text, last, letters, options)
@@ -1105,10 +1122,12 @@ def _near(a: str, b: str) -> bool:
     try: return a == b or abs(float(a) - float(b)) <= 1e-6
     except ValueError: return False
 
+_LIVED = re.compile(r"(?<=\S)\s+\((?:1\d|20)?\d\d\s*[-–]\s*(?:1\d|20)?\d\d\)\.?\s*\Z")  # Marie Curie (1867-1934)
+
 def _strict(text: str) -> str:
     "A text as it is compared: no wrappers, case, article, quotation marks or last full stop; but every sign that has a meaning."
     text = _unquoted(unbold(unwrap(text))).casefold()
-    text = re.sub(r"^(?:the|an?)\s+(?=\S)", "", re.sub(r"(?<=\S)\s+\(\d{3,4}\s*[-–]\s*\d{2,4}\)$", "", text))  # (1867-1934)
+    text = re.sub(r"^(?:the|an?)\s+(?=\S)", "", text)
     text = re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_])", " ", re.sub(r",(?!\d)|[\"']", "", text))
     return " ".join((text.rstrip(".!?,;: ") or text).split())
 
@@ -1117,6 +1136,8 @@ def _same_text(prediction: str, gold: str) -> bool:
     "Equal as strict text, or as numbers: -5 is not 5, 3.4 is not 3/4, and 1/2 is 0.5."
     if max(len(prediction), len(gold)) > 2000: return prediction.split() == gold.split()
     if _strict(prediction) == _strict(gold): return True
+    bare = [_LIVED.sub("", x) for x in (prediction, gold)]
+    if (bare[0] == prediction) != (bare[1] == gold) and _strict(bare[0]) == _strict(bare[1]): return True  # one gives the years, too
     padded = any(re.match(r"\s*0\d", x) for x in (prediction, gold))  # 007 is a name
     return not padded and bool(same_number(prediction, gold, loose=False))
 

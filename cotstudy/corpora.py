@@ -134,11 +134,11 @@ def may_fill(
     if where.exists() and not where.is_dir(): raise ValueError(f"{out} is a file; give the name of a new folder")
     if where == Path.cwd() or where in Path.cwd().parents: raise ValueError(f"{out} is the folder that you are in; give a new one")
     may_hold(where)
-    held = {p.relative_to(where).as_posix(): p for p in where.rglob("*") if not p.is_dir()} if where.is_dir() else {}
+    held = {p.relative_to(where).as_posix(): p for p in where.rglob("*") if p.is_symlink() or not p.is_dir()} if where.is_dir() else {}
     if not held: return where
     try: made = dict(read((where / mark).read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError): made = {}
-    if others := sorted(name for name in set(held) - {mark} if made.get(name) != _sum(held[name])):
+    if others := sorted(name for name in set(held) - {mark} if made.get(name, "") != _sum(held[name])):
         raise ValueError(f"{out} holds other files, or some that were changed ({', '.join(others[:3])}); give a new folder")
     if mark not in held: raise ValueError(f"{out} holds other files; give a new folder")
     return where
@@ -359,7 +359,8 @@ def export(
         if shown: _write_table(pa.Table.from_pylist(shown), new / "data" / f"{split}.parquet")
         write_text(new / "README.md", card(rows, n_shown, schema, fmt, split, list(filters)))
         write_json(new / MARK, told | dict(files={str(p.relative_to(new)): _sum(p) for p in new.rglob("*") if p.is_file()}))
-    wrong = sum(r["correct"] is False for r in rows)  # what `distil` would leave out, and a training elsewhere would teach
+    shown_rows = [r for r in rows if shown is None or r["answer"] is not None]
+    wrong = sum(r["correct"] is False for r in shown_rows)  # `distil` would leave them out, a training elsewhere would teach them
     return dict(out=str(out), schema=schema, split=split, n_rows=n_shown, n_left_out=len(rows) - n_shown, n_wrong=wrong)
 
 def passing(rows: list[dict], filters: Sequence[str], seed: int) -> list[dict]:

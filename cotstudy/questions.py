@@ -106,7 +106,7 @@ def told_apart(rows: pd.DataFrame) -> pd.DataFrame:  # rows with a column `arm`
         g = rows.iloc[places]
         differ = [c for c in columns if (g.groupby(one, dropna=False)[c].nunique(dropna=False) > 1).any()]
         for k, values in zip(places, g[differ].itertuples(index=False)):
-            names[k] = ", ".join([arm, *(part_of(c, v) for c, v in zip(differ, values) if pd.notna(v) and v != "")])
+            names[k] = ", ".join([arm, *(_named_part(c, v) for c, v in zip(differ, values) if pd.notna(v) and v != "")])
     return rows.assign(arm=names)
 
 def as_arms(rows: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +115,10 @@ def as_arms(rows: pd.DataFrame) -> pd.DataFrame:
 
 def part_of(column: str, v: object) -> str:
     "One value of a column in the name of a figure or an arm."
-    return f"{v:g} {words_of(column)}" if isinstance(v, (int, float, np.number)) else str(v)
+    return f"{v:.10g} {words_of(column)}" if isinstance(v, (int, float, np.number)) else str(v)
+
+def _named_part(column: str, v: object) -> str:
+    return f"{words_of(column).split(',')[0]} {v}" if isinstance(v, str) else part_of(column, v)
 
 # %% ../nbs/76_questions.ipynb #3bb469da
 REFERENCES = ("zero_shot_cot", "label_only", "greedy_cot")
@@ -303,7 +306,8 @@ def split_rule(
 # %% ../nbs/76_questions.ipynb #1ae1d644
 def _filter_words(filters: str) -> str:
     "Filters on an axis, one below the other."
-    shown = "unfiltered" if filters in ("parsed", UNFILTERED) else filters.removeprefix("correct ").removeprefix("parsed ")
+    if filters == UNFILTERED: return "no filter"
+    shown = "unfiltered" if filters == "parsed" else filters.removeprefix("correct ").removeprefix("parsed ")
     return shown.replace("_", " ").replace(":", " ").replace(" ", "\n") or "the usual"
 
 def under_filters(base: Condition, n_rationales: int, filter_sets: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[Condition]:

@@ -15,7 +15,6 @@ what was taught, where the numbers come from, what failed. Each part is Markdown
 notebook `studies/report` puts the parts together, `pages` makes a page of it."""
 import re
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -335,10 +334,7 @@ def examples(r: Report, store: Store | None = None, n_each: int = 2) -> pd.DataF
     told -= beside - set(before[before.kind.str.startswith(SAME)].row_id)
     todo = first[~first.row_id.isin(told)]
     store = store or Store()
-    found = []
-    for row in todo.to_dict("records"):
-        with suppress(FileNotFoundError):  # its dataset is not at hand: the numbers can be told all the same
-            found += _behind(store, row, r.items, n_each, row["row_id"] in beside)
+    found = [e for row in todo.to_dict("records") for e in _behind(store, row, r.items, n_each, row["row_id"] in beside)]
     new = pd.DataFrame(found, columns=None if found else before.columns)
     kept_too = before[before.row_id.isin(first.row_id) & ~before.row_id.isin(new.row_id[new.said.notna()])]  # texts gone since are kept
     out = pd.concat([kept_too, new[~new.row_id.isin(kept_too.row_id)]]).reset_index(drop=True)
@@ -349,7 +345,10 @@ def examples(r: Report, store: Store | None = None, n_each: int = 2) -> pd.DataF
 def _behind(store: Store, row: Mapping, items: pd.DataFrame, n_each: int, same: bool) -> Iterator[dict]:
     "Some right, lucky and wrong answers of one row, and its first ones where they are shown beside those of others."
     cond = condition_at(row)
-    exam = exam_of(cond)
+    try: exam = exam_of(cond)
+    except FileNotFoundError as e:  # the numbers can be told all the same
+        warnings.warn(f"answers to {cond.task} are not shown, its questions are not at hand: {e}", stacklevel=2)
+        return
     asked = {i.id: i for i in exam.asked}
     theirs = exam.task.fetched and is_teacher(cond)  # a recorded completion is not copied either
     texts = {} if theirs else texts_of(store, exam, row["model_id"], lambda ids: store.model(cond.student, cond.revision).decode(ids))

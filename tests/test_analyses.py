@@ -347,8 +347,8 @@ def test_arms_of_two_cells_are_told_apart_by_what_they_differ_in():
 
 
 @pytest.mark.parametrize("name, knobs, said", [("down_sampling", dict(seeds=[]), "seeds is empty"),
-                                               ("sample_count", dict(seeds=()), "seeds"),
-                                               ("budgets", dict(n_rationales=[], methods=[]), "no conditions|empty"),
+                                               ("sample_count", dict(seeds=()), "seeds is empty"),
+                                               ("budgets", dict(n_rationales=[]), "no conditions; empty: n_rationales"),
                                                ("transfer", dict(sources=[["strategy"], []]), "one of the lists of sources is empty")])
 def test_lists_with_nothing_in_them_are_refused(name, knobs, said):
     known = {k: v for k, v in knobs.items() if k in ANALYSES[name].knobs}
@@ -371,7 +371,7 @@ def test_differences_over_other_questions_know_that_two_trainings_are_few():
         found = difference(both, dict(side="a"), dict(side="b"))
         lo, hi = found.interval()
         false.append(not lo <= 0 <= hi)
-    assert found.df < 10 and np.mean(false) < 0.13, "95 % intervals that miss nothing 13 times in 100"
+    assert found.df < 10 and np.mean(false) < 0.13, "95 % intervals leave out zero 13 times in 100 where there is no difference"
 
 
 def test_all_right_on_few_other_questions_is_no_certainty():
