@@ -23,7 +23,7 @@ import pandas as pd
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from .claims import join_items, task_is
-from .conditions import Condition, asked_format, base_of, content_id, is_untaught, row_id, stage_key, vary
+from .conditions import Condition, asked_format, base_of, complaint, content_id, is_untaught, row_id, stage_key, vary
 from .evaluate import Estimate, answered_by_all, bootstrap_mean, two_level_bootstrap
 from .figures import (axis_words, fig_against, fig_arms, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
                               published, same_limits, size_text, small_multiples, style)
@@ -226,8 +226,7 @@ def conditions_of(
     if isinstance(seeds := knobs.get("seeds"), Sequence) and not seeds: raise ValueError(f"{name}: seeds is empty; give at least one")
     try: found = list({row_id(c): c for c in _checked_call(a.conditions)(base, **knobs)}.values())  # a seed given twice is one
     except ValidationError as e:
-        first = e.errors()[0]
-        raise ValueError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first.get('input')!r}") from None
+        raise ValueError(f"{name}: {complaint(e)}") from None
     if not found: raise ValueError(f"{name} has no conditions; empty: {', '.join(k for k, v in knobs.items() if v == [])}")
     return found
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'RECIPE', 'EVAL', 'FIELDS', 'COLUMNS', 'LEAF_OF', 'HEADLINE', 'PROTOCOL', 'ALWAYS', 'UNFILTERED', 'Spec',
-           'Teacher', 'known_format', 'Chosen', 'Condition', 'leaves', 'value', 'changed', 'checked', 'vary', 'F',
-           'content_id', 'row_id', 'contents', 'words_of', 'is_teacher', 'is_untaught', 'asked_format', 'describe',
-           'completed', 'stage_key', 'over_each_other', 'base_of']
+           'Teacher', 'known_format', 'Chosen', 'Condition', 'leaves', 'value', 'changed', 'complaint', 'checked',
+           'vary', 'F', 'content_id', 'row_id', 'contents', 'words_of', 'is_teacher', 'is_untaught', 'asked_format',
+           'describe', 'completed', 'stage_key', 'over_each_other', 'base_of']
 
 # %% ../nbs/50_conditions.ipynb #0aa48fab
 """A *condition* says everything that decides a number: task, teacher, method, supervision, student, recipe, decoding, seed (Ho et al.
@@ -173,6 +173,12 @@ def _put(tree: dict, path: Sequence[str], new: Any, name: str) -> None:
     tree[last] = {**tree[last], **new} if isinstance(new, Mapping) and isinstance(tree.get(last), dict) and path[0] != "task_args" else new
 
 # %% ../nbs/50_conditions.ipynb #b9bcb199
+def complaint(e: ValidationError, most: int | None = None) -> str:  # most: characters of what was got
+    "The first thing that a validation found, in a line."
+    first = e.errors()[0]
+    got = first.get("input") if most is None else str(first.get("input"))[:most]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {got!r}"
+
 def checked(tree: Mapping[str, Any]) -> Condition:
     "A condition from plain values: lists for tuples, whole numbers for floats; one line says what is wrong."
     try: return Condition.model_validate_json(json.dumps(_plain(tree)))

@@ -171,9 +171,8 @@ def texts_of(
     found = found.assign(**{c: found[c].astype(str) for c in ("instance", "prompt", "stop")})
     made = lambda how: found[np.logical_and.reduce([found[c] == v for c, v in settings(how).items()])]  # under the very same decoding
     cut = lambda d: d.text if d.token_ids is None or d.n_tok <= limit else decode(d.token_ids[:limit])
-    mine = list(made(voice.how).itertuples())
-    first = {(d.prompt, d.draw_index): cut(d) for d in mine}
-    own = {(d.instance, d.prompt, d.draw_index): cut(d) for d in mine}  # of recorded completions each question has its own
+    own = {(d.instance, d.prompt, d.draw_index): cut(d) for d in made(voice.how).itertuples()}  # each question's, if it was recorded
+    first = {(prompt, k): text for (_, prompt, k), text in own.items()}
     texts = {(i, k): (p, own.get((i, p, k), first[p, k]))
              for i, p in voice.prompts(exam.asked) for k in range(exam.n_paths) if (p, k) in first}
     once = {at: text for at, (_, text) in texts.items() if not voice.asks_again(text)}

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from .conditions import COLUMNS, FIELDS, LEAF_OF, Condition, checked
+from .conditions import COLUMNS, FIELDS, LEAF_OF, Condition, checked, complaint
 from .corpora import examples_of, may_hold, may_write, read_corpus, rows_to_train_on, select, tests_of
 from .decoding import Decoding
 from .evaluate import summarise
@@ -203,8 +203,7 @@ def recipe_of(recipe: Mapping[str, object]) -> Recipe:
         if isinstance(x := recipe.get(name), int) and x > most: raise ValueError(f"{name} is {x}, expected at most {most:,}")
     try: return Recipe(**usual | recipe)
     except ValidationError as e:
-        first = e.errors()[0]
-        raise ValueError(f"recipe: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first.get('input')!r}") from None
+        raise ValueError(f"recipe: {complaint(e)}") from None
 
 LARGEST = dict(steps=10**9, batch=10**6, seed=2**63 - 1)
 

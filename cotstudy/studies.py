@@ -35,7 +35,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from .analyses import ANALYSES, TOK_PER_ROW, Piece, api_cost, conditions_of, cost, pieces, totals
-from .conditions import FIELDS, Condition, base_of, checked, over_each_other
+from .conditions import FIELDS, Condition, base_of, checked, complaint, over_each_other
 from .files import file_stamp
 from .later import later
 from .memory import GPU_TOK, student_memory
@@ -147,8 +147,7 @@ def load_study(name: str | Path) -> Study:
         raise FileNotFoundError(f"no study {str(name)!r}; there are {', '.join(sorted(p.stem for p in studies_folder().glob('*.yaml')))}")
     try: return Study.model_validate(_read_yaml(path))
     except ValidationError as e:
-        first = e.errors()[0]
-        raise ValueError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {str(first.get('input'))[:80]!r}") from None
+        raise ValueError(f"{path.name}: {complaint(e, 80)}") from None
 
 # %% ../nbs/80_studies.ipynb #dc246756
 def all_results(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -337,8 +336,7 @@ def _planned(study: Study, cell: Cell, folder: Path) -> list[Condition]:
     "The conditions of a cell; an error says whose they are."
     try: return cell_conditions(cell, folder)
     except (ValueError, KeyError) as e:
-        first = e.errors()[0] if isinstance(e, ValidationError) else None
-        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {str(first['input'])[:80]!r}" if first else str(e.args[0])
+        said = complaint(e, 80) if isinstance(e, ValidationError) else str(e.args[0])
         raise ValueError(f"study {study.study!r}, cell {cell.name!r}: {said}") from e
 
 # %% ../nbs/80_studies.ipynb #78760c5a
