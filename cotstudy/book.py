@@ -27,9 +27,8 @@ import nbformat
 import pandas as pd
 from nbconvert.preprocessors import ExecutePreprocessor
 
-from .corpora import SUMS, may_fill, may_write, sums_of
 from .figures import fig_claims, svg_of
-from .files import write_text
+from .files import may_fill, may_write, sealed_folder, write_text
 from .kernels import WarmManager
 from .pages import anchor, moved
 from .later import later
@@ -246,15 +245,12 @@ def site(root: str | Path, out: str | Path) -> Path:  # the first page
         raise ImportError("the site needs Sphinx: pip install -c constraints.txt -e '.[site]'")
     from sphinx.cmd.build import build_main
     root, out = Path(root).resolve(), may_fill(out)
-    with tempfile.TemporaryDirectory() as folder:
-        sources, made = Path(folder) / "sources", Path(folder) / "pages"
+    with tempfile.TemporaryDirectory() as folder, sealed_folder(out) as made:
+        sources = Path(folder) / "sources"
         site_sources(root, sources)
-        failed = build_main(["-q", "-b", "html", str(sources), str(made)])
+        failed = build_main(["-q", "-b", "html", "-d", str(Path(folder) / "doctrees"), str(sources), str(made)])
         if failed: raise RuntimeError("Sphinx could not build the site; it says why above")
         if broken := broken_pages(made): raise RuntimeError("\n".join([f"{len(broken)} links of the site lead nowhere:", *broken]))
-        write_text(made / SUMS, sums_of(made))
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.move(made, out)
     return out / "index.html"
 
 # %% ../nbs/92_book.ipynb #89af1cf5

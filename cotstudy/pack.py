@@ -29,10 +29,10 @@ from .analyses import feeds
 from .answers import is_correct
 from .claims import join_items, verdict_table
 from .conditions import COLUMNS, Condition, asked_format, checked, is_untaught
-from .corpora import SUMS, licence_of, may_fill, short, sums_of
+from .corpora import licence_of, short
 from .decoding import Decoding
 from .evaluate import vote
-from .files import whole_folder, write_json, write_text
+from .files import may_fill, sealed_folder, write_json, write_text
 from .folders import pocket_models
 from .instances import SPLITS, Task
 from .judge import people_of
@@ -363,7 +363,7 @@ def write_pack(study: str, out: str | Path | None = None, store: Store | None = 
     good = good_rows(rows)
     if good.empty: raise ValueError(f"study {study!r} has no row with a value; see `cotstudy status {study}`")
     once = good.drop_duplicates("row_id")
-    with whole_folder(where) as new:
+    with sealed_folder(where) as new:
         logs = pd.DataFrame(write_harness(once, store, new / "harness"))
         table = numbers(study, rows).merge(logs, on="row_id", how="left")
         table.to_csv(new / "numbers.csv", index=False)
@@ -374,7 +374,6 @@ def write_pack(study: str, out: str | Path | None = None, store: Store | None = 
         verdicts.to_csv(new / "claims.csv", index=False)
         write_json(new / "versions.json", versions(once))
         write_text(new / "README.md", front_page(study, table, verdicts, once))
-        write_text(new / SUMS, sums_of(new))
     agree = _agreeing(table)
     return dict(out=str(where), numbers=len(table), with_log=int(agree.notna().sum()), filters_agree=int(agree.sum()), cards=n_cards,
                 without_log=int(agree.isna().sum()))

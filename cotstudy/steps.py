@@ -31,10 +31,10 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from .conditions import COLUMNS, FIELDS, LEAF_OF, Condition, checked, complaint
-from .corpora import examples_of, may_hold, may_write, read_corpus, rows_to_train_on, select, tests_of
+from .corpora import examples_of, read_corpus, rows_to_train_on, select, tests_of
 from .decoding import Decoding
 from .evaluate import summarise
-from .files import lease, whole, write_json
+from .files import lease, may_hold, may_write, whole, write_json
 from .folders import RECORD, read_student
 from .instances import SPLITS, Instance, Task, few_samples
 from .methods import Method, method_of

@@ -1,6 +1,5 @@
 """A corpus is complete and comes back the same; what it must not hold is found; nothing of anybody else's is written over."""
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -246,26 +245,6 @@ def test_what_a_person_judged_stands():
     near = dict(question="How much?", rationale="So.", answer="3.33", gold="3.333", correct=True)
     unit = dict(question="How far?", rationale="So.", answer="5 km", gold="5")
     assert len(w.select(w.check_corpus([town, near, unit]), None)) == 3
-
-
-def test_a_folder_is_replaced_only_where_all_is_as_it_was_written(tmp_path):
-    "Somebody else's checksums, a note, a changed file: each is left alone."
-    home = tmp_path / "home"
-    assert w.may_fill(home) == home.resolve() and not home.exists()
-    home.mkdir()
-    assert w.may_fill(home)  # empty
-    (home / "a.txt").write_text("a")
-    (home / w.SUMS).write_text(w.sums_of(home))
-    assert w.may_fill(home)
-    for spoil in (lambda p: (p / "note.txt").write_text("mine"), lambda p: (p / "a.txt").write_text("b"), lambda p: (p / w.SUMS).unlink(),
-                  lambda p: (p / w.SUMS).write_text("abc  a.txt\n"), lambda p: (p / w.SUMS).write_text("?")):
-        other = tmp_path / "other"
-        shutil.copytree(home, other)
-        spoil(other)
-        with pytest.raises(ValueError, match="holds other files"): w.may_fill(other)
-        assert (other / "a.txt").exists()
-        shutil.rmtree(other)
-    with pytest.raises(ValueError, match="is a file"): w.may_fill(home / "a.txt")
 
 
 def test_an_export_says_how_many_of_its_rows_are_wrong(desk):
