@@ -75,6 +75,16 @@ _FIELD = re.compile(r"[\"'](?:final[_ ]?)?(?:answer|choice|result|label|option|p
 
 _FIELDS_BEHIND = re.compile(f"({_FIELD.pattern})" + r"\s*,\s*[\"'][^\"'\n]{1,40}[\"']\s*:(?:[^{}`]|\{[^{}`]*+\})*+\}", re.I)
 
+_SLIPS = re.compile(  # a common mistake is to say 11
+    r"(?<=[.!?\n]\s*+)[(*_\s]*+(?:(?:note|beware):?\s+)?(?:(?:an?|one|the)\s+)?(?:(?:very|most)\s+)?(?:common|frequent|typical|usual|easy)\s+"
+    r"(?:mistake|error|slip|trap|pitfall|misconception)\s+(?:here\s+)?(?:is|would\s+be)\b(?:[^.!?\n]|\.(?=\d))*[.!?][)*_]*", re.I)
+
+def _unlooped(text: str) -> str:
+    "A text without a question that it begins to ask again, where it had asked and answered that twice in the same words."
+    *_, one, asked, other, again = "", "", "", *re.split(r"(?<=[.!?])\s+|\n+", text.rstrip())
+    looped = asked.endswith("?") and one == other and len(again) > 12 and asked.startswith(again) and asked != again
+    return text.rstrip().removesuffix(again) if looped else text
+
 def _opened(text: str) -> str:
     "A text without its wrappers, at a length that can be read, up to the next question that a model asks itself."
     text = text.rpartition("</think>")[2].partition("<think>")[0]  # a thought that never ends has no answer behind it
@@ -87,7 +97,7 @@ def _opened(text: str) -> str:
     text = re.sub(r"[^\S\n]{2,}", " ", re.sub(r"\n\s*+", "\n", unwrap(text)))
     marked = re.findall(r"(?m)^(\d{1,2})[.)] ", text)
     if len(marked) > 1 and marked == [str(k) for k in range(1, len(marked) + 1)]: text = re.sub(r"(?m)^\d{1,2}[.)] ", "", text)  # a list
-    text = _OFFER.sub("", text)
+    text = _unlooped(_SLIPS.sub("", _OFFER.sub("", text)))
     begins = len(text) - len(text.lstrip())
     return text[:next((m.start() for m in _NEXT_QUESTION.finditer(text) if m.start() > begins), len(text))]
 
@@ -123,10 +133,14 @@ _ANNOUNCES = re.compile(r"\W*(?:the|my)\s+(?:\w+\s+)?answer\s+(?:will|can)\s+be\
                         r"|explained|determined|reached)\b(?!.*(?:[=:]|\b(?:as|is|gives?|giving|get|so|that)\b|\bi\.e\.|\bby\s+\d|\bin\s+\d))"
                         r".*", re.I)
 
+_IN_THAT_CASE = re.compile(r"\W*(?:(?:and|but|however|so|then)\W+)*if\b(?!.*\b(?:so|but|therefore|since)\b)[^.]*\banswer\s+would\s+"
+                           r"(?:then\s+)?(?:have\s+been|be)\b.*", re.I)  # and what is the case, it does not say
+_THEN = re.compile(r"\W*(?:then|with\s+th(?:at|is)|once\s+[^,.]{1,40})\W+i(?:'ll|'d|\s+(?:can|could|will|would))\b[^\d:]*", re.I)
+
 _DENIES = re.compile(r"\W*(?P<again>(?:(?:no|wait|hmm+|actually|sorry|oh)\W+)+)?(?:but\W+)?(?:that|this|it)(?:(?:'s|\s+is|\s+was)\s+"
                      r"(?:not\s+(?:quite\s+)?(?:right|correct|it)|wrong|incorrect|an?\s+(?:mistake|error)|(?P<truth>not\s+true|false))"
-                     r"|(?:\s+(?:cannot|can't|can\s+not)\s+be|\s+isn't|\s+wasn't)\s+(?:quite\s+)?(?:right|correct|it|(?P<be>true)))\W*",
-                     re.I)
+                     r"|(?:\s+(?:cannot|can't|can\s+not)\s+be|\s+isn't|\s+wasn't)\s+(?:quite\s+)?(?:right|correct|it|(?P<be>true)))"
+                     r"(?:\W+(?:since|because|as)\b(?!.*\b(?:so|but)\b).*)?\W*", re.I)
 
 def _takes_back(before: str, end: str, kind: str) -> bool:
     "Whether a sentence says of the answer right before it that it is wrong; 'the answer is no. That is false.' says it twice."
@@ -141,9 +155,11 @@ def _left_open(text: str, kind: str = "") -> bool:
     if _ASKS_BACK.fullmatch(end) and all(map(_ASKS_BACK.fullmatch, before)): return True
     if _REQUEST.fullmatch(end) and all(_POLITE.fullmatch(s) or _ASKS_BACK.fullmatch(s) for s in before): return True
     cued = any(_CUE.search(s) or "\\boxed" in s for s in before)
+    if before and _THEN.fullmatch(end) and _ASKS_BACK.fullmatch(before[-1]): return True
     if before and _takes_back(before[-1], end, kind): return True
     told = cued and not _RETRACTS.search(before[-1])
-    if _ASKS.fullmatch(end) or _GOES_ON.fullmatch(end) or _ANNOUNCES.fullmatch(end) or _DECLINES.search(end): return not told
+    if not before and _IN_THAT_CASE.fullmatch(end): return True
+    if any(p.fullmatch(end) for p in (_ASKS, _GOES_ON, _ANNOUNCES)) or _DECLINES.search(end): return not told
     return bool(_TORN.match(end)) and not re.search(r"\d", end)
 
 # %% ../nbs/18_answers.ipynb #11e822co
@@ -163,6 +179,7 @@ def _two_answers(text: str, a: re.Match, b: re.Match) -> bool:
 def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     "What follows the last cue such as `the answer is`, and whether there was one."
     cues = [m for p in (_CUE, more) if p for m in p.finditer(text) if not _REPORTED.search(clause := _clause(text, m.start()))
+            and not (_WOULD.search(m[0]) and _SUPPOSED.match(clause))
             and not _IF_THE.search(clause) and not (_WOULD.search(m[0]) and _UNDER.match(text[m.end():m.end() + 80]))]
     if sum(bool(_SUPPOSED.match(_clause(text, m.start()))) for m in cues) == len(cues) > 1: return "", True  # if so 5, if not 7
     ends = sorted((m.end() for m in cues), reverse=True)
@@ -214,7 +231,7 @@ def _doubted(text: str, m: Mention) -> bool:
 # %% ../nbs/18_answers.ipynb #5d0b7ed3
 _DECIDES = re.compile(r"\b(?:so|therefore|thus|hence|in\s+the\s+end|finally|conclude|choose|prefer|pick|select|go\s+with"
                       r"|settle\s+(?:on|for)|answer\s+is"
-                      r"|must\s+be|actually|but\s+(?:it|this|that)\s+is|but\s+rather)[\s,:]*(?:that\s+)?(?:(?:it|this|the\s+\w+)(?:'s|\s+is"
+                      r"|must\s+be|actually|but\s+(?:it|this|that)\s+is|but\s+rather|overall\b,?(?:(?!\b(?:and|but|while)\b)[^.,;\n]){0,50}\s(?:is|are))[\s,:]*(?:that\s+)?(?:(?:it|this|the\s+\w+)(?:'s|\s+is"
                       r"|\s+must\s+be)\s+)?(?:an?\s+|the\s+)?[\"'(]*$", re.I)
 _REASON = re.compile(r"\b(?:because|since|as|while|although|though|however|rather|would|despite|even)\b"
                      r"|[(:—\n]|(?<!\.)\.\s|\s-\s", re.I)
@@ -447,6 +464,11 @@ _TO_GET = re.compile(r"\b(?:get|gives?|giving|obtain|reach|find|yields?|leaving|
 
 # %% ../nbs/18_answers.ipynb #112209co
 _SINCE = re.compile(r"\W*(?:so\s+)?(?:since|because)\b", re.I)
+
+def _granted(text: str) -> str:
+    "A sentence without the reason that it begins with: since each takes 9, they can make 6."
+    return _GRANTED.sub("", text) if _SINCE.match(text) else text
+
 _SETTING = re.compile(r"\W*(?:(?:so|then|thus|therefore)\W+)?(?:after|when|once|by|with|starting|having|rounded|rounding)\b", re.I)
 _COPULA = re.compile(r"(?<!\bthere )(?<!\bthat )\b(?:is|that's|it's|are|has|have|leaves|equals|becomes|comes\s+to|makes)\s+"
                      r"(?:(?:now|only|about|exactly|just)\s+)?$", re.I)
@@ -462,7 +484,7 @@ def _set_in(text: str, said: Sequence[Said]) -> str | None:
 def _sentence(text: str) -> str | None:
     "The number that a sentence gives as its answer; one that says what to do gives what it comes to."
     text = _NOT_BUT.sub("", text)
-    if _SINCE.match(text) and _said(rest := _GRANTED.sub("", text)): text = rest  # since each takes 9, they can make 6
+    if _said(rest := _granted(text)): text = rest  # since each takes 9, they can make 6
     if _TOLD_TO.match(text) and not _ROUNDS.match(text): text = _TO_GET.split(text)[-1] if _TO_GET.search(text) else ""
     said = _said(text)
     if (parts := _WHICH.split(text))[1:] and (found := _sentence(parts[-1])): return found
@@ -572,7 +594,7 @@ def _stands(found: str | None, sentences: Sequence[str], text: str) -> str | Non
     if not found or (_BROKEN.search(text) and not worked): return None
     if len(sentences) < 2: return found
     if len(sentences[-1].split()) > 3 and not _said(sentences[-1]) and _UNFINISHED.search(text): return None
-    told = [s for s in sentences if not _CHECKS.match(s)
+    told = [s for s in sentences if (not _CHECKS.match(s) or (_SINCE.match(s) and _said(_granted(s))))
             and (any(x.role == "main" for x in _said(s)) or (s is sentences[-1] and not _said(s) and _worded(s)))]
     return found if len(told) < 2 or same_number(_spoken(told[-1]) or "", found) else None
 
@@ -605,7 +627,7 @@ def _read_freely(text: str, last: bool) -> str | None:
     sums_up = _SUMS_UP.match(sentences[-1]) and not re.search(r"\d\s*$", unbold(text))  # "This is 3" may go on
     if len(sentences) > 1 and (found := _repeated(*sentences[-2:])): return found
     concluding = [s for s in sentences if (_CONCLUDES.match(s) or (s is sentences[-1] and (_SO.search(s) or sums_up)))
-                  and (_said(s) or _worded(s))]
+                  and (_said(_granted(s)) or _worded(_granted(s)))]
     if concluding and (found := _spoken(concluding[-1])):
         rest = sentences[len(sentences) - sentences[::-1].index(concluding[-1]):]
         on = [_equation(s) for s in rest if _EQUALS.search(s) and not _TESTS.match(s)]
@@ -675,7 +697,24 @@ def _thought_again(piece: str, read: Callable[[str], str | None]) -> str | None:
 # %% ../nbs/18_answers.ipynb #cf3f27co
 _FOREIGN = re.compile(r"\b(?:respuesta|resposta|r[ée]ponse|antwort|antwoord|risposta|l[öo]sung|ergebnis|resultado|risultato|r[ée]sultat"
                       r"|ответ|odpowied[źz]|svar)\b", re.I)  # where a comma stands before decimals
+_WORDS_ABROAD = re.compile(r"\b(?:der|das|und|ist|sind|nicht|insgesamt|beträgt|kostet|ergibt|für|wir|est|une|les|donc|des|cette|avec"
+                           r"|el|los|por|una|del|cuesta|è|sono|quindi|della|costo|são|portanto|custa|het|een|zijn|dus|jest|wynosi|więc)\b"
+                           r"|(?P<script>\p{Cyrillic}{3,})", re.I)
 
+def _abroad(text: str) -> bool:
+    "Whether a text is in a language that writes a comma before decimals."
+    found = list(_WORDS_ABROAD.finditer(text))
+    return bool(_FOREIGN.search(text)) or any(m["script"] for m in found) or len({m[0].casefold() for m in found}) > 1
+
+def _as_here(text: str) -> str:
+    "Such a text with a point before decimals; 12.480 is thousands where it is money, and else nobody knows."
+    meant = lambda m: m[1] + m[2] if _MONEY.match(text, m.end()) else f"{m[1]}..{m[2]}"
+    text = re.sub(r"(?<![\d.,])([1-9]\d{0,2})\.(\d{3})(?![\d.,]*\d)", meant, text)
+    return re.sub(r"(?<![\d.,(\[])(\d{1,4}),(\d{1,2})(?![\d,]|\.\d)", r"\1.\2", text)
+
+_MONEY = re.compile(r"\s?(?:€|(?:euros?|zł\w*|reais|pesos|kronor|kroner|francs?|franken|руб\w*)\b)", re.I)
+
+# %% ../nbs/18_answers.ipynb #1da2729a
 _N = r"(?<![\d.,])(\d[\d.,]*)(?:[ ][a-z]+)?"
 _CASES = re.compile(rf"{_N},?[ ](?:if|when|unless)\b[^.!?\n]{{1,80}}?\b(?:and|but|or|it(?:'s|\s+is))\W*(?:it(?:'s|\s+is)\s+)?"
                     rf"{_N},?[ ](?:if|when|unless|otherwise)\b"
@@ -693,7 +732,7 @@ def _by_case(text: str) -> bool:
 def _read_number(text: str, last: bool) -> str | None:
     text = re.sub(r"<<[^<>\n]*>>", "", _opened(text))
     if _by_case(unbold(text)): return None
-    if _FOREIGN.search(text): text = re.sub(r"(?<![\d.,(\[])(\d{1,4}),(\d{1,2})(?![\d,]|\.\d)", r"\1.\2", text)
+    if _abroad(text): text = _as_here(text)
     text = re.sub(r"(?<=\S)\n[ \t]*-[ \t]+(?=[\d.$])", "\n± ", text)  # a list, or a minus
     text = plain_numbers(re.sub(r"\s*(?:=>|->|\u2192|\u21d2)\s*", lambda m: ", so " if m.start() else "", text))
     text = _unchecked(text)
@@ -714,7 +753,7 @@ _CONSIDERED = re.compile(r"\b(?:was\s+(?:going|about)\s+to\s+\w+|considered|thou
                          r"|at\s+first|first\s+guess\s+was)(?:\s+(?:it\s+was|the|option|choice|about|chose|picked))*\s+$", re.I)
 _POINTS = re.compile(r"(?:^|[.!?,;:\n(—\"'/&$✅✓✔☑-]|\b(?:towards?|for|on|are|because|since|that|though|although|probably|maybe"
                     r"|perhaps|likely"
-    r"|definitely|clearly|certainly|obviously|only|just|simply|prefer|option|choice|opci[oó]n|opç[aã]o|opzione"
+    r"|definitely|clearly|certainly|obviously|only|just|simply|prefer|options?|choices?|opci[oó]n|opç[aã]o|opzione"
                     r"|answer|letter|so|therefore|thus|hence|then|is|is\s+it"
                     r"|be|was|it's|that's|with|choose|chose|pick"
     r"|picked|select|leaving|leaves|leave|between|not|n't|nor|neither|than|of|out|eliminate|eliminating|actually|no|and|or|both"
@@ -727,7 +766,8 @@ def _marks(text: str, letters: str, options: Sequence[str]) -> list[Mention]:
     "Every letter that stands for an option, in order."
     k = re.escape(letters)
     bracket = rf"(?<!\w)[(\[{{]{{1,3}}\s?(?P<in>[{k}{k.lower()}])\s?(?:[)\]}}]{{1,3}}|$)"
-    after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|\[]|\$|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems?|looks?"
+    after = (r"(?=[.)\]:;,!?\"'\n|]|\s*$|\s+[-—=(|\[✅✓✔☑❌✗✘✖]|\$|\s+the\s+(?:only|best|correct|right)\b"
+             r"|\s+(?:it\s+is|because|since|as|is|isn't|was|are|aren't|would|could|seems?|looks?"
              r"|both|fits|but|not"
              r"|nor|instead|rather|leaving|leaves|however|over|does|cannot|can't)\b"
              rf"|\s+and\s+not\b|\s+(?:and|or|&)\s+(?:option\s+)?[(\[]?[{k}]\b|/[{k}]\b|\s?&)")
@@ -778,7 +818,8 @@ def _dismissed(text: str, group: Sequence[Mention]) -> bool:
 _TALKED_OF = re.compile(r"[)\]]?,?\s+(?:(?:is|was|seems|looks|sounds|could|might|may)\b(?!\s+(?:the|my)\s+answer)|if\s+(?:it|this"
                     r"|that)\s+were\b)", re.I)
 _THOUGH = re.compile(r",?\s+(?:although|though|even\s+though)\s", re.I)
-_RIGHT = re.compile(r"[)\]]?[:?]\s*(?:yes|true|correct|right)\b|\s+is\s+(?:better|preferable"
+_RIGHT = re.compile(r"[)\]]?[:?]\s*(?:yes|true|correct|right)\b"
+                    r"|[)\]]?\s+the\s+only\s+(?:\w+\s+)?(?:option|answer|choice|one)\b|\s+is\s+(?:better|preferable"
                     r"|the\s+(?:one|option|choice)\s+(?:that|which)\s+(?:best\s+)?(?:fits|follows|matches|answers|explains|supports"
                     r"|is\s+(?:correct|right|true)))\b|\s+fits\s+(?:best|better)\b"
     r"|[)\]:.]?\s+(?:\w+\s+)?(?:is\s+)?(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|accurate|appropriate)\b(?!\s+(?:about"
@@ -843,7 +884,7 @@ _VERDICT = (r"(?P<no>❌|✗|✘|✖|\b(?:no|false|incorrect|wrong)\b|\b(?:not|\
 def _judged(text: str, letters: str) -> str | None:
     "The one option that is called right where each has a verdict of its own behind it: 'A: 3 + 4 = 7, no. B: 5 + 6 = 11, yes.'"
     each = re.compile(rf"(?:^|[\n|.;])[\s|]{{0,9}}+\(?(?P<k>[{re.escape(letters)}])\s?[)|:.–-]{{1,3}}+(?P<of>[^\n;]{{0,200}}?)"
-                      rf"[\s,|(:—-]{{0,9}}+(?:{_VERDICT})[\s)|]{{0,9}}+(?=$|[\n.;])", re.I)
+                      rf"[\s,|(:—-]{{0,9}}+(?:{_VERDICT})[ \t)|]{{0,9}}+(?=$|[\n.;])", re.I)
     found = list(each.finditer(text[:4000]))
     if len(found) < 2 or len({m["k"].upper() for m in found}) < len(found) or text[found[-1].end():].strip(" .|\n"): return None
     if any(re.search(r"\b[A-Z]\)?:\s|\b(?:not|hardly|never)\s*$|n't\s*$", m["of"]) for m in found): return None
@@ -855,15 +896,27 @@ _AT_LAST = re.compile(r"\W*(?:at|in)\s+the\s+end\b|\W*(?:of|among)\s+(?:these|th
 _MAYBE = re.compile(r"(?:\bit\s+)?\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem|look)\b[^.;\n]{1,60}?,?\s+but\s+"
                     r"(?!not\b|\w+n't\b|never\b)", re.I)
 
+_NTH = ("first", "second", "third", "fourth", "fifth", "sixth")
+_ORDINAL = re.compile(rf"\bthe\s+({'|'.join((*_NTH, 'last'))})\s+(?:option|choice)\b", re.I)
+
+def _counted(m: re.Match, letters: str) -> str:
+    "`the second option` as `option B`."
+    at = len(letters) - 1 if m[1].lower() == "last" else _NTH.index(m[1].lower())
+    return f"option {letters[at]}" if at < len(letters) else m[0]
+
+# %% ../nbs/18_answers.ipynb #9df8bbb4
 def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) -> str | None:
     opened = re.sub(r"(?<=[A-Z])(?:です|だ)", ".", unbold(_opened(text)))
     said, cued = _after_cue(opened, _A if re.match(r"\s*(?:Q|Question)\s*:", opened) else None)
     letters = letters[:len(options) or None]  # a letter that was not on offer is no answer
+    said = _ORDINAL.sub(lambda m: _counted(m, letters) if options else m[0], said)
     numbers = [o for o in options if number_of(o)]
     words = [o if o not in numbers else "" for o in options]  # numbers are read as numbers
     listed = r"[\s,;.]*+(?:or\s+)?".join(rf"\(?{k}[).:]\s*{re.escape(_squeezed(o))}" for k, o in zip(letters, options))
     if len(options) > 1: said = re.sub(listed, " ", said, flags=re.I)  # the question once more
     if not cued and (found := _judged(said, letters)): return found
+    listing = len(re.findall(rf"(?m)^\(?[{re.escape(letters)}][).:]\s", said)) > 1
+    if not cued and listing and _BROKEN.search(said): return None  # a list without its end
     def read(piece: str) -> str | None:
         line, _, rest = piece.strip().partition("\n") if cued else ("", "", "")
         alone = rest and not re.search(r"(?:\b(?:or|and)|,)\s*$", line) and not re.match(r"\W*(?:or|and)\b", rest)
@@ -889,10 +942,11 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
 
 # %% ../nbs/18_answers.ipynb #8dcc5a75
 _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", false="no")
-_OPENERS = re.compile(r"^\W*(?:(?P<yes>absolutely|certainly|definitely|of\s+course|indeed|oui|ja|sí|sim|да|はい|是的?)"
+_OPENERS = re.compile(r"^\W*(?:(?P<yes>absolutely|certainly|definitely|of\s+course|indeed|that(?:'s|\s+is)\s+(?:correct|right)"
+                      r"|oui|ja|sí|sim|да|はい|是的?)"
                       r"|(?:i\s+(?:don't|do\s+not)"
                       r"\s+think\s+so|not\s+(?:really|at\s+all)|(?:absolutely|certainly|definitely|probably|of\s+course|(?:most\s+)?likely)"
-                      r"\s+not|nein|non|não|нет|いいえ|不是?))(?=\s*(?:[.,!\n]|$))"
+                      r"\s+not|that(?:'s|\s+is)\s+(?:not\s+(?:correct|right)|incorrect|wrong)|nein|non|não|нет|いいえ|不是?))(?=\s*(?:[.,!\n—]|$))"
                       r"|^\W*(?:absolutely|certainly|definitely)\s+not(?=:)", re.I)
 _DEPENDS = re.compile(r"\bit\s+(?:all\s+)?depends\b(?!.*\b(?:so|thus|therefore|hence|overall|in\s+short|in\s+general)\b)", re.I | re.S)
 _HEDGE = re.compile(r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly"
@@ -1024,9 +1078,10 @@ def _read_text(text: str) -> str | None:
                       or _first_sentence(said.strip()) != said.strip()): return None  # or a tale without an end
     either = re.search(r"\b(?:could|might|may)\s+be\b.*\bor\b", said)
     if found and re.match(r"\W*either\b[^.\n]*\bor\b", said): return None
-    if not found and (either or re.search(r"\b(?:is|was|are|were)\s+(?:the|an?)?\s*$", said)): return None
+    if not found and (either or re.search(r"\b(?:is|was|are|were)(?:\s+(?:the|an?))?\s*$", said)): return None
     if titled := re.fullmatch(r"\s*\"([^\"]+)\"\s+by\s+[A-Z][^\"]*", said): return titled[1].strip()
     if found and not _CUE.search(unbold(opened)) and _UNKNOWN.search(said): return None
+    if not found and (led := re.fullmatch(r"\s*[^\n:]{1,80}:\s*\n\s*([^\n]{1,80})\s*", said)): return _unquoted(led[1]) or None
     if not found and (told := _TOLD_OF.fullmatch(said.strip())): return _unquoted(told[1]) or None
     def read(piece: str) -> str | None:
         piece = re.sub(r"^\s*(?:it\s+(?:is|should\s+be)|it's)\s+", "", piece) if found else piece

@@ -291,6 +291,7 @@ MOOD = dict(choice=tuple("ABCDE"), yesno=("yes", "no"), label=("entailment", "ne
 # be read unread; `fourteenth`, 250 of as many surfaces as possible: 9 (4) and 36 of 206; `fifteenth`, 250 once more: 6 (2) and 13 of 208.
 # `sixteenth`, 250 on another day, a third traps: 11 (0) and 11 of 208.
 # `seventeenth`, 250 as those handed over may go on: 7 (1) and 6 of 188; `eighteenth`, 260 once more: 6 (1) and 6 of 192.
+# `nineteenth`, 250 by somebody who had seen thirty of the last: 10 (2, both of them sums of money: 12.480 Euro, £2.3m) and 10 of 176.
 # All were then used, but for those that can be read in two ways; so these numbers, and not today's, say how often the rule will err.
 
 
