@@ -22,7 +22,7 @@ from typing import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from .folders import refuse_adapter, refuse_borrowed, steadied
+from .folders import OPENING, refuse_adapter, refuse_borrowed, steadied
 from .later import later
 
 hierarchy, distance = later("scipy.cluster.hierarchy"), later("scipy.spatial.distance")
@@ -198,7 +198,8 @@ def encoder(name: str) -> Callable[[Sequence[str]], np.ndarray]:  # texts -> flo
     made |= dict(trust_remote_code=False)  # nor asked about
     if not revision: refuse_borrowed(Path(where))
     tokenizer = steadied(AutoTokenizer.from_pretrained(where, **made))
-    net, found = AutoModel.from_pretrained(where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **made)
+    with OPENING:
+        net, found = AutoModel.from_pretrained(where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **made)
     if lost := sorted(k for k in found["missing_keys"] if "pooler" not in k):  # what is pooled is not read
         raise ValueError(f"{name} lacks {', '.join(lost[:3])}, which its config.json expects: they would be random; copy it again")
     refuse_adapter(net, name)

@@ -26,7 +26,7 @@ from transformers import (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUS
                           AutoModelForSeq2SeqLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM)
 
 from .decoding import Decoding, Request, digest
-from .folders import folder_id, folder_stamp, has_tokenizer, json_object, pocket_models, refuse_adapter, refuse_borrowed, steadied
+from .folders import OPENING, folder_id, folder_stamp, has_tokenizer, json_object, pocket_models, refuse_adapter, refuse_borrowed, steadied
 from .packaged import packaged_folder
 from .sampling import LM, logprobs, no_bar, out_of_memory, quiet
 
@@ -43,8 +43,6 @@ def _pick(name: str, table: Mapping, what: str):
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise KeyError(f"no {what} {name!r}; {hint}there are: {', '.join(table) or 'none yet'}")
 
-_OPENING = threading.RLock()  # the type of new tensors and the random numbers of weights are the process's: one model at a time
-
 def scratch(
     size: str,  # a key of SIZES
     tokenizer,  # sets the vocabulary and the special tokens
@@ -57,7 +55,7 @@ def scratch(
     config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=d, intermediate_size=4 * d, num_hidden_layers=layers,
                          num_attention_heads=heads, max_position_embeddings=n_positions, tie_word_embeddings=True, pad_token_id=pad,
                          eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)
-    with _OPENING, torch.random.fork_rng(devices=[]):
+    with OPENING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = LlamaForCausalLM(config)
     parts = [x for k, v in sorted(net.state_dict().items()) for x in (k, v.numpy().tobytes())]
@@ -280,7 +278,7 @@ def _tell_unfollowed(net, where) -> None:
 def _read(where, name: str, id: str, dtype: str, device: str | None, folder: Path | None = None, **kw) -> LM:
     "Model and tokenizer, complete or not at all."
     if dtype not in DTYPES: raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    with _OPENING:
+    with OPENING:
         net, info = _net_of(where, dtype, **kw)
         refuse_adapter(net, where)
         _check_loaded(net, info, where)

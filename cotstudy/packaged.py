@@ -30,6 +30,7 @@ import tempfile
 import pandas as pd
 
 from .files import lease, whole, whole_folder, write_json, write_text
+from .folders import OPENING
 from .later import later
 from .sources import cache_dir
 
@@ -169,7 +170,7 @@ def dequantise(file: Path, to: Path) -> str:  # the hash of the weights
     "A GGUF file as a folder of safetensors, configuration and tokenizer."
     _need_gguf()
     bar = nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO())  # for people only
-    with sampling.no_bar(), sampling.quiet(), bar:
+    with OPENING, sampling.no_bar(), sampling.quiet(), bar:
         net = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     if hasattr(net.config, "quantization_config"): del net.config.quantization_config

@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from .files import lease, whole, write_json, write_text
 from .instances import Instance
 from .decoding import Decoding, Request
+from .folders import OPENING
 from .models import load, pocket_models, threads
 from .sampling import LM
 from .checker import Family
@@ -318,9 +319,11 @@ def _resume(state: Path, net, opts) -> dict:
 def _begin(shape: Size, seed: int, start: str | Path | None, state: Path) -> tuple:
     "Tokenizer, network, optimisers and what was read so far: a new run, or an interrupted one."
     tokenizer = pocket_tokenizer()
-    net = network(shape, tokenizer, seed)
+    with OPENING:
+        net = network(shape, tokenizer, seed)
+        begun = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict() if start else None
     opts = optimisers(net, shape.lr)
-    if start: net.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
+    if begun: net.load_state_dict(begun)
     run = _resume(state, net, opts)
     net.train()
     return tokenizer, net, opts, run

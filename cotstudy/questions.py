@@ -20,6 +20,7 @@ those that they leave open: what is in a rationale, the teacher's whole distribu
 analysis is a function from a base condition to a list of conditions; it runs nothing."""
 import inspect
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Callable, Sequence
@@ -115,7 +116,10 @@ def as_arms(rows: pd.DataFrame) -> pd.DataFrame:
 
 def part_of(column: str, v: object) -> str:
     "One value of a column in the name of a figure or an arm."
-    return f"{v:.10g} {words_of(column)}" if isinstance(v, (int, float, np.number)) else str(v)
+    if not isinstance(v, (int, float, np.number)): return str(v)
+    words = words_of(column)
+    if v == 1: words = re.sub(r"^(rationale|draw|training question)s\b", r"\1", words)
+    return f"{v:.10g} {words}"
 
 def _named_part(column: str, v: object) -> str:
     return f"{words_of(column).split(',')[0]} {v}" if isinstance(v, str) else part_of(column, v)
