@@ -85,13 +85,13 @@ def sample_count(
           columns=("student", "method", "decoding", "n_rationales", "seed"), claims=HEADLINE_CLAIMS, theme="size")
 def student_size(
     base: Condition,
-    n_rationales: int = 8,
+    n_rationales: int = 8,  # sampled; 0: the references only
     seeds: Sequence[int] = (0,),
     methods: Sequence[str] = REFERENCES,
     n_paths: int = 0,
 ) -> list[Condition]:
     "All methods, by the size of the student."
-    return sample_count(base, (n_rationales,), seeds, methods, n_paths=n_paths)
+    return sample_count(base, (n_rationales,) if n_rationales else (), seeds, methods, n_paths=n_paths)
 
 # %% ../nbs/77_analyses.ipynb #5faef377
 @analysis("Sequence length", "Ho et al. 2023, sequence-length analyses", "max_student_tok", fig_length, apart=("task", "student"),
@@ -343,7 +343,8 @@ def api_cost(
         if twice: read, tok = 2 * read + tok, tok + ANSWER_TOK  # the second time with what it wrote
         total += n * (read * price.input + tok * price.output) / 1e6
         told[name] = f"{name}: {price.input}, {price.output} dollars for a million tokens in, out ({price.as_of})"
-    return round(total, 2), "; ".join(told.values())
+    assumed = [f"a question is taken as {TOK_PER_ROW} tokens, and read anew for every draw"] * bool(told)
+    return round(total, 2), "; ".join([*told.values(), *assumed])
 
 def _steps(c: Condition, size_of: Callable) -> int:
     "Training steps of a condition; where passes are counted, at most: as if no chain were filtered out."
@@ -437,7 +438,8 @@ def difference(
     def side(where, name):
         mine = joined
         for column, v in where.items(): mine = mine[mine[column].isna() if v is None else mine[column] == v]
-        return mine.groupby(["task", "seed", "instance"], as_index=False)[score].mean().rename(columns={score: name})
+        keys = ["task", "seed", "instance", *(["situation"] if "situation" in mine else [])]
+        return mine.groupby(keys, as_index=False)[score].mean().rename(columns={score: name})
     left, right = side(a, "a"), side(b, "b")
     both = left.merge(right)
     if "method" in joined and leave_out(joined.method.unique()): both = answered_by_all(both)
@@ -446,12 +448,14 @@ def difference(
 
 def _apart(left: pd.DataFrame, right: pd.DataFrame) -> Estimate | None:
     "The difference of two means over different questions, with what questions and seeds contribute."
-    sides = [(f.groupby("instance")[c].mean(), f.groupby("seed")[c].mean()) for f, c in ((left, "a"), (right, "b"))]
-    ends = [0.0, 1.0] * all(items.between(0, 1).all() for items, _ in sides)  # pseudo-questions, as in paired_bootstrap: 20 of 20 is no law
+    about = ["situation", "instance"] if "situation" in left else ["instance"]
+    sides = [(f.groupby(about)[c].mean(), f.groupby("seed")[c].mean()) for f, c in ((left, "a"), (right, "b"))]
+    shares = all(items.between(0, 1).all() for items, _ in sides)
+    ends = {"-": 0.0, "+": 1.0} if shares else {}  # pseudo-questions, as in paired_bootstrap: 20 of 20 is no law
     if min(len(items) + len(ends) for items, _ in sides) < 2: return None
-    luck = sum(bootstrap_mean(np.append(items, ends)).se ** 2 for items, _ in sides)
+    def luck(items): return bootstrap_mean([*items, *ends.values()], groups=[*items.index.get_level_values(0), *ends]).se ** 2
     runs = [(s.var() / len(s), len(s) - 1) for _, s in sides if len(s) > 1]
-    variance, doubt = luck + sum(v for v, _ in runs), sum(v * v / df for v, df in runs)
+    variance, doubt = sum(luck(items) for items, _ in sides) + sum(v for v, _ in runs), sum(v * v / df for v, df in runs)
     return Estimate(sides[0][0].mean() - sides[1][0].mean(), float(np.sqrt(variance)), variance**2 / doubt if doubt else np.inf,
                     n=min(len(items) for items, _ in sides), n_seeds=min(len(s) for _, s in sides))
 
@@ -509,7 +513,8 @@ def _sentence(a: Analysis, x: str, whose: str, low: object, high: object, g: pd.
     word = ("a gain" if good else "more") if lo > 0 else ("a loss" if good else "less") if hi < 0 else "not told apart from nothing"
     seeds = f"{e.n_seeds} seeds, " if e.n_seeds > 1 else ""
     lone = not seeds and g.method.isin(named(trained=True)).any()  # a prompted model has no seeds
-    verdict = f"one seed, which decides nothing ({e.n} questions)" if lone else f"{word} ({seeds}{e.n} questions)"
+    asked = f"{e.n} questions" + f" about {e.n_situations} situations" * bool(e.n_situations)
+    verdict = f"one seed, which decides nothing ({asked})" if lone else f"{word} ({seeds}{asked})"
     write = size_text if x == "n_params" else "{:g}".format
     ends = [write(v) if isinstance(v, (int, float, np.number)) else str(v) or "the usual ones" for v in (low, high)]
     sides = f"{ends[1]} {at[high]:.1f}, {ends[0]} {at[low]:.1f}" if x == "arm" else (

@@ -38,7 +38,7 @@ from .openers import content_of, scheme_of
 from .pages import to_pages
 from .results import collect, good_rows, lay_aside, results, study_folder
 from .runs import environment, reader
-from .studies import Cell, Study, cell_conditions, check_parameters, expand, parameters_of, studies_folder, template_at
+from .studies import Cell, Study, cell_conditions, check_parameters, expand, parameters_of, planned, studies_folder, template_at
 
 kernels, models, papermill = later("cotstudy.kernels"), later("cotstudy.models"), later("papermill")
 
@@ -291,6 +291,7 @@ def run_study(
     for c in cells: check_parameters(folder / f"{c.template}.ipynb", c.parameters | dict(study=study.study, cell=c.name))
     adopt(study.study, expand(study), folder)  # those not asked for, too: their rows are collected with the others
     todo = [c for c in cells if force or not is_done(read_record(study.study, c.name), study.study, c, folder)]
+    for c in todo: planned(study, c, folder)
     say(f"{study.title}: {len(cells)} cells, {len(cells) - len(todo)} done before, {len(todo)} to run")
     with surroundings():
         records = (through or run_cells)(study, todo, folder, workers, say, progress, force) if todo else []

@@ -30,6 +30,7 @@ from .evaluate import Estimate, answered_by_all, preference, two_level_bootstrap
 from .folders import pocket_models
 from .measures import MEASURES
 from .methods import leave_out, look_of, named
+from .tasks import situations
 
 # %% ../nbs/75_claims.ipynb #1057dcf8
 Query = tuple[tuple[str, object], ...]  # column -> value, hashable
@@ -94,14 +95,19 @@ def _has_seeds(method: str) -> bool:
     return method in named(trained=True)
 
 def join_items(rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    "One row per evaluation and instance: the condition, the score of its vote, what was unread, and every measure's mean over its paths."
+    "One row per evaluation and instance: condition, score of its vote, what was unread, measures' means over its paths, what it is about."
     good = rows[rows.accuracy.notna()]
     keep = [c for c in ("eval_id", "analysis", *CONDITION) if c in good]
     voted = vote_items(items)
     scored = voted[["eval_id", "instance", "score"]].assign(unread=voted.n_unparsed / voted.n_paths)
     if known := [m for m in MEASURES if m in items]:
         scored = scored.merge(items.groupby(["eval_id", "instance"], sort=False)[known].mean().reset_index())
-    return good[keep].drop_duplicates().merge(scored, on="eval_id")
+    joined = good[keep].drop_duplicates().merge(scored, on="eval_id")
+    if not {"task", "task_args"} <= {*joined}: return joined
+    about = {key: situations(*key) for key in joined[["task", "task_args"]].drop_duplicates().itertuples(index=False, name=None)}
+    if not any(about.values()): return joined
+    said = [about[task, args].get(i, i) for task, args, i in zip(joined.task, joined.task_args, joined.instance)]
+    return joined.assign(situation=said)
 
 # %% ../nbs/75_claims.ipynb #9e0379bf
 class Cells(NamedTuple):
@@ -110,6 +116,7 @@ class Cells(NamedTuple):
     scores: dict[int, pd.Series]  # code -> score by instance
     ids: Mapping[int, str] = {}  # code -> eval_id, where items have one
     unread: Mapping[int, float] = {}  # code -> share of answers that could not be read, where items say so
+    situations: Mapping[int, pd.Series] = {}  # code -> what each instance is about, where items say so
 
 def cells_of(items: pd.DataFrame, score: str = "score") -> Cells:
     "Joined items as cells; a condition that two studies share counts once."
@@ -130,7 +137,9 @@ def cells_of(items: pd.DataFrame, score: str = "score") -> Cells:
         if c in table: table[c] = table[c].astype(float).fillna(np.inf)
     ids = dict(zip(items.code, items.eval_id)) if "eval_id" in items else {}
     unread = items.groupby("code").unread.mean().to_dict() if "unread" in items else {}
-    return Cells(table, {c: g.set_index("instance")[score].astype(float) for c, g in items.groupby("code")}, ids, unread)
+    by_code = {c: g.set_index("instance") for c, g in items.groupby("code")}
+    about = {c: g.situation for c, g in by_code.items()} if "situation" in items else {}
+    return Cells(table, {c: g[score].astype(float) for c, g in by_code.items()}, ids, unread, about)
 
 def task_is(task: str, named: str) -> bool:
     "A task of the table by its name; other renderings of the same questions count as the same task."
@@ -254,7 +263,7 @@ def _comparable(claim: Claim, table: pd.DataFrame, cells: Cells) -> pd.DataFrame
     return table[table.student.isin(shared) | (table.method == "teacher")]
 
 # %% ../nbs/75_claims.ipynb #d7cff1f1
-# columns task, seed, instance, a, b; whether any term was trained
+# columns task, seed, instance, a, b, perhaps situation; whether any term was trained
 def paired(terms: Sequence[Term], task: str, cells: Cells) -> tuple[pd.DataFrame, bool]:
     "A claim's contrast on one task: a is the sum of the positive terms, b of the negative ones."
     trained = [t for t in terms if t.trained]
@@ -270,6 +279,8 @@ def paired(terms: Sequence[Term], task: str, cells: Cells) -> tuple[pd.DataFrame
     found = pd.concat(frames, ignore_index=True)
     if leave_out(m for t in terms if t.rows is not None for m in t.rows.method.unique()): found = answered_by_all(found)
     if found.empty: raise LookupError("no question was answered in every training")
+    about = next((cells.situations[c] for t in terms if t.rows is not None for c in t.rows.index if c in cells.situations), None)
+    if about is not None: found["situation"] = found.instance.map(about)
     return found, bool(trained)
 
 def _scores(term: Term, seed: int, task: str, cells: Cells) -> pd.Series | float:

@@ -140,6 +140,8 @@ def run(
     from cotstudy import batch, studies
     with expected():
         s = studies.load_study(study)
+        if dry_run and smoke: raise ValueError("--dry-run counts and --smoke walks; give one of them")
+        if needs and not cluster: raise ValueError("--needs says what a job takes of a cluster's workers; give it with --cluster")
         if dry_run:
             plan = studies.dry_run(s, workers, batch.times(s), only)
             print(json.dumps(plan, indent=1) if as_json else studies.priced(plan))
@@ -163,7 +165,6 @@ def run_watched(study: Any, workers: int, force: bool, to: Any, cluster: str = "
     "Run a study with a bar where there is a terminal, else with plain lines; on a cluster the bar names its dashboard."
     from functools import partial
     from cotstudy.batch import run_study
-    if needs and not cluster: raise ValueError("--needs says what a job takes of a cluster's workers; give it with --cluster")
     with _steps.Reporter("conditions") as report:
         def say(line: str): report.say(line, to)
         def named(link: str): report.what = f"jobs ({link})"
@@ -458,6 +459,10 @@ def show(
     "The rationales behind a point, right and wrong side by side."
     from shutil import get_terminal_size
     with expected():
+        if model and where: raise ValueError("--where chooses among the rows of a study; a model is shown with --task")
+        only = [o for o, given in {"--task": task, "--split": split != "test", "--format": format, "--n-items": n_items,
+                                   "--max-tok": max_tok != 128}.items() if given]
+        if study and only: raise ValueError(f"{', '.join(only)} would do nothing with --study; choose its rows with --where column=value")
         how: dict[str, Any] = dict(split=split, format=format or None, n_items=n_items or None, max_tok=max_tok) if model else {}
         with _steps.Reporter("answers") as report:
             r = _steps.show(study or None, _steps.pairs(where or []), model or None, task or None, n_each, progress=report, **how)

@@ -94,7 +94,7 @@ def check(
     signature(e.look).bind(answer, **seen)
     if is_open(answer): return Said(f"◦ **{number}** is waiting for you: put your answer where the dots are and run the cell again.")
     try: hint = e.look(answer, **seen)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         hint = f"I expected {_form(e.look)}, and got `{str(answer)[:60]}`, which I cannot read. Look once more at what is asked for."
     return Said(f"✗ **{number}**, not yet. {hint}") if hint else Said(f"✓ **{number} is right.** {e.why}", True)
 
@@ -137,7 +137,7 @@ def _beside(name: str, guess: object, found: object, unit: str) -> tuple[str, st
     try: number = float(guess)
     except (TypeError, ValueError): return name, repr(guess), shown, "off: not a number"
     if lo <= number <= hi: return name, said(number), shown, "inside the interval" if lo < hi else "yes"
-    return name, said(number), shown, f"off by {abs(number - value):.2g}{unit}"
+    return name, said(number), shown, f"off by {abs(number - value):.2g}{' points' if unit.strip() == '%' else unit}"
 
 # %% ../nbs/93_course.ipynb #8c2b998c
 def listen(
@@ -172,7 +172,8 @@ def advice(rationale: str) -> str:
     if c.n_wrong or c.n_unread: return "A sentence is not true of Ann, or in words that the checker cannot read; keep to plain sums."
     if c.missing: return "What it says is true, but a step is missing: bought, and then lost."
     if c.answer is None: return "The steps are right. Now end it as the teacher would: `So the answer is: ...`"
-    return "" if c.answer_ok and c.sound else "The steps are there; look at their order, and at the answer behind them."
+    if not c.answer_ok: return f"The steps are there. Behind them I read `{c.answer}`: is that their result, as a bare number in digits?"
+    return "" if c.sound else "The steps are there; look at their order."
 
 @exercise("1.1", f"Put these stations of the way in order, as a list of words: {', '.join(sorted(NEEDED))}.",
           "Everything is made from what stands before it; that is why a changed filter costs no new draws.")
@@ -267,7 +268,9 @@ def be_lucky(answer: str) -> str:
     c = FAMILIES["arith"].check(ANN, str(answer))
     if c.answer is None: return "End it with `So the answer is: ...`"
     if not c.answer_ok: return "The answer must be the right one: luck is being right for the wrong reason."
-    return "" if c.lucky and c.n_wrong else "That is sound, or has no step at all. Put a sum into it that is not true."
+    if c.lucky and c.n_wrong: return ""
+    said = "That is sound" if c.sound else "I can find no step in it" if not c.n_steps else "What it says is true, if not all of it"
+    return f"{said}. Put a sum into it that is not true."
 
 @exercise("4.2", "Six rationales for Ann:\n\n" + "\n".join(f"* {k}: *{text}*" for k, text in CHAINS.items())
           + "\n\nWhich does the filter `correct` keep, and which of those keeps `sound` behind it? "
@@ -277,7 +280,8 @@ def kept(answer: Mapping[str, str]) -> str:
     seen = {k: FAMILIES["arith"].check(ANN, text) for k, text in CHAINS.items()}
     true = dict(correct={k for k, c in seen.items() if c.answer_ok}, sound={k for k, c in seen.items() if c.answer_ok and c.sound})
     for name in true:
-        given = {x for x in "".join(answer[name]).lower() if x.isalpha()}
+        said = answer[name] if isinstance(answer[name], str) else " ".join(answer[name])
+        given = {x for w in re.findall(r"[a-z]+", said.lower()) if w != "and" for x in w}
         if more := sorted(given - true[name]): return f"`{name}` does not keep {', '.join(more)}: {_reason(seen[more[0]], name)}"
         if less := sorted(true[name] - given): return f"`{name}` keeps {len(less)} more than you say."
     return ""
@@ -311,7 +315,8 @@ def new_draws(answer: int) -> str:
 def enough(answer: int, arms: pd.DataFrame) -> str:
     best = arms.accuracy.max()
     n = int(arms[arms.accuracy >= best - 0.03].n_rationales.min())
-    if answer not in set(arms.n_rationales): return f"It is one of {', '.join(f'{x:g}' for x in sorted(arms.n_rationales))}."
+    there = sorted(arms.n_rationales.astype(float))
+    if float(answer) not in there: return f"It is one of {', '.join(f'{x:g}' for x in there)}."
     return "" if near(answer, n) else "Take three points (0.03) from the best accuracy; which is the first row at or above that?"
 
 @exercise("5.3", "Fixed budget: 200 steps of 24 completions, 400 questions, all rationales kept. How often is each rationale met if there "
@@ -330,8 +335,9 @@ def budget(answer: tuple[float, float]) -> str:
           "About a thousand, for the precision that most tables pretend to. Half the width costs four times the questions.")
 def enough_questions(answer: int) -> str:
     half = lambda n: (lambda lo, hi: (hi - lo) / 2)(*wilson(n / 2, n))
+    answer = float(answer)
     if not 1 <= answer <= 10**6: return "A number of questions, please."
-    if half(answer) > 0.0302: return f"With so many it reaches {100 * half(answer):.1f} points to each side."
+    if half(answer) > 0.03: return f"With so many it reaches {100 * half(answer):.1f} points to each side."
     return "" if half(answer) > 0.0285 else f"That is more than enough: {100 * half(answer):.1f} points. How few will do?"
 
 @exercise("6.2", "Two students answer the same 30 questions, and one gets six more right. Make up their answers, as two lists of zeros "
@@ -378,14 +384,13 @@ def never_taught(answer: int, task: Task) -> str:
         else "`task.split(name)` gives the questions of `train`, `selection` and `test`."
 
 @exercise("7.3", "Your questions come from five patterns, each with other names and numbers. Which field of a line keeps the questions of "
-                 "one "
-                 "pattern on the same side of the split? (A word; the lesson names all fields.)",
+                 "one pattern either all in the test or all out of it? (A word; the lesson names all fields.)",
           "Otherwise the test asks what the training has shown, with another name in it.")
 def same_side(answer: str) -> str:
     return "" if str(answer).strip().strip("`'\"").lower() == "template" else "Which field says that two questions have the same build?"
 
 # %% ../nbs/93_course.ipynb #4e03a46a
-OPENED = {"pocket/teacher": "ships", "hub/facebook/opt-125m": "download", "api:gpt-4o-mini": "server", "recorded:NAME": "recorded"}
+OPENED = {"pocket/teacher": "ships", "hub/opt-125m": "download", "api:gpt-4o-mini": "server", "recorded:NAME": "recorded"}
 
 @exercise("8.1", "A server asks 0.15 for a million tokens it reads and 0.60 for a million it writes. You want 8 rationales of 100 tokens "
                  "for each of "

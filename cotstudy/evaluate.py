@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['stats', 'proportion', 'tables', 'multitest', 'ITEM_COLUMNS', 'vote', 'vote_items', 'wilson', 'summarise',
            'chance_row', 'majority_row', 'Estimate', 'detectable_difference', 'bootstrap_mean', 'paired_bootstrap',
-           'mcnemar', 'tango_z', 'tost', 'two_level_bootstrap', 'answered_by_all', 'simulate_pairs', 'preference',
-           'pool_seeds', 'pool_measured', 'mean_over_tasks', 'holm']
+           'mcnemar', 'tango_z', 'tost', 'two_level_bootstrap', 'design_effect', 'answered_by_all', 'simulate_pairs',
+           'preference', 'pool_seeds', 'pool_measured', 'mean_over_tasks', 'holm']
 
 # %% ../nbs/45_evaluate.ipynb #1f8d70c0
 """Votes, scores, intervals and tests, as pure functions over item rows: self-consistency (Wang et al. 2022, as used by Li et al. 2023,
@@ -57,6 +57,9 @@ def vote_items(items: pd.DataFrame) -> pd.DataFrame:
                         n_unparsed=voted.n_paths - voted.n_parsed.astype(int)).drop(columns="n_parsed")
 
 # %% ../nbs/45_evaluate.ipynb #0b32c5b1
+def _share(name: str, value: float) -> None:
+    if not 0 < value < 1: raise ValueError(f"{name} is {value}, expected a share between 0 and 1, such as 0.95")
+
 def wilson(
     k: float,  # right answers; a fraction where votes were tied
     n: float,  # instances
@@ -64,6 +67,7 @@ def wilson(
 ) -> tuple[float, float]:  # lower and upper end, 0..1
     "Wilson score interval of a proportion."
     if not 0 <= k <= n or n <= 0: raise ValueError(f"{k} right answers of {n}; expected 0 <= k <= n and n > 0")
+    _share("level", level)
     lo, hi = proportion.proportion_confint(k, n, alpha=1 - level, method="wilson")
     return 0.0 if k == 0 else float(lo), 1.0 if k == n else float(hi)  # exact where rounding would leave a speck
 
@@ -108,6 +112,7 @@ class Estimate:
     df: float = np.inf  # inf = normal
     n: int = 0  # items behind it
     n_seeds: int = 1  # fewest seeds behind any task of it
+    n_situations: int = 0  # what these items are about, where several are about the same; 0: each about something else
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         "Two-sided interval at a level."
@@ -140,6 +145,9 @@ def detectable_difference(
     level: float = 0.95,
 ) -> float:
     "Smallest difference of two paired accuracies that n items show with the given power (planning; one run of each)."
+    if n < 1: raise ValueError(f"n is {n}, expected at least one item")
+    if not 0 <= discordant <= 1: raise ValueError(f"discordant is {discordant}, expected a share from 0 to 1")
+    for name, value in dict(power=power, level=level).items(): _share(name, value)
     return Estimate(0.0, float(np.sqrt(discordant / n)), n=n).detectable(power, level)
 
 # %% ../nbs/45_evaluate.ipynb #d80bca9c
@@ -147,20 +155,24 @@ def bootstrap_mean(
     values: Sequence[float],  # one per item, a score or a difference of scores
     n_boot: int = 2000,  # the standard error is then good to 2 %
     seed: int = 0,
+    groups: Sequence | None = None,  # what each item is about; items about the same are drawn together
 ) -> Estimate:
-    "Mean over items, with the standard error by resampling items."
+    "Mean over items, with the standard error by resampling items, or groups of items."
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 2: raise ValueError(f"got values of shape {values.shape}; expected at least two, in one dimension")
-    draws = _resampled_means(values, n_boot, np.random.default_rng(seed))
+    draws = _resampled_means(values, n_boot, np.random.default_rng(seed), groups)
     return Estimate(float(values.mean()), float(draws.std(ddof=1)), n=len(values))
 
-def _resampled_means(values: np.ndarray, n_boot: int, rng: np.random.Generator) -> np.ndarray:  # (n_boot,)
-    "Means of n_boot resamples; a resample is a vector of multinomial counts, which saves memory."
-    return rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=n_boot) @ values / len(values)
+def _resampled_means(values: np.ndarray, n_boot: int, rng: np.random.Generator, groups: Sequence | None = None) -> np.ndarray:  # (n_boot,)
+    "Means of n_boot resamples of groups; a resample is a vector of multinomial counts, which saves memory."
+    codes = np.arange(len(values)) if groups is None else pd.factorize(pd.Series(groups))[0]
+    sums, sizes = np.bincount(codes, values), np.bincount(codes)
+    counts = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=n_boot)
+    return counts @ sums / (counts @ sizes)
 
 # %% ../nbs/45_evaluate.ipynb #226f815a
 def paired_bootstrap(
-    a: pd.Series,  # scores of one method, indexed by instance
+    a: pd.Series,  # scores of one method, indexed by instance; or plain lists, item by item
     b: pd.Series,  # scores of the other, same instances
     n_boot: int = 2000,
     seed: int = 0,
@@ -172,6 +184,8 @@ def paired_bootstrap(
 
 def _paired(a: pd.Series, b: pd.Series) -> np.ndarray:  # (n,)
     "Differences a - b, aligned by instance; both must have answered exactly the same ones."
+    a, b = (x if isinstance(x, pd.Series) else pd.Series(list(x)) for x in (a, b))  # a plain list: item by item
+    if not len(a) and not len(b): raise ValueError("no scores: got two empty lists")
     if a.index.has_duplicates or b.index.has_duplicates:
         raise ValueError("an instance occurs twice; expected one score per instance (see vote_items)")
     if only := len(a.index.symmetric_difference(b.index)):
@@ -181,6 +195,7 @@ def _paired(a: pd.Series, b: pd.Series) -> np.ndarray:  # (n,)
 # %% ../nbs/45_evaluate.ipynb #01a7490f
 def _discordant(a: pd.Series, b: pd.Series) -> tuple[int, int, int]:  # only a right, only b right, all
     "Counts of a paired two-by-two table; scores must be 0 or 1."
+    a, b = (x if isinstance(x, pd.Series) else pd.Series(list(x)) for x in (a, b))
     d = _paired(a, b)
     if not (a.isin([0, 1]).all() and b.isin([0, 1]).all()):
         raise ValueError("scores between 0 and 1 (tied votes) have no two-by-two table; use paired_bootstrap")
@@ -218,25 +233,47 @@ def tost(
 
 # %% ../nbs/45_evaluate.ipynb #29009f04
 def two_level_bootstrap(
-    frame: pd.DataFrame,  # columns task, seed, instance, a, b; paired by row
+    frame: pd.DataFrame,  # columns task, seed, instance, a, b; paired by row; perhaps situation: what an instance is about
     n_boot: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    "Mean over tasks of the mean of a - b, resampling seeds and items within each task."
-    tasks = _by_task(frame)
+    "Mean over tasks of the mean of a - b, resampling seeds and items within each task; items about one situation are drawn together."
+    tasks, about = _by_task(frame), _situations(frame)
     rng = np.random.default_rng(seed)
-    draws, seed_parts = 0.0, []
-    for d in tasks.values():  # (seeds, items)
-        s, n = d.shape
+    draws, parts = 0.0, []  # variances with their degrees of freedom
+    for task, d in tasks.items():  # (seeds, items)
+        s, of = len(d), about[task]
         items = np.append(d.mean(0), [1.0, -1.0])  # pseudo-pairs, as in paired_bootstrap
-        draws = draws + _resampled_means(items, n_boot, rng) / len(tasks)
+        luck = _resampled_means(items, n_boot, rng, [*of, "+", "-"]) / len(tasks)
+        draws = draws + luck
+        if (k := len(set(of))) < len(of): parts.append((float(np.var(luck, ddof=1)), max(1, k - 1)))
         if s > 1:
             stretch = np.sqrt(s / (s - 1))
             draws = draws + stretch * (_resampled_means(d.mean(1), n_boot, rng) - d.mean()) / len(tasks)
-            seed_parts.append((d.mean(1).var(ddof=1) / s / len(tasks) ** 2, s - 1))
-    variance, doubt = float(np.var(draws, ddof=1)), sum(v * v / k for v, k in seed_parts)
+            parts.append((d.mean(1).var(ddof=1) / s / len(tasks) ** 2, s - 1))
+    variance, doubt = float(np.var(draws, ddof=1)), sum(v * v / k for v, k in parts)
+    n, k = sum(d.shape[1] for d in tasks.values()), sum(len(set(of)) for of in about.values())
     return Estimate(float(np.mean([d.mean() for d in tasks.values()])), np.sqrt(variance), variance**2 / doubt if doubt else np.inf,
-                    n=sum(d.shape[1] for d in tasks.values()), n_seeds=min(len(d) for d in tasks.values()))
+                    n=n, n_seeds=min(len(d) for d in tasks.values()), n_situations=k if k < n else 0)
+
+# %% ../nbs/45_evaluate.ipynb #26ef096d
+def design_effect(
+    scores: pd.DataFrame,  # columns eval_id, situation, score; one row an item, of evaluations on the same items
+) -> float:  # 1 or more
+    "By how much the variance of an accuracy grows since several items are about one situation (Kish 1965), over all evaluations."
+    g = scores.groupby(["eval_id", "situation"]).score.agg(["sum", "size"]).reset_index()
+    all_ = scores.groupby("eval_id").score.agg(["mean", "size"])
+    p, n = g.eval_id.map(all_["mean"]), g.eval_id.map(all_["size"])
+    k = g.groupby("eval_id")["size"].transform("size")
+    apart = (((g["sum"] - p * g["size"]) ** 2) * k / (k - 1).clip(lower=1) / n**2).sum()
+    alike = (all_["mean"] * (1 - all_["mean"]) / all_["size"]).sum()
+    return max(1.0, float(apart / alike)) if alike else 1.0
+
+def _situations(frame: pd.DataFrame) -> dict[str, list]:  # task -> what each of its items is about, in the order of `_by_task`
+    "What the items of each task are about: each about something else, unless the frame says so."
+    once = frame.drop_duplicates(["task", "instance"]).sort_values("instance")
+    of = "situation" if "situation" in frame else "instance"
+    return {task: g[of].where(g[of].notna(), g.instance.astype(object)).tolist() for task, g in once.groupby("task", sort=True)}
 
 def answered_by_all(frame: pd.DataFrame) -> pd.DataFrame:  # columns seed and instance, of one task
     "The rows of questions that every seed has answered, of a method that leaves some out."
@@ -310,17 +347,21 @@ def _leaning(judged: pd.DataFrame, noise: float) -> tuple[float, int]:  # varian
 
 # %% ../nbs/45_evaluate.ipynb #ca64cfa8
 def pool_seeds(
-    rows: pd.DataFrame,  # summary rows: accuracy, n, and whatever they are grouped by
+    rows: pd.DataFrame,  # summary rows: accuracy, n, perhaps design_effect (how often the same is asked), and whatever they are grouped by
     by: Sequence[str],  # columns that name a condition, without the seed
     level: float = 0.95,
 ) -> pd.DataFrame:  # one row per condition: n (items of a seed), n_seeds, accuracy, lo, hi
     "Mean accuracy over seeds with a two-level interval from rows alone; one seed gets its Wilson interval."
+    _share("level", level)
+    if "task" in rows and "task" not in by and (rows.groupby(list(by), dropna=False).task.nunique() > 1).any():
+        raise ValueError(f"rows of several tasks fall together by {list(by)}; add 'task', or see mean_over_tasks")
     def pool(g):
         accuracy, n, s = float(g.accuracy.mean()), int(g.n.min()), len(g)
-        seed_part, item_part = (float(g.accuracy.var(ddof=1)) / s if s > 1 else 0.0), accuracy * (1 - accuracy) / n
+        free = n / max(1.0, float(g.design_effect.max())) if "design_effect" in g else n  # questions that are about something else each
+        seed_part, item_part = (float(g.accuracy.var(ddof=1)) / s if s > 1 else 0.0), accuracy * (1 - accuracy) / free
         total = seed_part + item_part
         df = (s - 1) * (total / seed_part) ** 2 if seed_part else np.inf
-        n_equal = max(1.0, n * item_part / total) if total else n
+        n_equal = max(1.0, free * item_part / total) if total else free
         normal_level = 2 * stats.norm.cdf(stats.t.ppf((1 + level) / 2, df)) - 1  # t's width, spoken in normal terms
         lo, hi = wilson(accuracy * n_equal, n_equal, min(normal_level, 1 - 1e-12))
         return dict(n=n, n_seeds=s, accuracy=accuracy, lo=lo, hi=hi)

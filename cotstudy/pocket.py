@@ -40,7 +40,7 @@ from .models import load, pocket_models, threads
 from .sampling import LM
 from .checker import Family
 from .procedural import (CREATURES, FAMILIES, ITEMS, KINDS_OF_THING, NAMES, PLACES, QUALITIES, THINGS, WORDS, bucket,
-                                 procedural_task, renamed)
+                                 procedural_task, renamed, situation)
 from .reviews import BAD, GOOD
 from .prompts import FORMATS, Exemplar, parse_completion, render_completion, render_prompt
 
@@ -262,8 +262,8 @@ def questions_read(
     return found
 
 def met(asked: Sequence[Instance], read: Sequence[Instance]) -> dict[str, list[bool]]:
-    "Of each question whether it was read: as it is, with other names, and as a scenario, in whatever words."
-    views = dict(question=lambda i: i.question, twin=lambda i: renamed(i.question), scenario=lambda i: i.scenario)
+    "Of each question whether it was read: as it is, with other names, as a scenario in whatever words, and that in whatever order."
+    views = dict(question=lambda i: i.question, twin=lambda i: renamed(i.question), scenario=lambda i: i.scenario, situation=situation)
     seen = {name: set(map(view, read)) for name, view in views.items()}
     return {name: [view(i) in seen[name] for i in asked] for name, view in views.items()}
 

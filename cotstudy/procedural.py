@@ -37,8 +37,8 @@ __all__ = ['NAMES', 'ITEMS', 'THINGS', 'WORDS', 'MONTHS', 'OPS', 'GAIN', 'LOSS',
            'slip_strategy', 'write_strategy', 'steps_strategy', 'order_strategy', 'alike', 'read_strategy',
            'fact_strategy', 'rule', 'draw_entail', 'by_rules', 'ways_entail', 'say_claim', 'asked_claim',
            'joined_rules', 'write_entail', 'slip_entail', 'rules_of', 'told_own', 'own_way_entail', 'closure',
-           'steps_entail', 'rules_in_a_row', 'read_entail', 'fact_entail', 'titled', 'bucket', 'instances', 'renamed',
-           'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
+           'steps_entail', 'rules_in_a_row', 'read_entail', 'fact_entail', 'titled', 'bucket', 'situation', 'instances',
+           'renamed', 'family_named', 'of_templates', 'edited', 'exemplar_instances', 'procedural_task']
 
 # %% ../nbs/06_procedural.ipynb #0e992a66
 """Procedurally generated tasks in the image of the papers' datasets (Ho et al. 2023, table 1; Li et al. 2023, sec. 3), for a
@@ -48,7 +48,7 @@ from collections import Counter
 from dataclasses import replace
 from functools import cache, lru_cache
 from hashlib import sha256
-from itertools import combinations
+from itertools import combinations, permutations
 from math import prod
 from random import Random
 from typing import Iterator
@@ -692,7 +692,8 @@ SHIFTS = (("a week later", 7), ("2 weeks later", 14), ("a week ago", -7), ("2 we
     (f"{n} days {w}", n if w == "later" else -n) for n in (3, 4, 5, 6, 8, 9, 10, 12, 15, 20) for w in ("later", "ago"))
 
 def move(date: tuple[int, int], days: int) -> tuple[int, int]:
-    "A (day, month index) some days later or earlier, at most one month away."
+    "A (day, month index) some days later or earlier, at most 28."
+    if abs(days) > 28: raise ValueError(f"{days} days are more than the shortest month; expected at most 28 either way")
     day, month = date[0] + days, date[1]
     if day < 1:
         month = (month - 1) % 12
@@ -1927,6 +1928,20 @@ def bucket(scenario: str) -> int:
     "A number from 0 to 39 that depends on the scenario alone."
     return int.from_bytes(sha256(scenario.encode()).digest()[:4], "big") % 40
 
+def situation(instance: Instance) -> str:
+    "What a question is about, in whatever order it is told: its scenario, and where two stand side by side in it, these in any order."
+    name = instance.scenario.partition(":")[0]
+    if name == "strategy": return f"strategy:{sorted(map(str, branches(instance)))}"
+    if name == "shuffle": return f"shuffle:{_whoever(*instance.scenario.split(':')[1:])}"
+    return f"sst:{sorted(instance.scenario[4:].split())}" if name == "sst" else instance.scenario
+
+@cache
+def _whoever(swaps: str, asked: str) -> str:
+    "Swaps of people by their places, whoever stands first."
+    places = sorted({*swaps, *asked} - {" "})
+    def called(names): return " ".join("".join(sorted(names[p] for p in pair)) for pair in swaps.split()) + ":" + names[asked]
+    return min(called(dict(zip(places, order))) for order in permutations(map(str, range(len(places)))))
+
 PLACES = {"text": range(0, 30), "train": range(30, 34), "selection": range(34, 35), "test": range(35, 40)}  # which buckets go where
 
 def instances(family: Family, place: str, rng: Random, **difficulty) -> Iterator[Instance]:
@@ -1977,6 +1992,24 @@ def exemplar_instances(name: str, n: int, seed: int = 0, **difficulty) -> list[I
     stream = instances(family, "text", Random(f"{family.name}:exemplars:{seed}"), **difficulty)
     return [replace(i, id=f"{family.name}-{seed}-exemplar-{k}") for k, i in zip(range(n), stream)]
 
+# %% ../nbs/06_procedural.ipynb #try00001
+def _frozen(v: object) -> object: return tuple(map(_frozen, v)) if isinstance(v, (list, tuple)) else v
+
+def _try(f: Family, name: str, difficulty: dict) -> None:
+    "Refuse a difficulty of which some questions cannot be drawn."
+    for k, v in difficulty.items():
+        usual = f.difficulty[k]
+        share = isinstance(usual, float) and type(v) in (int, float) and 0 <= v <= 1
+        if not share and (isinstance(usual, float) or type(v) is not type(usual)):
+            raise ValueError(f"{name}: difficulty {k} is {v!r}, expected " + ("a share from 0 to 1" if isinstance(usual, float) else
+                                                                             f"something like {repr(usual)[:60]}"))
+    rng = Random(0)
+    try:
+        for _ in range(100): f.draw(rng, **{**f.difficulty, **difficulty})
+    except (IndexError, KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"{name} cannot draw questions with {', '.join(f'{k} = {v!r}' for k, v in difficulty.items())} ({e}); usual: "
+                         f"{', '.join(f'{k} = {repr(f.difficulty[k])[:60]}' for k in difficulty)}") from None
+
 # %% ../nbs/06_procedural.ipynb #2cf7f3fc
 @lru_cache(maxsize=32, typed=True)  # every student of a cell is asked the same questions
 def _questions(f: Family, name: str, place: str, n: int, seed: int, difficulty: tuple) -> tuple[Instance, ...]:  # (parameter, value)
@@ -2002,7 +2035,8 @@ def procedural_task(
     if unknown := set(difficulty) - set(f.difficulty):
         raise ValueError(f"{name} has no difficulty {sorted(unknown)}; it has {sorted(f.difficulty)}")
     sizes = dict(train=n_train, selection=n_selection, test=n_test)
-    how = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(difficulty.items()))
+    how = tuple((k, _frozen(v)) for k, v in sorted(difficulty.items()))
+    if how: _try(f, name, dict(how))
     splits = {place: list(_questions(f, name, place, n, seed, how)) for place, n in sizes.items()}
     return Task(name, f.kind, splits, f.labels, f.chance, source=f"procedural, in the image of {f.image}", revision=f"seed {seed}",
                 licence="Apache-2.0", check=f.check)

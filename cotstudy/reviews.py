@@ -45,8 +45,9 @@ def review(parts: list[tuple[str, str, bool]], ask: int) -> Instance:
                     "sentiment:" + " ".join(("-" if n else "") + a for _, a, n in parts), trace)
 
 def draw_sentiment(rng: Random, parts: tuple[int, ...] = (5, 7)) -> Instance:
-    "A review decided by a majority of one."
+    "A review decided by a majority of one: of an odd number of parts."
     n = rng.choice(parts)
+    if n % 2 == 0: raise ValueError(f"a review of {n} parts may have no majority; expected odd numbers")
     signs = [i <= n // 2 for i in range(n)]
     rng.shuffle(signs)
     if rng.random() < 0.5: signs = [not s for s in signs]

@@ -6,7 +6,7 @@
 __all__ = ['models', 'optimize', 'torch', 'LARGEST', 'MOST', 'KINDS', 'LARGEST_SPLIT', 'GPU', 'KERNEL_S', 'Grid', 'Study', 'Cell',
            'studies_folder', 'load_study', 'all_results', 'expand', 'Parameter', 'Template', 'template_at',
            'parameters_of', 'check_parameters', 'cell_conditions', 'matmul_rate', 'Card', 'n_params_here', 'gpu_hours',
-           'largest_memory', 'Rates', 'rates_of', 'by_cell', 'beside', 'dry_run', 'priced']
+           'largest_memory', 'planned', 'Rates', 'rates_of', 'by_cell', 'beside', 'dry_run', 'priced']
 
 # %% ../nbs/80_studies.ipynb #27bc6b7b
 """Study files: which templates, over which tasks and students, from which base. Every parameter is read as the Python literal that it is
@@ -144,7 +144,8 @@ def load_study(name: str | Path) -> Study:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"): path = studies_folder() / f"{name}.yaml"
     if not path.exists():
-        raise FileNotFoundError(f"no study {str(name)!r}; there are {', '.join(sorted(p.stem for p in studies_folder().glob('*.yaml')))}")
+        there = ", ".join(sorted(p.stem for p in studies_folder().glob("*.yaml")))
+        raise FileNotFoundError(f"no study file {str(name)!r}; there are {there}; for one of your own give its path")
     try: return Study.model_validate(_read_yaml(path))
     except ValidationError as e:
         raise ValueError(f"{path.name}: {complaint(e, 80)}") from None
@@ -332,9 +333,20 @@ def largest_memory(conditions: Sequence[Condition]) -> str | None:  # None: noth
     return f"{name}: {need}, {n_tok:,} tokens at once" + f"; more than {GPU.name} has ({GPU.room / 1e9:.0f} GB)" * (total > GPU.room)
 
 # %% ../nbs/80_studies.ipynb #0da65d14
-def _planned(study: Study, cell: Cell, folder: Path) -> list[Condition]:
-    "The conditions of a cell; an error says whose they are."
-    try: return cell_conditions(cell, folder)
+def _refuse_too_many(c: Condition) -> None:
+    "Refuse to ask for more training questions than there are, where that is known."
+    if c.n_questions is None: return
+    with suppress(OSError):  # texts that are not at hand
+        for task in c.sources or (c.task,):
+            if c.n_questions > (n := _split_size(c, task, "train")):
+                raise ValueError(f"n_questions is {c.n_questions:,}, and {task} has {n:,} training questions; ask for at most as many")
+
+def planned(study: Study, cell: Cell, folder: Path) -> list[Condition]:
+    "The conditions of a cell, as far as they can be checked before anything is run; an error says whose they are."
+    try:
+        conditions = cell_conditions(cell, folder)
+        for c in conditions: _refuse_too_many(c)
+        return conditions
     except (ValueError, KeyError) as e:
         said = complaint(e, 80) if isinstance(e, ValidationError) else str(e.args[0])
         raise ValueError(f"study {study.study!r}, cell {cell.name!r}: {said}") from e
@@ -389,7 +401,7 @@ def beside(study: Study, folder: Path) -> dict[tuple, Piece]:
     for name in study.beside:
         with suppress(FileNotFoundError):  # a study that has results and no file
             other = load_study(name)
-            for c in expand(other): known = pieces(_planned(other, c, folder), _split_size, known)
+            for c in expand(other): known = pieces(planned(other, c, folder), _split_size, known)
     return known
 
 # %% ../nbs/80_studies.ipynb #106a9e80
@@ -402,11 +414,11 @@ def dry_run(
     "What a study would take: cells, teacher tokens, student steps, seconds and money; shared parts counted once, nothing run."
     folder, cells, n = studies_folder(), expand(study, only), workers or models.cores()
     for template in study.summaries: parameters_of(folder / f"{template}.ipynb")
-    planned = [(c.name, _planned(study, c, folder)) for c in cells]
-    conditions = [x for _, found in planned for x in found]
+    each_cell = [(c.name, planned(study, c, folder)) for c in cells]
+    conditions = [x for _, found in each_cell for x in found]
     work = cost(conditions, _split_size, cache(n_params_of))
     rates = rates_of(study)
-    each = by_cell(planned, rates, beside(study, folder))
+    each = by_cell(each_cell, rates, beside(study, folder))
     minutes = [c["minutes"] for c in each]
     hours = None if None in minutes else sum(minutes) / 60
     times = [past[c.name] for c in cells if c.name in past]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'TASKS', 'LARGEST_SPLIT', 'question_key', 'same_key', 'kind_and_why', 'kind_of', 'why_kind', 'read_own',
-           'load_own', 'stem_key', 'with_exemplars', 'load', 'outline', 'exemplars_for', 'task_table']
+           'load_own', 'stem_key', 'with_exemplars', 'load', 'outline', 'situations', 'exemplars_for', 'task_table']
 
 # %% ../nbs/12_tasks.ipynb #b4d8b095
 """One door to every task: procedural families, the papers' datasets and a user's own JSON-lines file, all as a `Task` with the
@@ -14,17 +14,18 @@ from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from inspect import signature
+from numbers import Integral
 from pathlib import Path
 from random import Random
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 import hashlib, html, json, math, re, unicodedata
 
 import pandas as pd
 
 from .instances import Instance, Task, carve_selection, few_samples
-from .procedural import FAMILIES, VARIANTS, exemplar_instances, family_named, procedural_task
+from .procedural import FAMILIES, VARIANTS, exemplar_instances, family_named, procedural_task, situation
 from .quantities import number_of, written
 from .files import write_json
 from .sources import (EXEMPLARS, LETTERS, PINS, RAW, SOURCES, YESNO, Solved, at_hand, cache_dir, chance_of, checksums, here, load_source,
@@ -334,7 +335,9 @@ def _check_sizes(name: str, kw: dict) -> None:
     "Refuse sizes and seeds that are no whole numbers, or absurd."
     for k in ("n_train", "n_selection", "n_test", "seed"):
         most = LARGEST_SPLIT if k != "seed" else 2**63
-        if (n := kw.get(k)) is not None and (type(n) is not int or n > most or (n < 0 and name.split(":")[0] in FAMILIES)):
+        if (n := kw.get(k)) is None: continue
+        whole = isinstance(n, Integral) and not isinstance(n, bool)
+        if not whole or n > most or (n < 0 and name.split(":")[0] in FAMILIES):
             raise ValueError(f"task {name!r}: {k} is {_short(n)}, expected a whole number from 0 to {most:,}")
 
 def _known(name: str, loads: Callable, kw: dict) -> dict:
@@ -393,6 +396,16 @@ def outline(name: str) -> Task:
     if name.split(":")[0] not in SOURCES: return replace(load(name), splits=empty)
     source, base, _ = source_named(name)
     return Task(name, source.kind, empty, source.labels, chance_of(source, ()), source.rule_key or base, **origin_of(name))
+
+# %% ../nbs/12_tasks.ipynb #a9106f87
+@lru_cache(64)
+def situations(
+    name: str,
+    args: str = "{}",  # of `load`, as JSON
+) -> Mapping[str, str]:  # id of an instance -> what it is about; empty for tasks that do not say
+    "Which questions of an invented task are about the same: five hundred of *relations* are about some eighty pairs of things."
+    if name.partition(":")[0] not in FAMILIES: return {}
+    return {i.id: situation(i) for part in load(name, **json.loads(args)).splits.values() for i in part}
 
 # %% ../nbs/12_tasks.ipynb #43b0c0b4
 def exemplars_for(

@@ -343,7 +343,7 @@ def test_arms_of_two_cells_are_told_apart_by_what_they_differ_in():
                        "rationale_content") for n in (1, 4)]
     rows = pd.concat([r for r, _ in made]).drop_duplicates("row_id")
     seen = ANALYSES["rationale_content"].view(rows)
-    assert sorted(set(seen.arm)) == ["CoT, sampled, 1 rationales per question", "CoT, sampled, 4 rationales per question", "label only"]
+    assert sorted(set(seen.arm)) == ["CoT, sampled, 1 rationale per question", "CoT, sampled, 4 rationales per question", "label only"]
 
 
 @pytest.mark.parametrize("name, knobs, said", [("down_sampling", dict(seeds=[]), "seeds is empty"),

@@ -147,6 +147,11 @@ def test_an_open_exercise_is_only_open(number, made):
 def test_other_right_answers_are_right_too(made):
     assert check("1.1", ["Question", "draws ", "corpus", "student", "answers"])
     assert check("1.2", "Ann buys 3, so 4 plus 3 is 7. Then 7 minus 2 is 5. So Ann has 5 pens. So the answer is: 5")
+    assert "digits" in check("1.2", "4 + 3 = 7. 7 - 2 = 5. So the answer is: five").text
+    assert "not all of it" in check("4.1", "4 + 3 = 7. So the answer is: 5").text
+    assert check("5.2", "16", **made["5.2"]) and check("6.1", "1064") and not check("6.1", 1050)
+    assert check("4.2", dict(correct="a, b and e", sound="a, e"))
+    assert "cannot read" in check("7.1", "[" * 100_000).text
     assert check("4.1", "7 - 2 = 5. 4 + 4 = 7. So the answer is: 5") and check("4.2", dict(correct="a, b, e", sound=["a", "e"]))
     assert check("5.2", 16, **made["5.2"]) and check("7.1", json.dumps(dict(answer="11", question="Dora has 6 cups. Dora finds 5 more.")))
     assert check("7.3", "`template`") and all(check("8.3", f) for f in ("correct", "sound"))
@@ -163,7 +168,7 @@ def test_guesses_beside_measurements():
     mixed = compare(dict(a=50, b="labels", c="x"), dict(a=(52.0, 48.0, 56.0), b="rationales", c=3.0), " %")
     assert "inside the interval" in mixed.text and "another one" in mixed.text and "not a number" in mixed.text
     assert "missed" in mixed.text and "missed" not in compare(dict(a=50), dict(a=(52.0, 48.0, 56.0))).text
-    assert "no guess" in compare({}, dict(a=1.0)).text and "off by 2 %" in compare(dict(a=1), dict(a=3.0), " %").text
+    assert "no guess" in compare({}, dict(a=1.0)).text and "off by 2 points" in compare(dict(a=1), dict(a=3.0), " %").text
 
 
 def test_stored_numbers_of_the_lessons_are_those_of_the_rows():

@@ -7,8 +7,8 @@ from scipy import optimize, stats
 from statsmodels.stats.power import TTestPower
 
 from cotstudy.evaluate import (
-    Estimate, bootstrap_mean, chance_row, detectable_difference, holm, majority_row, mcnemar, mean_over_tasks, paired_bootstrap, pool_seeds,
-    simulate_pairs, summarise, tally, tango_z, tost, two_level_bootstrap, vote, vote_items, wilson)
+    Estimate, bootstrap_mean, chance_row, design_effect, detectable_difference, holm, majority_row, mcnemar, mean_over_tasks,
+    paired_bootstrap, pool_seeds, simulate_pairs, summarise, tally, tango_z, tost, two_level_bootstrap, vote, vote_items, wilson)
 
 predictions = st.lists(st.sampled_from(["A", "B", "C", None]), min_size=1, max_size=9)
 
@@ -289,6 +289,54 @@ def test_two_levels_refuse_holes_and_copies():
     with pytest.raises(ValueError, match="repeat"): two_level_bootstrap(pd.concat([frame, frame.iloc[:1]]))
     with pytest.raises(ValueError, match="lacks"): two_level_bootstrap(frame.drop(columns="seed"))
     with pytest.raises(ValueError, match="empty"): two_level_bootstrap(frame.iloc[:0])
+
+
+def about_the_same(rng, n_situations=30, n_each=6, n_seeds=2):
+    "Made-up paired outcomes without a difference, in which questions about one situation share their luck."
+    of = np.repeat(np.arange(n_situations), n_each)
+    luck = rng.normal(0, 0.35, n_situations)[of]
+    a = (rng.random((n_seeds, len(of))) < 0.5 + luck.clip(-0.4, 0.4)).astype(float)
+    each = dict(seed=np.repeat(np.arange(n_seeds), len(of)), instance=np.tile(np.arange(len(of)), n_seeds))
+    return pd.DataFrame(dict(task="t", **each, a=a.ravel(), b=0.5, situation=np.tile([f"s{k}" for k in of], n_seeds)))
+
+
+def test_questions_about_one_situation_are_drawn_together():
+    rng, inside, alone = np.random.default_rng(3), [], []
+    for _ in range(300):
+        frame = about_the_same(rng)
+        for found, f in ((inside, frame), (alone, frame.drop(columns="situation"))):
+            lo, hi = two_level_bootstrap(f, n_boot=300).interval()
+            found.append(lo <= 0 <= hi)
+    assert np.mean(inside) >= 0.92 and np.mean(alone) < 0.85
+    e = two_level_bootstrap(frame)
+    assert e.n == 180 and e.n_situations == 30 and e.df < 100
+
+
+def test_situations_of_one_question_each_change_nothing():
+    frame = simulate_pairs(3, 40, 0.3, 0.3)
+    assert two_level_bootstrap(frame.assign(situation=[f"x{i}" for i in frame.instance])) == two_level_bootstrap(frame)
+    half = frame.assign(situation=np.where(frame.instance < 2, "both", None))  # the others say nothing
+    assert two_level_bootstrap(half).n_situations == 39
+
+
+def test_a_design_effect_is_the_size_of_groups_that_answer_alike():
+    alike = pd.DataFrame(dict(eval_id="e", situation=np.repeat(range(100), 5), score=np.repeat([0.0, 1.0] * 50, 5)))
+    assert design_effect(alike) == pytest.approx(5, rel=0.02)
+    assert design_effect(alike.assign(situation=range(500))) == pytest.approx(1, abs=0.01) and design_effect(alike.assign(score=1.0)) == 1
+    rows = pd.DataFrame(dict(method="cot", seed=[0, 1], n=500, accuracy=[0.5, 0.5]))
+    wide, narrow = (pool_seeds(rows.assign(design_effect=d), ["method"]).iloc[0] for d in (4.0, 1.0))
+    assert (wide.hi - wide.lo) / (narrow.hi - narrow.lo) == pytest.approx(2, rel=0.02)
+    assert pool_seeds(rows, ["method"]).iloc[0].equals(narrow)
+
+
+def test_lists_do_and_nonsense_is_refused():
+    a, b = [1] * 20 + [0] * 10, [1] * 14 + [0] * 16
+    assert mcnemar(a, b) == mcnemar(pd.Series(a), pd.Series(b)) == mcnemar(np.array(a), iter(b)) and paired_bootstrap(a, b).value == 0.2
+    for call in (lambda: paired_bootstrap([], []), lambda: mcnemar([], []), lambda: wilson(3, 10, 95), lambda: wilson(3, 10, level=0),
+                 lambda: detectable_difference(500, 0.2, power=80), lambda: detectable_difference(500, 2),
+                 lambda: detectable_difference(0, 0.2),
+                 lambda: pool_seeds(pd.DataFrame(dict(task=["a", "b"], method="cot", seed=0, n=9, accuracy=0.5)), ["method"])):
+        with pytest.raises(ValueError, match="expected|no scores|several tasks"): call()
 
 
 # --- rows ---

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings, strategies as st
 from cotstudy.checker import stated_answer
 from cotstudy.instances import KINDS, Instance
 from cotstudy.procedural import (CREATURES, FAMILIES, KINDS_OF_THING, LINKS, NAMES, PLACES, TRAITS, WORDS, WORLD, asked_date, bucket,
-                                 held_at_start, move, own_way_arith, pairs_of, procedural_task, renamed, say_date, say_fact, who_what)
+                                 held_at_start, move, own_way_arith, pairs_of, procedural_task, renamed, say_date, say_fact, situation,
+                                 who_what)
 from cotstudy.reviews import BAD, GOOD, tone
 
 names = pytest.mark.parametrize("name", sorted(FAMILIES))
@@ -823,3 +824,30 @@ def test_rules_may_stand_in_a_line_and_the_claim_is_about_somebody(seed):
     told = [f"{name} is a {chain[0]}.", f"So {name} is {end}."]
     assert verdict("entail", i, [" -> ".join([*chain, end]) + ".", *told])
     assert not verdict("entail", i, [" -> ".join([*chain[::-1], end]) + ".", *told])
+
+
+def test_a_situation_is_the_same_whatever_stands_first():
+    i = next(i for i in procedural_task("strategy", seed=7).split("test") if i.scenario.count(" and ") == 1)
+    a, b = re.fullmatch(r"Do (.*) and (.*) (?:live|eat|have) .*", i.question).groups()
+    n = 1 + next(k for k, ((r, _), _) in enumerate(i.trace[:-1]) if r in TRAITS)
+    turned = [x.replace(f"{a} and {b}", f"{b} and {a}") for x in (i.question, i.scenario)]
+    other = Instance("", turned[0], i.answer, scenario=turned[1], trace=(*i.trace[n:-1], *i.trace[:n], i.trace[-1]))
+    assert situation(i) == situation(other) and i.scenario != other.scenario
+    made = lambda scenario: situation(Instance("", "?", "x", scenario=scenario))
+    assert made("sst:bad clumsy") == made("sst:clumsy bad") != made("sst:bad calm")
+    assert made("shuffle:01 02:0") == made("shuffle:12 01:1") != made("shuffle:01 02:1")
+    assert made("coin:0100") == "coin:0100"
+
+
+@pytest.mark.parametrize("name, difficulty, said", [
+    ("relations", dict(hops=(1, 5)), "hops"), ("coin", dict(flips=(0, 0)), "flips"), ("letters", dict(words=(40, 50)), "words"),
+    ("arith", dict(steps=4), "something like"), ("arith", dict(steps=(4, 2)), "steps"), ("arith", dict(large=7), "share"),
+    ("arith", dict(large="a"), "share"), ("dates", dict(shifts=(("40 days later", 40),)), "28"), ("sentiment", dict(parts=[6]), "odd"),
+    ("sentiment:contrast", dict(parts=[5, 6]), "odd"), ("sst", dict(negated=2), "share"), ("entail", dict(depth=(0, 2)), "depth")])
+def test_a_difficulty_that_cannot_be_drawn_is_one_sentence(name, difficulty, said):
+    with pytest.raises(ValueError, match=said): procedural_task(name, 5, 2, 5, **difficulty)
+
+
+def test_difficulties_may_be_lists_as_in_a_study_file():
+    assert procedural_task("dates", 3, 1, 3, shifts=[["3 days later", 3], ["9 days ago", -9]]).split("test")
+    assert procedural_task("arith", 3, 1, 3, steps=[2, 3], large=0).split("test")
