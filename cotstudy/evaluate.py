@@ -240,20 +240,19 @@ def two_level_bootstrap(
     "Mean over tasks of the mean of a - b, resampling seeds and items within each task; items about one situation are drawn together."
     tasks, about = _by_task(frame), _situations(frame)
     rng = np.random.default_rng(seed)
-    draws, parts = 0.0, []  # variances with their degrees of freedom
+    draws, parts = 0.0, []  # variances of items and of seeds with their degrees of freedom
     for task, d in tasks.items():  # (seeds, items)
-        s, of = len(d), about[task]
-        items = np.append(d.mean(0), [1.0, -1.0])  # pseudo-pairs, as in paired_bootstrap
-        luck = _resampled_means(items, n_boot, rng, [*of, "+", "-"]) / len(tasks)
-        draws = draws + luck
-        if (k := len(set(of))) < len(of): parts.append((float(np.var(luck, ddof=1)), max(1, k - 1)))
+        s, of, share = len(d), about[task], 1 / len(tasks)
+        items, k = np.append(d.mean(0), [1.0, -1.0]), len(set(of))  # pseudo-pairs, as in paired_bootstrap
+        draws = draws + share * _resampled_means(items, n_boot, rng, [*of, "+", "-"])
+        parts.append((share**2 * items.var() / len(items), np.inf if k == len(of) else max(1, k - 1)))
         if s > 1:
-            stretch = np.sqrt(s / (s - 1))
-            draws = draws + stretch * (_resampled_means(d.mean(1), n_boot, rng) - d.mean()) / len(tasks)
-            parts.append((d.mean(1).var(ddof=1) / s / len(tasks) ** 2, s - 1))
-    variance, doubt = float(np.var(draws, ddof=1)), sum(v * v / k for v, k in parts)
+            draws = draws + share * np.sqrt(s / (s - 1)) * (_resampled_means(d.mean(1), n_boot, rng) - d.mean())
+            parts.append((share**2 * d.mean(1).var(ddof=1) / s, s - 1))
+    doubt = sum(v * v / k for v, k in parts)  # Satterthwaite; that items share a situation adds variance, and no knowledge of seeds
     n, k = sum(d.shape[1] for d in tasks.values()), sum(len(set(of)) for of in about.values())
-    return Estimate(float(np.mean([d.mean() for d in tasks.values()])), np.sqrt(variance), variance**2 / doubt if doubt else np.inf,
+    return Estimate(float(np.mean([d.mean() for d in tasks.values()])), float(np.std(draws, ddof=1)),
+                    sum(v for v, _ in parts) ** 2 / doubt if doubt else np.inf,
                     n=n, n_seeds=min(len(d) for d in tasks.values()), n_situations=k if k < n else 0)
 
 # %% ../nbs/45_evaluate.ipynb #26ef096d

@@ -9,7 +9,7 @@ __all__ = ['KINDS', 'RULES', 'SPLITS', 'Instance', 'Task', 'ho_split', 'few_samp
 """One question with its gold answer, a task as three disjoint splits of them, and the split rules of Ho et al. 2023
 (sec. 4.1: 70:30, template-wise) and this study (a selection split carved from train, scenario-wise).
 It knows neither prompts nor models."""
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable, Mapping, Sequence
 
 import numpy as np
@@ -46,6 +46,7 @@ class Task:
     licence: str = ""
     check: Callable | None = None  # (instance, rationale) -> StepCheck, where steps can be checked; see `procedural`
     solved: tuple = ()  # (question, rationale, answer) of those that were given to be shown in prompts; see `tasks.exemplars_for`
+    difficulty: Mapping[str, object] = field(default_factory=dict)  # of invented questions, where it is not the usual one
 
     def __post_init__(self):
         if self.kind not in KINDS: raise ValueError(f"task {self.name!r}: kind is {self.kind!r}, expected one of {KINDS}")

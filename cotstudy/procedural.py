@@ -2039,4 +2039,4 @@ def procedural_task(
     if how: _try(f, name, dict(how))
     splits = {place: list(_questions(f, name, place, n, seed, how)) for place, n in sizes.items()}
     return Task(name, f.kind, splits, f.labels, f.chance, source=f"procedural, in the image of {f.image}", revision=f"seed {seed}",
-                licence="Apache-2.0", check=f.check)
+                licence="Apache-2.0", check=f.check, difficulty=dict(how))

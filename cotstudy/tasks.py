@@ -421,7 +421,7 @@ def exemplars_for(
         return task.solved[:n]
     if task.name.split(":")[0] in FAMILIES:
         family, _ = family_named(task.name)
-        shown = exemplar_instances(task.name, n, seed)
+        shown = exemplar_instances(task.name, n, seed, **task.difficulty)
         return tuple(Solved(i.question, family.rationale(i, Random(f"{i.id}:{seed}")), i.answer) for i in shown)
     have = list(task.splits.get("exemplars", ()))
     if len(have) < n:

@@ -1,4 +1,5 @@
 """Analyses are records: their conditions, prices, figures and sentences follow; every claim finds results that one of them makes."""
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ from cotstudy.conditions import Condition, base_of, describe, row_id, vary
 from cotstudy.figures import published
 from cotstudy.measures import MEASURES
 from cotstudy.methods import method_named
+from cotstudy.procedural import situation
 from cotstudy.results import by_measure, good_rows
 from cotstudy.servers import Price
 from cotstudy.tasks import load as load_task
@@ -70,6 +72,27 @@ def test_every_claim_finds_results_that_an_analysis_makes(claim, monkeypatch):
     alone = claim.holds == ("some", "task") and got.reason == "only one task"
     assert got.estimate is not None and (got.can_decide or alone), got.reason
     assert got.tasks == (task,)
+
+
+def test_questions_about_one_situation_stay_together_all_the_way():
+    base = base_of("relations", "pocket/s", {"task_args.n_train": 20, "task_args.n_test": 120, "teacher.pool": 4})
+    rows, items = results_of(conditions_of("sample_count", base, dict(n_rationales=[4], seeds=[0, 1])), "sample_count")
+    asked = sorted(load_task("relations", n_train=20, n_test=120).split("test"), key=situation)
+    items = items.drop_duplicates(["eval_id", "instance"])
+    items = items.assign(instance=items.instance.map(dict(zip(items.instance.unique(), [i.id for i in asked]))))
+    joined = join_items(rows, items)
+    assert joined.situation.nunique() < joined.instance.nunique()
+    found = difference(joined, dict(method="cot"), dict(method="label_only"))
+    alone = difference(joined.drop(columns="situation"), dict(method="cot"), dict(method="label_only"))
+    assert found.value == alone.value and 0 < found.n_situations < found.n and alone.n_situations == 0
+    claim = next(c for c in CLAIMS if c.id == "ho-H3")
+    measured = measure(replace(claim, tasks=("relations",), stand_ins=()), cells_of(joined), n_boot=50)
+    assert measured.estimate.n_situations > 0
+
+
+def test_sizes_without_a_sampled_arm_ask_for_no_sampled_chain():
+    some = conditions_of("student_size", BASE, dict(n_rationales=0))
+    assert {c.method for c in some} == {"zero_shot_cot", "label_only", "greedy_cot"}
 
 
 def test_claims_about_prompted_models_are_judged_on_those_that_read_no_solution(monkeypatch):

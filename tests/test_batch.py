@@ -311,6 +311,16 @@ def test_absurd_sizes_are_refused_before_anything_is_made():
     with pytest.raises(ValueError, match="n_train is 1000000000000"): dry_run(huge)
 
 
+def test_more_questions_than_there_are_is_refused_before_anything_is_asked(tmp_path, monkeypatch):
+    from cotstudy.studies import dry_run
+    monkeypatch.setenv("COTSTUDY_OUTPUTS", str(tmp_path))
+    cell = grid("question_count", task=["arith"], student=["pocket/xs"]) | {"with": dict(n_questions=[8, 999])}
+    study = Study.model_validate(dict(study="s", title="S", base={"task_args.n_train": 60}, cells=[cell]))
+    for go in (dry_run, run_study):
+        with pytest.raises(ValueError, match="n_questions is 999, and arith has 60"): go(study)
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
 def test_a_plan_has_a_line_and_minutes_for_each_cell():
     from cotstudy.studies import dry_run, load_study, priced
     plan = dry_run(load_study("pocket-full"))

@@ -187,6 +187,8 @@ def test_every_family_loads(name):
 
 
 def test_difficulty_reaches_the_family():
+    hard = load("arith", n_train=2, n_selection=1, n_test=1, difficulty=dict(steps=[8, 8]))
+    assert all(e.question.count(".") > 7 for e in (*exemplars_for(hard, 3), *hard.split("test")))  # as hard
     with pytest.raises(ValueError, match="no difficulty"): load("arith", n_train=1, n_selection=1, n_test=1, difficulty=dict(nonsense=3))
     assert load("arith", n_train=2, n_selection=1, n_test=1, difficulty=dict(FAMILIES["arith"].difficulty)).split("train")
 
