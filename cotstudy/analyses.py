@@ -24,7 +24,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from .claims import join_items, task_is
 from .conditions import Condition, asked_format, base_of, complaint, content_id, is_untaught, row_id, stage_key, vary
-from .evaluate import Estimate, answered_by_all, bootstrap_mean, two_level_bootstrap
+from .evaluate import Estimate, answered_by_all, bootstrap_mean, two_level_bootstrap, with_ends
 from .figures import (axis_words, fig_against, fig_arms, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
                               published, same_limits, size_text, small_multiples, style)
 from .later import later
@@ -438,26 +438,36 @@ def difference(
     def side(where, name):
         mine = joined
         for column, v in where.items(): mine = mine[mine[column].isna() if v is None else mine[column] == v]
-        keys = ["task", "seed", "instance", *(["situation"] if "situation" in mine else [])]
-        return mine.groupby(keys, as_index=False)[score].mean().rename(columns={score: name})
+        about = mine.situation.where(mine.situation.notna(), mine.instance) if "situation" in mine else mine.instance
+        keys = ["task", "seed", "instance", "situation"]
+        return mine.assign(situation=about).groupby(keys, as_index=False)[score].mean().rename(columns={score: name})
     left, right = side(a, "a"), side(b, "b")
+    if _asks_others(left, right): return _apart(left, right)
     both = left.merge(right)
     if "method" in joined and leave_out(joined.method.unique()): both = answered_by_all(both)
-    if both.empty and len(left) > 1 and len(right) > 1 and set(left.instance).isdisjoint(right.instance): return _apart(left, right)
     return two_level_bootstrap(both) if len(both) > 1 else None
+
+def _asks_others(left: pd.DataFrame, right: pd.DataFrame) -> bool:
+    "Whether two sides asked different questions: none is shared, or what has one name is about something else (another difficulty)."
+    once = [f.drop_duplicates(["task", "instance"])[["task", "instance", "situation"]] for f in (left, right)]
+    if min(map(len, once)) < 2: return False
+    shared = once[0].merge(once[1], on=["task", "instance"])
+    return shared.empty or bool((shared.situation_x != shared.situation_y).any())
 
 def _apart(left: pd.DataFrame, right: pd.DataFrame) -> Estimate | None:
     "The difference of two means over different questions, with what questions and seeds contribute."
-    about = ["situation", "instance"] if "situation" in left else ["instance"]
-    sides = [(f.groupby(about)[c].mean(), f.groupby("seed")[c].mean()) for f, c in ((left, "a"), (right, "b"))]
+    sides = [(f.groupby(["situation", "instance"])[c].mean(), f.groupby("seed")[c].mean()) for f, c in ((left, "a"), (right, "b"))]
     shares = all(items.between(0, 1).all() for items, _ in sides)
     ends = {"-": 0.0, "+": 1.0} if shares else {}  # pseudo-questions, as in paired_bootstrap: 20 of 20 is no law
     if min(len(items) + len(ends) for items, _ in sides) < 2: return None
-    def luck(items): return bootstrap_mean([*items, *ends.values()], groups=[*items.index.get_level_values(0), *ends]).se ** 2
+    def luck(items):
+        values, groups = with_ends(items, [("about", s) for s in items.index.get_level_values(0)], ends)
+        return bootstrap_mean(values, groups=groups).se ** 2
     runs = [(s.var() / len(s), len(s) - 1) for _, s in sides if len(s) > 1]
     variance, doubt = sum(luck(items) for items, _ in sides) + sum(v for v, _ in runs), sum(v * v / df for v, df in runs)
+    about, n = (min(f(items) for items, _ in sides) for f in (lambda x: x.index.get_level_values(0).nunique(), len))
     return Estimate(sides[0][0].mean() - sides[1][0].mean(), float(np.sqrt(variance)), variance**2 / doubt if doubt else np.inf,
-                    n=min(len(items) for items, _ in sides), n_seeds=min(len(s) for _, s in sides))
+                    n=n, n_seeds=min(len(s) for _, s in sides), n_situations=about if about < n else 0)
 
 # %% ../nbs/77_analyses.ipynb #4d43e5fa
 def says(a: Analysis, rows: pd.DataFrame, items: pd.DataFrame) -> str:

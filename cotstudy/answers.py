@@ -82,7 +82,7 @@ _SLIPS = re.compile(  # a common mistake is to say 11
 def _unlooped(text: str) -> str:
     "A text without a question that it begins to ask again, where it had asked and answered that twice in the same words."
     *_, one, asked, other, again = "", "", "", *re.split(r"(?<=[.!?])\s+|\n+", text.rstrip())
-    looped = asked.endswith("?") and one == other and len(again) > 12 and asked.startswith(again) and asked != again
+    looped = asked.endswith("?") and one == other and len(again) > 5 and asked.startswith(again) and asked != again
     return text.rstrip().removesuffix(again) if looped else text
 
 def _opened(text: str) -> str:
@@ -144,7 +144,8 @@ _DENIES = re.compile(r"\W*(?P<again>(?:(?:no|wait|hmm+|actually|sorry|oh)\W+)+)?
 
 def _takes_back(before: str, end: str, kind: str) -> bool:
     "Whether a sentence says of the answer right before it that it is wrong; 'the answer is no. That is false.' says it twice."
-    if not (m := _DENIES.fullmatch(end)) or not (_CUE.search(before) or "\\boxed" in before): return False
+    bare = re.fullmatch(r"\W*\S{1,20}\W*", before)
+    if not (m := _DENIES.fullmatch(end)) or not (bare or _CUE.search(before) or "\\boxed" in before): return False
     if m["again"] or kind not in ("yesno", "label"): return True
     return not (m["truth"] or m["be"]) and (kind == "label" or bool(re.search(r"\b(?:yes|true)\b", before, re.I)))
 
@@ -158,7 +159,7 @@ def _left_open(text: str, kind: str = "") -> bool:
     if before and _THEN.fullmatch(end) and _ASKS_BACK.fullmatch(before[-1]): return True
     if before and _takes_back(before[-1], end, kind): return True
     told = cued and not _RETRACTS.search(before[-1])
-    if not before and _IN_THAT_CASE.fullmatch(end): return True
+    if not before and kind in ("choice", "yesno", "label") and _IN_THAT_CASE.fullmatch(end): return True
     if any(p.fullmatch(end) for p in (_ASKS, _GOES_ON, _ANNOUNCES)) or _DECLINES.search(end): return not told
     return bool(_TORN.match(end)) and not re.search(r"\d", end)
 
@@ -179,7 +180,7 @@ def _two_answers(text: str, a: re.Match, b: re.Match) -> bool:
 def _after_cue(text: str, more: re.Pattern | None = None) -> tuple[str, bool]:
     "What follows the last cue such as `the answer is`, and whether there was one."
     cues = [m for p in (_CUE, more) if p for m in p.finditer(text) if not _REPORTED.search(clause := _clause(text, m.start()))
-            and not (_WOULD.search(m[0]) and _SUPPOSED.match(clause))
+            and not (_WOULD.search(m[0]) and _SUPPOSED.match(clause) and not re.match(r"\W*\d", text[m.end():m.end() + 9]))
             and not _IF_THE.search(clause) and not (_WOULD.search(m[0]) and _UNDER.match(text[m.end():m.end() + 80]))]
     if sum(bool(_SUPPOSED.match(_clause(text, m.start()))) for m in cues) == len(cues) > 1: return "", True  # if so 5, if not 7
     ends = sorted((m.end() for m in cues), reverse=True)
@@ -274,7 +275,7 @@ def _mentions(text: str, words: dict[str, str]) -> list[Mention]:  # words of an
 # %% ../nbs/18_answers.ipynb #012bbfc4
 _TURN = re.compile(r"(?:^|(?<=[.!?,;:\n—-])|(?<=\())\s*(?:(?:(?:but|and|oh|hmm+|ah)[\s,.—-]+)*(?:no[\s,.—-]+)?(?:wait|edit|update"
                    r"|hold\s+on|actually|correction|sorry|oops|scratch\s+that|strike\s+that|on\s+second\s+thoughts?"
-                   r"|on\s+reflection|i\s+meant?|let\s+me\s+(?:re|double)[\w-]*|i\s+(?:made|see)\s+(?:a|an|my)\s+(?:mistake|error)"
+                   r"|on\s+reflection|that\s+(?:can't|cannot|can\s+not)\s+be\s+(?:right|correct)|i\s+meant?|let\s+me\s+(?:re|double)[\w-]*|i\s+(?:made|see)\s+(?:a|an|my)\s+(?:mistake|error)"
                    r"|or\s+rather|make\s+that|hmm+)\b[\s,.:;!—-]*)+", re.I)
 _NO = re.compile(r"(?<=[.,;?!—-])\s*no[,:;.!—]\s*(?=\S)|(?<=[.,;?!—-])\s*no\s+(?=it\b|the\b|[-\d(])", re.I)
 _TAKEN_BACK = re.compile(r"\b(?:wrong|incorrect|mistake|error|not|no|\w+n't|never)\b", re.I)
@@ -697,22 +698,23 @@ def _thought_again(piece: str, read: Callable[[str], str | None]) -> str | None:
 # %% ../nbs/18_answers.ipynb #cf3f27co
 _FOREIGN = re.compile(r"\b(?:respuesta|resposta|r[ée]ponse|antwort|antwoord|risposta|l[öo]sung|ergebnis|resultado|risultato|r[ée]sultat"
                       r"|ответ|odpowied[źz]|svar)\b", re.I)  # where a comma stands before decimals
-_WORDS_ABROAD = re.compile(r"\b(?:der|das|und|ist|sind|nicht|insgesamt|beträgt|kostet|ergibt|für|wir|est|une|les|donc|des|cette|avec"
-                           r"|el|los|por|una|del|cuesta|è|sono|quindi|della|costo|são|portanto|custa|het|een|zijn|dus|jest|wynosi|więc)\b"
-                           r"|(?P<script>\p{Cyrillic}{3,})", re.I)
+_WORDS_ABROAD = re.compile(r"\b(?:der|das|und|ist|es|sind|nicht|insgesamt|beträgt|kostet|ergibt|für|wir|est|une|les|donc|des|cette|avec"
+                           r"|los|por|una|cuesta|è|sono|quindi|são|portanto|custa|het|een|zijn|dus|jest|wynosi|więc)\b"
+                           r"|(?-i:\bEuro\b)", re.I)
+_MONEY = re.compile(r"\s?(?:€|(?:euros?|zł\w*|reais|pesos|kronor|kroner|francs?|franken|руб\w*)\b)", re.I)
 
 def _abroad(text: str) -> bool:
-    "Whether a text is in a language that writes a comma before decimals."
-    found = list(_WORDS_ABROAD.finditer(text))
-    return bool(_FOREIGN.search(text)) or any(m["script"] for m in found) or len({m[0].casefold() for m in found}) > 1
+    "Whether a text is in a language that writes a comma before decimals; names such as Los Angeles make none."
+    found = [m[0] for m in _WORDS_ABROAD.finditer(text)]
+    told = len({x.casefold() for x in found}) > 1 and any(x.islower() or x == "Euro" for x in found)
+    script, latin = (len(re.findall(p, text)) for p in (r"\p{Cyrillic}", r"\p{Latin}"))
+    return told or script > max(2, latin) or bool(_FOREIGN.search(text))
 
 def _as_here(text: str) -> str:
-    "Such a text with a point before decimals; 12.480 is thousands where it is money, and else nobody knows."
-    meant = lambda m: m[1] + m[2] if _MONEY.match(text, m.end()) else f"{m[1]}..{m[2]}"
+    "Such a text with a point before decimals; 12.480 is thousands where it is money, and nobody knows what it is elsewhere."
+    def meant(m): return m[1] + m[2] if _MONEY.match(text, m.end()) else f"{m[1]}..{m[2]}" if m[2].endswith("0") else m[0]
     text = re.sub(r"(?<![\d.,])([1-9]\d{0,2})\.(\d{3})(?![\d.,]*\d)", meant, text)
-    return re.sub(r"(?<![\d.,(\[])(\d{1,4}),(\d{1,2})(?![\d,]|\.\d)", r"\1.\2", text)
-
-_MONEY = re.compile(r"\s?(?:€|(?:euros?|zł\w*|reais|pesos|kronor|kroner|francs?|franken|руб\w*)\b)", re.I)
+    return re.sub(r"(?<![\d.,(\[{])(\d{1,4}),(\d{1,2})(?![\d,]|\.\d)", r"\1.\2", text)
 
 # %% ../nbs/18_answers.ipynb #1da2729a
 _N = r"(?<![\d.,])(\d[\d.,]*)(?:[ ][a-z]+)?"
@@ -733,6 +735,7 @@ def _read_number(text: str, last: bool) -> str | None:
     text = re.sub(r"<<[^<>\n]*>>", "", _opened(text))
     if _by_case(unbold(text)): return None
     if _abroad(text): text = _as_here(text)
+    text = re.sub(r"(?<![\d.,])0,(\d{3,})(?![\d,]|\.\d)", r"0.\1", text)  # no thousands begin so
     text = re.sub(r"(?<=\S)\n[ \t]*-[ \t]+(?=[\d.$])", "\n± ", text)  # a list, or a minus
     text = plain_numbers(re.sub(r"\s*(?:=>|->|\u2192|\u21d2)\s*", lambda m: ", so " if m.start() else "", text))
     text = _unchecked(text)
@@ -881,8 +884,19 @@ def _contradicted(text: str, marks: Sequence[Mention], options: Sequence[str]) -
 _VERDICT = (r"(?P<no>❌|✗|✘|✖|\b(?:no|false|incorrect|wrong)\b|\b(?:not|\w+n't|hardly|never)\s+(?:\w+\s+)?(?:true|correct|right)\b)"
             r"|✅|✓|✔|☑|\b(?:yes|true|correct|right)\b")
 
+def _marked(text: str, letters: str) -> str | None:  # "": none, or several; None: not all is marks
+    "The one option with a tick where each has a mark of its own: 'A) red ✗ B) green ✓'."
+    one = re.compile(rf"(?:^|(?<=[\s|]))\(?([{re.escape(letters)}])[).:]{{0,2}}(?:\s[^\n✅✓✔☑❌✗✘✖]{{0,80}}?)??\s?(?:([✅✓✔☑])|[❌✗✘✖])")
+    found = list(one.finditer(text[:4000]))
+    between = [text[a:b] for a, b in zip([0, *(m.end() for m in found)], [*(m.start() for m in found), len(text)])]
+    if any(re.sub(r"\b(?:and|or|but)\b|[\s.,;|]", "", x) for x in between): return None
+    if len(found) < 2 or len({m[1] for m in found}) < len(found): return None
+    ticked = [m[1] for m in found if m[2]]
+    return ticked[0] if len(ticked) == 1 else ""
+
 def _judged(text: str, letters: str) -> str | None:
     "The one option that is called right where each has a verdict of its own behind it: 'A: 3 + 4 = 7, no. B: 5 + 6 = 11, yes.'"
+    if (found := _marked(text, letters)) is not None: return found
     each = re.compile(rf"(?:^|[\n|.;])[\s|]{{0,9}}+\(?(?P<k>[{re.escape(letters)}])\s?[)|:.–-]{{1,3}}+(?P<of>[^\n;]{{0,200}}?)"
                       rf"[\s,|(:—-]{{0,9}}+(?:{_VERDICT})[ \t)|]{{0,9}}+(?=$|[\n.;])", re.I)
     found = list(each.finditer(text[:4000]))
@@ -897,11 +911,11 @@ _MAYBE = re.compile(r"(?:\bit\s+)?\b(?:could|might|may)\s+(?:also\s+)?(?:be|seem
                     r"(?!not\b|\w+n't\b|never\b)", re.I)
 
 _NTH = ("first", "second", "third", "fourth", "fifth", "sixth")
-_ORDINAL = re.compile(rf"\bthe\s+({'|'.join((*_NTH, 'last'))})\s+(?:option|choice)\b", re.I)
+_ORDINAL = re.compile(rf"\bthe\s+({'|'.join(_NTH)})\s+(?:option|choice)\b", re.I)
 
 def _counted(m: re.Match, letters: str) -> str:
     "`the second option` as `option B`."
-    at = len(letters) - 1 if m[1].lower() == "last" else _NTH.index(m[1].lower())
+    at = _NTH.index(m[1].lower())
     return f"option {letters[at]}" if at < len(letters) else m[0]
 
 # %% ../nbs/18_answers.ipynb #9df8bbb4
@@ -909,12 +923,12 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
     opened = re.sub(r"(?<=[A-Z])(?:です|だ)", ".", unbold(_opened(text)))
     said, cued = _after_cue(opened, _A if re.match(r"\s*(?:Q|Question)\s*:", opened) else None)
     letters = letters[:len(options) or None]  # a letter that was not on offer is no answer
-    said = _ORDINAL.sub(lambda m: _counted(m, letters) if options else m[0], said)
+    if options and not _marks(said, letters, options): said = _ORDINAL.sub(lambda m: _counted(m, letters), said)
     numbers = [o for o in options if number_of(o)]
     words = [o if o not in numbers else "" for o in options]  # numbers are read as numbers
     listed = r"[\s,;.]*+(?:or\s+)?".join(rf"\(?{k}[).:]\s*{re.escape(_squeezed(o))}" for k, o in zip(letters, options))
     if len(options) > 1: said = re.sub(listed, " ", said, flags=re.I)  # the question once more
-    if not cued and (found := _judged(said, letters)): return found
+    if not cued and (found := _judged(said, letters)) is not None: return found or None
     listing = len(re.findall(rf"(?m)^\(?[{re.escape(letters)}][).:]\s", said)) > 1
     if not cued and listing and _BROKEN.search(said): return None  # a list without its end
     def read(piece: str) -> str | None:
@@ -942,11 +956,10 @@ def _read_choice(text: str, last: bool, letters: str, options: Sequence[str]) ->
 
 # %% ../nbs/18_answers.ipynb #8dcc5a75
 _YESNO = dict(yes="yes", yeah="yes", yep="yes", true="yes", no="no", nope="no", false="no")
-_OPENERS = re.compile(r"^\W*(?:(?P<yes>absolutely|certainly|definitely|of\s+course|indeed|that(?:'s|\s+is)\s+(?:correct|right)"
-                      r"|oui|ja|sí|sim|да|はい|是的?)"
+_OPENERS = re.compile(r"^\W*(?:(?P<yes>absolutely|certainly|definitely|of\s+course|indeed|oui|ja|sí|sim|да|はい|是的?)"
                       r"|(?:i\s+(?:don't|do\s+not)"
                       r"\s+think\s+so|not\s+(?:really|at\s+all)|(?:absolutely|certainly|definitely|probably|of\s+course|(?:most\s+)?likely)"
-                      r"\s+not|that(?:'s|\s+is)\s+(?:not\s+(?:correct|right)|incorrect|wrong)|nein|non|não|нет|いいえ|不是?))(?=\s*(?:[.,!\n—]|$))"
+                      r"\s+not|nein|non|não|нет|いいえ|不是?))(?=\s*(?:[.,!\n]|$))"
                       r"|^\W*(?:absolutely|certainly|definitely)\s+not(?=:)", re.I)
 _DEPENDS = re.compile(r"\bit\s+(?:all\s+)?depends\b(?!.*\b(?:so|thus|therefore|hence|overall|in\s+short|in\s+general)\b)", re.I | re.S)
 _HEDGE = re.compile(r"(?:(?:is|it's|it\s+is|i\s+would\s+say|i'd\s+say|that|well|so|probably|most|more|likely|definitely|clearly"
@@ -1069,6 +1082,8 @@ _JUDGES = re.compile(  # says something of an answer, and names none
     r"\W*(?:(?:that|this|it)(?:'s|\s+is|\s+was|\s+cannot\s+be|\s+can't\s+be|\s+isn't|\s+wasn't)\s+(?:not\s+)?(?:right|correct|it|true|wrong"
     r"|incorrect|false|an?\s+(?:mistake|error))|no|nope|not\s+(?:quite|really)|wrong)\W*", re.I)
 
+_LEADS = re.compile(r"\s*[^\n:]{0,80}\b(?:is|are|was|be|reads|becomes|gives|spells?)\s*:\s*\n\s*([^\n]{1,80})\s*")  # the word is:
+
 def _read_text(text: str) -> str | None:
     opened = re.sub(r"[\u2600-\u27bf\U0001f300-\U0001faff]", "", _opened(text))  # without pictures
     said, found = _after_cue(unbold(opened), _A)
@@ -1078,10 +1093,11 @@ def _read_text(text: str) -> str | None:
                       or _first_sentence(said.strip()) != said.strip()): return None  # or a tale without an end
     either = re.search(r"\b(?:could|might|may)\s+be\b.*\bor\b", said)
     if found and re.match(r"\W*either\b[^.\n]*\bor\b", said): return None
-    if not found and (either or re.search(r"\b(?:is|was|are|were)(?:\s+(?:the|an?))?\s*$", said)): return None
+    torn = re.search(r"\b(?:is|was|are|were)\s+(?:the|an?)\s*$|^\W*(?:so\W+)?the\b.*\bis\s*$", said, re.I)
+    if not found and (either or torn): return None
     if titled := re.fullmatch(r"\s*\"([^\"]+)\"\s+by\s+[A-Z][^\"]*", said): return titled[1].strip()
     if found and not _CUE.search(unbold(opened)) and _UNKNOWN.search(said): return None
-    if not found and (led := re.fullmatch(r"\s*[^\n:]{1,80}:\s*\n\s*([^\n]{1,80})\s*", said)): return _unquoted(led[1]) or None
+    if not found and (led := _LEADS.fullmatch(said)): return _unquoted(led[1]) or None
     if not found and (told := _TOLD_OF.fullmatch(said.strip())): return _unquoted(told[1]) or None
     def read(piece: str) -> str | None:
         piece = re.sub(r"^\s*(?:it\s+(?:is|should\s+be)|it's)\s+", "", piece) if found else piece

@@ -104,9 +104,10 @@ def join_items(rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
         scored = scored.merge(items.groupby(["eval_id", "instance"], sort=False)[known].mean().reset_index())
     joined = good[keep].drop_duplicates().merge(scored, on="eval_id")
     if not {"task", "task_args"} <= {*joined}: return joined
-    about = {key: situations(*key) for key in joined[["task", "task_args"]].drop_duplicates().itertuples(index=False, name=None)}
+    given = joined.task_args.where(joined.task_args.notna(), None)
+    about = {key: situations(*key) for key in dict.fromkeys(zip(joined.task, given))}
     if not any(about.values()): return joined
-    said = [about[task, args].get(i, i) for task, args, i in zip(joined.task, joined.task_args, joined.instance)]
+    said = [about[task, args].get(i, i) for task, args, i in zip(joined.task, given, joined.instance)]
     return joined.assign(situation=said)
 
 # %% ../nbs/75_claims.ipynb #9e0379bf

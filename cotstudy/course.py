@@ -337,7 +337,7 @@ def enough_questions(answer: int) -> str:
     half = lambda n: (lambda lo, hi: (hi - lo) / 2)(*wilson(n / 2, n))
     answer = float(answer)
     if not 1 <= answer <= 10**6: return "A number of questions, please."
-    if half(answer) > 0.03: return f"With so many it reaches {100 * half(answer):.1f} points to each side."
+    if half(answer) > 0.03: return f"With so many it reaches {100 * half(answer):.2f} points to each side."
     return "" if half(answer) > 0.0285 else f"That is more than enough: {100 * half(answer):.1f} points. How few will do?"
 
 @exercise("6.2", "Two students answer the same 30 questions, and one gets six more right. Make up their answers, as two lists of zeros "

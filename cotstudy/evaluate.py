@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['stats', 'proportion', 'tables', 'multitest', 'ITEM_COLUMNS', 'vote', 'vote_items', 'wilson', 'summarise',
-           'chance_row', 'majority_row', 'Estimate', 'detectable_difference', 'bootstrap_mean', 'paired_bootstrap',
-           'mcnemar', 'tango_z', 'tost', 'two_level_bootstrap', 'design_effect', 'answered_by_all', 'simulate_pairs',
-           'preference', 'pool_seeds', 'pool_measured', 'mean_over_tasks', 'holm']
+           'chance_row', 'majority_row', 'Estimate', 'detectable_difference', 'bootstrap_mean', 'with_ends',
+           'paired_bootstrap', 'mcnemar', 'tango_z', 'tost', 'two_level_bootstrap', 'design_effect', 'answered_by_all',
+           'simulate_pairs', 'preference', 'pool_seeds', 'pool_measured', 'mean_over_tasks', 'holm']
 
 # %% ../nbs/45_evaluate.ipynb #1f8d70c0
 """Votes, scores, intervals and tests, as pure functions over item rows: self-consistency (Wang et al. 2022, as used by Li et al. 2023,
@@ -116,6 +116,7 @@ class Estimate:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         "Two-sided interval at a level."
+        _share("level", level)
         half = stats.t.ppf((1 + level) / 2, self.df) * self.se
         return float(self.value - half), float(self.value + half)
 
@@ -135,6 +136,7 @@ class Estimate:
 
     def detectable(self, power: float = 0.8, level: float = 0.95) -> float:
         "The smallest true effect that a study this precise finds with the given power."
+        for name, value in dict(power=power, level=level).items(): _share(name, value)
         return float((stats.t.ppf((1 + level) / 2, self.df) + stats.t.ppf(power, self.df)) * self.se)
 
 # %% ../nbs/45_evaluate.ipynb #59916288
@@ -160,12 +162,18 @@ def bootstrap_mean(
     "Mean over items, with the standard error by resampling items, or groups of items."
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 2: raise ValueError(f"got values of shape {values.shape}; expected at least two, in one dimension")
-    draws = _resampled_means(values, n_boot, np.random.default_rng(seed), groups)
+    if groups is not None and len(set(groups)) < 2: return Estimate(float(values.mean()), np.nan, n=len(values))  # one witness
+    draws = _resampled_means(values, groups, n_boot, np.random.default_rng(seed))
     return Estimate(float(values.mean()), float(draws.std(ddof=1)), n=len(values))
 
-def _resampled_means(values: np.ndarray, n_boot: int, rng: np.random.Generator, groups: Sequence | None = None) -> np.ndarray:  # (n_boot,)
+def with_ends(values: Sequence[float], groups: Sequence, ends: Mapping[str, float]) -> tuple[np.ndarray, list]:
+    "Values and their groups with a pseudo-group of the usual size for each end of the scale: that nothing differed among few is no law."
+    usual = max(1, round(len(values) / len(set(groups))))
+    return np.append(values, np.repeat([*ends.values()], usual)), [*groups, *(name for name in ends for _ in range(usual))]
+
+def _resampled_means(values: np.ndarray, groups: Sequence | None, n_boot: int, rng: np.random.Generator) -> np.ndarray:  # (n_boot,)
     "Means of n_boot resamples of groups; a resample is a vector of multinomial counts, which saves memory."
-    codes = np.arange(len(values)) if groups is None else pd.factorize(pd.Series(groups))[0]
+    codes = np.arange(len(values)) if groups is None else pd.factorize(pd.Series(list(groups), dtype=object), use_na_sentinel=False)[0]
     sums, sizes = np.bincount(codes, values), np.bincount(codes)
     counts = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=n_boot)
     return counts @ sums / (counts @ sizes)
@@ -244,10 +252,10 @@ def two_level_bootstrap(
     for task, d in tasks.items():  # (seeds, items)
         s, of, share = len(d), about[task], 1 / len(tasks)
         items, k = np.append(d.mean(0), [1.0, -1.0]), len(set(of))  # pseudo-pairs, as in paired_bootstrap
-        draws = draws + share * _resampled_means(items, n_boot, rng, [*of, "+", "-"])
+        draws = draws + share * _resampled_means(*with_ends(d.mean(0), of, {"+": 1.0, "-": -1.0}), n_boot, rng)
         parts.append((share**2 * items.var() / len(items), np.inf if k == len(of) else max(1, k - 1)))
         if s > 1:
-            draws = draws + share * np.sqrt(s / (s - 1)) * (_resampled_means(d.mean(1), n_boot, rng) - d.mean())
+            draws = draws + share * np.sqrt(s / (s - 1)) * (_resampled_means(d.mean(1), None, n_boot, rng) - d.mean())
             parts.append((share**2 * d.mean(1).var(ddof=1) / s, s - 1))
     doubt = sum(v * v / k for v, k in parts)  # Satterthwaite; that items share a situation adds variance, and no knowledge of seeds
     n, k = sum(d.shape[1] for d in tasks.values()), sum(len(set(of)) for of in about.values())
@@ -271,8 +279,9 @@ def design_effect(
 def _situations(frame: pd.DataFrame) -> dict[str, list]:  # task -> what each of its items is about, in the order of `_by_task`
     "What the items of each task are about: each about something else, unless the frame says so."
     once = frame.drop_duplicates(["task", "instance"]).sort_values("instance")
-    of = "situation" if "situation" in frame else "instance"
-    return {task: g[of].where(g[of].notna(), g.instance.astype(object)).tolist() for task, g in once.groupby("task", sort=True)}
+    said = once.situation.astype(object) if "situation" in once else pd.Series(None, once.index, dtype=object)
+    once = once.assign(about=[("item", i) if pd.isna(s) else ("situation", s) for i, s in zip(once.instance, said)])
+    return {task: g.about.tolist() for task, g in once.groupby("task", sort=True)}
 
 def answered_by_all(frame: pd.DataFrame) -> pd.DataFrame:  # columns seed and instance, of one task
     "The rows of questions that every seed has answered, of a method that leaves some out."
@@ -350,7 +359,7 @@ def pool_seeds(
     by: Sequence[str],  # columns that name a condition, without the seed
     level: float = 0.95,
 ) -> pd.DataFrame:  # one row per condition: n (items of a seed), n_seeds, accuracy, lo, hi
-    "Mean accuracy over seeds with a two-level interval from rows alone; one seed gets its Wilson interval."
+    "Mean accuracy over seeds with a two-level interval from rows alone; one seed gets a Wilson interval."
     _share("level", level)
     if "task" in rows and "task" not in by and (rows.groupby(list(by), dropna=False).task.nunique() > 1).any():
         raise ValueError(f"rows of several tasks fall together by {list(by)}; add 'task', or see mean_over_tasks")

@@ -2003,6 +2003,9 @@ def _try(f: Family, name: str, difficulty: dict) -> None:
         if not share and (isinstance(usual, float) or type(v) is not type(usual)):
             raise ValueError(f"{name}: difficulty {k} is {v!r}, expected " + ("a share from 0 to 1" if isinstance(usual, float) else
                                                                              f"something like {repr(usual)[:60]}"))
+        if isinstance(usual, tuple) and len(usual) == 2 and {*map(type, usual)} == {int} and isinstance(v, tuple):
+            if f.name != "sentiment" and (len(v) != 2 or not all(type(x) is int for x in v) or not 1 <= v[0] <= v[1]):
+                raise ValueError(f"{name}: difficulty {k} is {v!r}, expected two whole numbers from 1, the smaller first")
     rng = Random(0)
     try:
         for _ in range(100): f.draw(rng, **{**f.difficulty, **difficulty})

@@ -143,7 +143,7 @@ def plain_numbers(text: str) -> str:
         text = re.sub(r"\^\s*+\{?\\(?:circ|degree)\}?|\\(?:degree|euro|pounds)(?![A-Za-z])", " ", text)
     text = re.sub(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?!\w)", lambda m: m[0].replace("_", ""), text)
     text = re.sub(r"(\d)\s+and\s+(?:a|one)[-\s]half\b(?!\s+(?:dozen|hundred|thousand|million|billion)\b)", r"\1 1/2", text)
-    text = re.sub(r"(?<=[$\u20ac\u00a3\u00a5\u20b9]\s?\d[\d.,]*)\s?(?:m|mil)\b(?!\s*[/^²³])", " million", text)
+    text = re.sub(r"(?<=[$\u20ac\u00a3\u00a5\u20b9]\s?\d[\d.,]*)(?:m|mil)\b(?!\s*[/^²³$])", " million", text)
     text = _CURRENCY.sub("", re.sub(r"-\s?(?=[$\u20ac\u00a3\u00a5\u20b9]\s?\d)", "-", text))
     text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3})++(?:,\d++(?![\d.,]\d)"
                   r"|(?<=\.\d{3}\.\d{3})(?![\d.,]*+\d))", lambda m: m[0].replace(".", "").replace(",", "."), text)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from .conditions import Condition, completed, content_id, describe, row_id
 from .draws import settings
-from .evaluate import Estimate, bootstrap_mean, design_effect
+from .evaluate import Estimate, bootstrap_mean, design_effect, vote_items
 from .files import write_parquet, write_text
 from .later import later
 from .measures import measure_named
@@ -122,13 +122,12 @@ def read_results(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _with_design_effects(rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     "Rows that say by how much the variance of their accuracy grows where several questions of their task are about the same."
-    if not {"task", "task_args", "accuracy", "eval_id"} <= {*rows} or items.empty: return rows
+    if not {"task", "task_args", "accuracy", "eval_id"} <= {*rows} or not {"eval_id", "instance", "correct"} <= {*items}: return rows
     found = {}
     for key, g in rows[rows.accuracy.notna()].groupby(["task", "task_args"]):
         if len(about := situations(*key)) == len({*about.values()}): continue
-        scores = items[items.eval_id.isin(g.eval_id)].groupby(["eval_id", "instance"], as_index=False).correct.mean()
-        scores = scores.assign(situation=[about.get(i, i) for i in scores.instance]).rename(columns=dict(correct="score"))
-        found[key] = design_effect(scores)
+        scores = vote_items(items[items.eval_id.isin(g.eval_id)])
+        found[key] = design_effect(scores.assign(situation=[about.get(i, i) for i in scores.instance]))
     return rows.assign(design_effect=[found.get(key, 1.0) for key in zip(rows.task, rows.task_args)])
 
 def good_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +147,8 @@ def by_measure(
     if name not in items: return rows.iloc[:0]
     known = items[items.eval_id.isin(rows.eval_id) & items[name].notna()]
     means = {i: g.groupby("instance")[name].mean() for i, g in known.groupby("eval_id")}
-    about = {r.eval_id: situations(r.task, r.task_args) for r in rows.itertuples()} if {"task", "task_args"} <= {*rows} else {}
+    told = rows[rows.task_args.notna()] if {"task", "task_args"} <= {*rows} else rows.iloc[:0]
+    about = {r.eval_id: situations(r.task, r.task_args) for r in told.itertuples()}
     def mean(i, m): return bootstrap_mean(m, groups=[about.get(i, {}).get(k, k) for k in m.index])
     found = {i: mean(i, m) if len(m) > 1 else Estimate(float(m.iloc[0]), 0.0, n=1) for i, m in means.items()}
     mine = rows[rows.eval_id.isin(found)]

@@ -421,7 +421,8 @@ def point(rows: pd.DataFrame, where: Mapping[str, str]) -> pd.Series:
     rows = rows.drop_duplicates("row_id")
     if len(rows) == 1: return rows.iloc[0]
     named = [c for c in (*COLUMNS.values(), "analysis", "row_id") if c in rows and rows[c].nunique(dropna=False) > 1]
-    differ = "; ".join(f"{c}: {', '.join(sorted(map(str, rows[c].unique()))[:8])}" for c in named[:-1] or named)
+    several = [c for c in ("task", "student", "method", *named[:-1]) if c in named and rows[c].nunique() > 1]
+    differ = "; ".join(f"{c}: {', '.join(sorted(map(str, rows[c].dropna().unique()))[:8])}" for c in dict.fromkeys(several or named))
     raise ValueError(f"{len(rows)} points agree with {dict(where) or 'no condition'}; name more of them ({differ})")
 
 def _agrees(cell: object, value: str) -> bool:

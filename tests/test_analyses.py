@@ -90,6 +90,20 @@ def test_questions_about_one_situation_stay_together_all_the_way():
     assert measured.estimate.n_situations > 0
 
 
+def test_sides_of_another_difficulty_are_compared_as_other_questions():
+    def side(name, right, **difficulty):
+        asked = load_task("coin", n_train=1, n_selection=1, n_test=200, difficulty=difficulty).split("test")
+        luck = np.random.default_rng(0).random(200) < right
+        return pd.DataFrame(dict(task="coin", seed=0, side=name, instance=[i.id for i in asked], situation=[situation(i) for i in asked],
+                                 score=luck.astype(float)))
+    usual, short = side("usual", 0.9), side("short", 0.5, flips=[5, 8])
+    assert 0 < (usual.situation == short.situation).sum() < 60  # the same names, and now and then the same question
+    found = difference(pd.concat([usual, short]), dict(side="usual"), dict(side="short"))
+    assert found.n == 200 and found.value == pytest.approx(usual.score.mean() - short.score.mean()) and found.n_situations < 200
+    half = pd.concat([usual, short.assign(situation=None, instance=usual.instance.values)])  # of a study that does not say
+    assert difference(half, dict(side="usual"), dict(side="short")).n == 200
+
+
 def test_sizes_without_a_sampled_arm_ask_for_no_sampled_chain():
     some = conditions_of("student_size", BASE, dict(n_rationales=0))
     assert {c.method for c in some} == {"zero_shot_cot", "label_only", "greedy_cot"}

@@ -312,6 +312,33 @@ def test_questions_about_one_situation_are_drawn_together():
     assert e.n == 180 and e.n_situations == 30 and e.df < 100
 
 
+@pytest.mark.parametrize("n_situations, n_each", [(84, 6), (10, 50)])
+def test_few_situations_in_which_nothing_differs_are_no_law(n_situations, n_each):
+    of = np.repeat(np.arange(n_situations), n_each)
+    same = pd.DataFrame(dict(task="t", seed=0, instance=range(len(of)), a=0.5, b=0.5, situation=[f"s{k}" for k in of]))
+    alone = same.iloc[::n_each].drop(columns="situation")
+    wide, usual = two_level_bootstrap(same), two_level_bootstrap(alone)
+    assert wide.value == 0 and wide.se == pytest.approx(usual.se, rel=0.05)
+
+
+def test_a_rare_change_of_whole_situations_is_covered():
+    rng, inside = np.random.default_rng(1), []
+    for _ in range(200):
+        flips = (rng.random(84) < 0.02) * rng.choice([-1.0, 1.0], 84)
+        frame = pd.DataFrame(dict(task="t", seed=0, instance=range(504), a=flips.repeat(6), b=0.0, situation=np.arange(84).repeat(6)))
+        lo, hi = two_level_bootstrap(frame, n_boot=300).interval()
+        inside.append(lo <= 0 <= hi)
+    assert np.mean(inside) > 0.93
+    assert np.isnan(bootstrap_mean([0, 1, 1, 0], groups=["x"] * 4).se)  # one witness
+
+
+def test_situations_may_be_numbers_categories_or_missing():
+    frame = simulate_pairs(2, 6, 0.0, 0.0)
+    assert two_level_bootstrap(frame.assign(situation=frame.instance.where(frame.instance > 2))).n_situations == 0  # 1 is no name of item 1
+    groups = frame.assign(situation=pd.Categorical(np.where(frame.instance < 3, "x", None)))
+    assert two_level_bootstrap(groups).n_situations == 4
+
+
 def test_situations_of_one_question_each_change_nothing():
     frame = simulate_pairs(3, 40, 0.3, 0.3)
     assert two_level_bootstrap(frame.assign(situation=[f"x{i}" for i in frame.instance])) == two_level_bootstrap(frame)
@@ -335,6 +362,7 @@ def test_lists_do_and_nonsense_is_refused():
     for call in (lambda: paired_bootstrap([], []), lambda: mcnemar([], []), lambda: wilson(3, 10, 95), lambda: wilson(3, 10, level=0),
                  lambda: detectable_difference(500, 0.2, power=80), lambda: detectable_difference(500, 2),
                  lambda: detectable_difference(0, 0.2),
+                 lambda: Estimate(0.1, 0.05).interval(95), lambda: Estimate(0.1, 0.05).detectable(power=80),
                  lambda: pool_seeds(pd.DataFrame(dict(task=["a", "b"], method="cot", seed=0, n=9, accuracy=0.5)), ["method"])):
         with pytest.raises(ValueError, match="expected|no scores|several tasks"): call()
 

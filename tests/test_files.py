@@ -27,6 +27,21 @@ def test_a_folder_is_replaced_only_where_all_is_as_it_was_written(tmp_path):
     with pytest.raises(ValueError, match="is a file"): files.may_fill(home / "a.txt")
 
 
+def test_checksums_of_somebody_else_seal_nothing(tmp_path):
+    data = tmp_path / "data.csv"
+    data.write_text("years of work")
+    for sums in (f"{files.file_hash(data)}  data.csv\n", "how I made these numbers\n", ""):
+        (tmp_path / files.SUMS).write_text(sums)
+        with pytest.raises(ValueError, match="holds other files"): files.may_fill(tmp_path)
+    data.unlink()
+    with pytest.raises(ValueError, match="holds other files"): files.may_fill(tmp_path)
+
+
+def test_a_name_with_a_strange_character_is_a_name(tmp_path):
+    with files.sealed_folder(tmp_path / "made") as new: files.write_text(new / "a\u0085b.txt", "a")
+    assert files.may_fill(tmp_path / "made")
+
+
 def test_a_sealed_folder_that_fails_leaves_the_old_one(tmp_path):
     with files.sealed_folder(tmp_path / "made") as new: files.write_text(new / "a.txt", "old")
     with pytest.raises(RuntimeError), files.sealed_folder(tmp_path / "made") as new:

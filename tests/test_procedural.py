@@ -843,7 +843,9 @@ def test_a_situation_is_the_same_whatever_stands_first():
     ("relations", dict(hops=(1, 5)), "hops"), ("coin", dict(flips=(0, 0)), "flips"), ("letters", dict(words=(40, 50)), "words"),
     ("arith", dict(steps=4), "something like"), ("arith", dict(steps=(4, 2)), "steps"), ("arith", dict(large=7), "share"),
     ("arith", dict(large="a"), "share"), ("dates", dict(shifts=(("40 days later", 40),)), "28"), ("sentiment", dict(parts=[6]), "odd"),
-    ("sentiment:contrast", dict(parts=[5, 6]), "odd"), ("sst", dict(negated=2), "share"), ("entail", dict(depth=(0, 2)), "depth")])
+    ("sentiment:contrast", dict(parts=[5, 6]), "odd"), ("sst", dict(negated=2), "share"), ("arith", dict(steps=[-1, 2]), "from 1"),
+    ("relations", dict(hops=(0, 0)), "from 1"), ("strategy", dict(hops=(1.5, 2)), "from 1"), ("coin", dict(flips=(5, 6, 7)), "from 1"),
+    ("entail", dict(depth=(0, 2)), "depth")])
 def test_a_difficulty_that_cannot_be_drawn_is_one_sentence(name, difficulty, said):
     with pytest.raises(ValueError, match=said): procedural_task(name, 5, 2, 5, **difficulty)
 

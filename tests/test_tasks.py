@@ -8,8 +8,8 @@ from hypothesis import given, settings, strategies as st
 
 from cotstudy.instances import Instance, SPLITS, Task, leakage
 from cotstudy.quantities import number_of
-from cotstudy.tasks import (FAMILIES, TASKS, exemplars_for, kind_and_why, load, outline, question_key, read_own, same_key, task_table,
-                            why_kind)
+from cotstudy.tasks import (FAMILIES, TASKS, exemplars_for, kind_and_why, load, outline, question_key, read_own, same_key,
+                            situations, task_table, why_kind)
 
 OK = ('{"question": "Ann has 3 pens. How many?", "answer": "3"}\n'
       '{"question": "Bob has 4 pens. How many?", "answer": "4"}\n'
@@ -184,6 +184,12 @@ def test_unknown_names_come_with_close_ones():
 def test_every_family_loads(name):
     task = load(name, n_train=5, n_selection=2, n_test=3, seed=1)
     assert [len(task.split(s)) for s in SPLITS] == [5, 2, 3] and task.kind == outline(name).kind and task.labels == outline(name).labels
+
+
+@pytest.mark.parametrize("args", [None, "", "{}", '{"exemplars": "gone.jsonl"}', '{"difficulty": {"hops": [1, 9]}}', "[1]", "{"])
+def test_what_questions_are_about_never_stands_in_the_way_of_reading_results(args):
+    assert len(situations("relations", args)) in (0, 1000) and situations("gsm8k", args) == {} == situations("relations:nowhere", args)
+    with pytest.raises(TypeError): situations("relations")["x"] = "y"
 
 
 def test_difficulty_reaches_the_family():
