@@ -183,6 +183,10 @@ def _as_texts(cell) -> list:
         else: cells.append(nbformat.v4.new_code_cell(outputs=[o], metadata=dict(tags=["remove-input"])))
     return cells
 
+def _named_as_pages(text: str) -> str:
+    "A text whose links end in names of headings as pages have them; JupyterLab keeps their capitals."
+    return re.sub(r"(\]\([^)\s]*#)([^)\s]+)", lambda m: m[1] + m[2].lower(), text)
+
 def _copy_notebook(path: Path, to: Path) -> None:
     "A notebook as it is read: without hidden cells and directives."
     nb = nbformat.read(path, 4)
@@ -191,8 +195,7 @@ def _copy_notebook(path: Path, to: Path) -> None:
         if "#| output_only" in c.source: c.metadata["tags"] = ["remove-input"]
         if c.cell_type == "code": c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
     nb.cells = [part for c in nb.cells for part in _as_texts(c)]
-    for c in nb.cells:  # JupyterLab keeps the capitals of a heading's name, pages do not
-        if c.cell_type == "markdown": c.source = re.sub(r"(\]\([^)\s]*#)([^)\s]+)", lambda m: m[1] + m[2].lower(), c.source)
+    for c in (c for c in nb.cells if c.cell_type == "markdown"): c.source = _named_as_pages(c.source)
     nb.metadata["kernelspec"] = dict(name="python3", display_name="Python 3", language="python")
     write_text(to, nbformat.writes(nb, version=4))
 
@@ -212,7 +215,7 @@ def site_sources(root: Path, to: Path) -> None:
     root = root.resolve()
     for p in [*notebooks(root), *sorted((root / "nbs" / "studies").glob("*.ipynb"))]: _copy_notebook(p, to / p.relative_to(root))
     texts = [*(root / f"{name}.md" for name in ROOT_TEXTS), *sorted((root / "nbs").glob("*.md")), *sorted(root.glob("outputs/*/*.md"))]
-    for p in (p for p in texts if p.exists()): write_text(to / p.relative_to(root), p.read_text("utf-8"))
+    for p in (p for p in texts if p.exists()): write_text(to / p.relative_to(root), _named_as_pages(p.read_text("utf-8")))
     for p in [*(root / "nbs").rglob("*.svg"), *root.glob("outputs/*/figures/*")]:
         (to / p.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(p, to / p.relative_to(root))
@@ -230,7 +233,7 @@ def site_sources(root: Path, to: Path) -> None:
 def front(root: Path, to: Path, modules: Sequence[str]) -> str:
     "The first page: the README's words, and the lists of pages behind them."
     has = lambda pattern: [p.relative_to(to).with_suffix("").as_posix() for p in sorted(to.glob(pattern))]
-    text = moved((root / "README.md").read_text("utf-8"), root, root)
+    text = moved(_named_as_pages((root / "README.md").read_text("utf-8")), root, root)
     lists = [toc("Course", has("nbs/course/*.ipynb")), toc("Tutorials", has("nbs/tutorials/*.ipynb")),
              toc("Chapters", has("nbs/[0-9]*.ipynb")), toc("Analyses", has("nbs/studies/*.ipynb")),
              toc("Results", [*has("outputs/*/report.md"), *has("outputs/*/answers.md")]),

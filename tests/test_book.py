@@ -203,6 +203,8 @@ def test_sources_of_the_site_hide_what_is_hidden(tmp_path):
     for p in tmp_path.rglob("*.ipynb"):
         cells = [c["source"] for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "code"]
         assert not any("".join(c).startswith("#|") for c in cells), p.name
+    texts = [text_of(p) for p in (*tmp_path.rglob("*.md"), *tmp_path.rglob("*.ipynb"))]
+    assert len(texts) > 80 and not any(re.search(r"\]\([^)\s:]*#[^)\s]*[A-Z]", t) for t in texts), "pages name headings in small letters"
     index = (tmp_path / "index.md").read_text()
     assert all(f"nbs/{p.stem}" in index for p in (ROOT / "nbs").glob("[0-9]*.ipynb")) and "api/figures" in index
 
