@@ -463,6 +463,12 @@ def test_show_reads_rows_of_an_older_form(monkeypatch):
     shown = json.loads(cotstudy("show", "--study", "pocket", *where, "--json").stdout)
     assert shown["point"]["seed"] == 2 and len(shown["right"]) == len(shown["wrong"]) == 3
     assert all(e["question"] and e["prediction"] != e["gold"] for e in shown["wrong"])
+    many = complains("show", "--study", "pocket", says="name more of them (task: arith, relations, strategy; student: pocket/l")
+    assert "nan" not in many.stderr and "weight_decay" not in many.stderr
+    complains("show", "--study", "pocket", "--task", "arith", "--max-tok", 9, says="--task, --max-tok would do nothing with --study")
+    complains("show", "--model", "pocket/xs", "--task", "arith", "--where", "seed=0", says="--where chooses among the rows of a study")
+    complains("run", "quick", "--dry-run", "--smoke", says="give one of them")
+    complains("run", "quick", "--dry-run", "--needs", "GPU=1", says="give it with --cluster")
     complains("show", "--study", "pocket", "--where", "seed=99", says="no row has seed=99")
     complains("show", "--study", "pocket", "--where", "sede=1", says="no column 'sede'")
 
