@@ -26,7 +26,7 @@ from .claims import join_items, task_is
 from .conditions import Condition, asked_format, base_of, complaint, content_id, is_untaught, row_id, stage_key, vary
 from .evaluate import Estimate, answered_by_all, bootstrap_mean, two_level_bootstrap, with_ends
 from .figures import (axis_words, fig_against, fig_arms, fig_length, fig_sample_count, fig_student_size, fig_supervision, fig_vote,
-                              published, same_limits, size_text, small_multiples, style)
+                              published, same_limits, size_text, small_multiples, style, told_gold)
 from .later import later
 from .measures import MEASURES
 from .methods import leave_out, look_of, method_named, named
@@ -507,7 +507,8 @@ def _compared(a: Analysis, x: str, g: pd.DataFrame, joined: pd.DataFrame, score:
         if other != x: g = g[g[other] == g[other].max()]
     known, out = [v for v in dict.fromkeys(g[x].dropna())], []
     if len(known) < 2: return []
-    whose = [titled(g.task.iloc[0]), *g.student.unique()[:1].tolist() * (g.student.nunique() == 1), look_of(g.method.iloc[0]).words]
+    one_student = g.student.unique()[:1].tolist() * (g.student.nunique() == 1)
+    whose = [titled(g.task.iloc[0]), *told_gold(g), *one_student, look_of(g.method.iloc[0]).words]
     whose += [part_of(c, g[c].iloc[0]) for c in a.apart if c not in ("student", "supervision", "task") and g[c].notna().all()]
     for low, high in [(min(known), max(known))] if _numbers(known) else [(known[0], v) for v in known[1:]]:
         found = difference(joined[joined.eval_id.isin(g.eval_id)], {x: high}, {x: low}, score)

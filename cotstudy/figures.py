@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['plt', 'sns', 'matplotlib', 'SVG', 'FEW', 'AXES', 'ERRORS', 'LIMITS', 'VERDICT_COLOURS', 'published', 'style',
-           'in_words', 'svg_of', 'light_figures', 'caption', 'fig_against', 'gutter', 'axis_words', 'fig_arms',
-           'fig_errors', 'fig_lengths', 'fig_sample_count', 'in_order', 'same_limits', 'small_multiples', 'size_text',
-           'fig_student_size', 'cut_share', 'fig_limit', 'fig_length', 'fig_supervision', 'fig_vote', 'fig_claims',
-           'points_of', 'save_figure']
+           'in_words', 'svg_of', 'light_figures', 'caption', 'told_gold', 'fig_against', 'gutter', 'axis_words',
+           'fig_arms', 'fig_errors', 'fig_lengths', 'fig_sample_count', 'in_order', 'same_limits', 'small_multiples',
+           'size_text', 'fig_student_size', 'cut_share', 'fig_limit', 'fig_length', 'fig_supervision', 'fig_vote',
+           'fig_claims', 'points_of', 'save_figure']
 
 # %% ../nbs/70_figures.ipynb #f570e155
 """Figures of this study: accuracy against rationales per question, student size, sequence length, supervision and decoding, and a
@@ -35,6 +35,7 @@ from .later import later
 from .measures import MEASURES
 from .methods import METHODS, look_of, named
 from .procedural import FAMILIES, titled
+from .recorded import saw_gold
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -309,7 +310,11 @@ def _task_title(df: pd.DataFrame, *more: str) -> str:
     "Task and whatever else is the same for the whole panel."
     if "task" in df and df.task.nunique() > 1:
         raise ValueError(f"rows of several tasks {sorted(df.task.unique())} in one panel; use small_multiples(fig, rows)")
-    return ", ".join([titled(str(df.task.iloc[0]))] * ("task" in df) + [m for m in more if m])
+    return ", ".join([titled(str(df.task.iloc[0]))] * ("task" in df) + told_gold(df) + [m for m in more if m])
+
+def told_gold(rows: pd.DataFrame) -> list[str]:
+    "A word of warning where rationales were written with the gold answer in view, by the table of published corpora."
+    return ["teacher saw gold"] * any(map(saw_gold, rows.teacher.dropna().unique() if "teacher" in rows else ()))
 
 # %% ../nbs/70_figures.ipynb #deda928b
 def fig_against(

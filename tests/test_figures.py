@@ -376,3 +376,10 @@ def test_long_titles_stay_above_their_panels():
     for ax in (ax for ax in fig.axes if ax.get_visible()):
         wide = [t.get_window_extent().width for t in ax.findobj(matplotlib.text.Text) if t.get_text() in names]
         assert wide and max(wide) <= 1.04 * ax.get_window_extent().width  # letters have whole pixels
+
+
+@pytest.mark.parametrize("teacher, said", [("recorded:obqa_train__gpt35_kard20", True), ("recorded:quarel_train__gpt3_mario", False),
+                                           ("pocket/teacher", False)])
+def test_a_teacher_that_saw_gold_is_named_in_the_title(teacher, said):
+    ax = fig_sample_count(rows(task="openbookqa", teacher=teacher))
+    assert ("teacher saw gold" in "".join(ax.get_title(loc=where) for where in ("left", "center"))) == said
